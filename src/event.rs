@@ -1,0 +1,256 @@
+//! Everything a build says, as one typed stream.
+//!
+//! The engine and the operations below it never print: they send [`BuildEvent`]s to
+//! an [`EventSink`]. Progress bars, plain logs, `--progress json` and the final
+//! summary are readers of the same stream. As NDJSON, each event is one object with
+//! `v` (format version [`EVENT_VERSION`]), `ms` (milliseconds since the start of the
+//! build) and the fields below; fields are only ever added.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use serde::Serialize;
+
+/// Version of the NDJSON form of [`BuildEvent`].
+pub const EVENT_VERSION: u32 = 1;
+
+/// Number of a vertex in one build; stable for its duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct StepId(pub usize);
+
+/// Why a step needed no execution, or that it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Executed.
+    Ran,
+    /// Found in the cache by its definition key.
+    Hit,
+    /// Found in the cache by its content key: a parent was dirty, its content equal.
+    ContentHit,
+    /// A base image or a context: resolved, nothing to execute.
+    Resolved,
+}
+
+/// Which output stream of a step a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Totals of a finished build.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Steps executed.
+    pub ran: usize,
+    /// Steps found in the cache, by either key.
+    pub hits: usize,
+    /// Milliseconds spent executing steps, added up.
+    pub step_ms: u64,
+    /// Milliseconds that the hits took when they were executed, added up.
+    pub saved_ms: u64,
+    /// Bytes fetched from registries and remote caches.
+    pub bytes_fetched: u64,
+    /// Bytes of new layer blobs written.
+    pub bytes_written: u64,
+    /// Milliseconds from start to end.
+    pub wall_ms: u64,
+}
+
+/// One thing that happened in a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum BuildEvent {
+    /// The graph is known: so many steps for these targets.
+    Planned {
+        /// Steps that can run or hit, over all targets.
+        steps: usize,
+        /// Names of the targets, for instance `ml (cpu, linux/amd64)`.
+        targets: Vec<String>,
+    },
+    /// A step is being looked up or executed.
+    StepStarted {
+        /// The step.
+        step: StepId,
+        /// Display name, for instance `[ml 2/5] RUN pip install numpy`.
+        name: String,
+        /// The target it belongs to, by its first user.
+        target: String,
+    },
+    /// A line of a step's output, without its line end, secrets redacted.
+    StepLog {
+        /// The step.
+        step: StepId,
+        /// Where it came from.
+        stream: Stream,
+        /// The line; invalid UTF-8 replaced.
+        line: String,
+    },
+    /// Progress within a step: bytes or files done.
+    StepProgress {
+        /// The step.
+        step: StepId,
+        /// What is going on, for instance `unpacking sha256:0123456789ab`.
+        what: String,
+        /// Done so far.
+        current: u64,
+        /// All there is to do, if known.
+        total: Option<u64>,
+    },
+    /// A step is over and its result known.
+    StepFinished {
+        /// The step.
+        step: StepId,
+        /// Display name, as in `StepStarted`.
+        name: String,
+        /// How.
+        outcome: Outcome,
+        /// Milliseconds it took now.
+        ms: u64,
+        /// Milliseconds it took when it was executed, for hits that know.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recorded_ms: Option<u64>,
+        /// Size of its layer's blob in bytes; none if the step changed nothing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        layer_bytes: Option<u64>,
+    },
+    /// A step failed; the error itself is reported once, at the end of the build.
+    StepFailed {
+        /// The step.
+        step: StepId,
+        /// Display name.
+        name: String,
+        /// One line saying why.
+        reason: String,
+        /// Milliseconds until it failed.
+        ms: u64,
+    },
+    /// A step was stopped because another one failed or the build was interrupted.
+    StepCancelled {
+        /// The step.
+        step: StepId,
+        /// Display name.
+        name: String,
+    },
+    /// Bytes are being fetched or written outside of a step (pull, export).
+    Transfer {
+        /// Identity of the transfer: same text, same bar.
+        what: String,
+        /// Bytes done.
+        current: u64,
+        /// All bytes, if known.
+        total: Option<u64>,
+    },
+    /// Something is off and the build goes on.
+    Warning {
+        /// What, and what was done instead.
+        message: String,
+        /// What to do about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+    /// An image was written.
+    Exported {
+        /// The target's name.
+        target: String,
+        /// Where to: a directory or file.
+        dest: String,
+        /// Digest of the manifest or index, `sha256:…`.
+        digest: String,
+        /// Number of layers.
+        layers: usize,
+        /// Sum of the layers' blob sizes in bytes.
+        bytes: u64,
+    },
+    /// The build is over.
+    Finished {
+        /// Whether everything asked for was built.
+        ok: bool,
+        /// The figures.
+        totals: Totals,
+    },
+}
+
+/// A reader of the stream. Called from many threads; must not block for long.
+pub trait EventSink: Send + Sync {
+    /// Takes one event; `ms` is the time since the build's start.
+    fn event(&self, ms: u64, event: &BuildEvent);
+}
+
+/// The writing end: cheap to clone, given to everything that has something to say.
+#[derive(Clone)]
+pub struct Events {
+    start: Instant,
+    sink: Arc<dyn EventSink>,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// Starts the clock and sends to `sink`.
+    pub fn new(sink: Arc<dyn EventSink>) -> Self {
+        Self {
+            start: Instant::now(),
+            sink,
+        }
+    }
+
+    /// A stream that nobody reads.
+    pub fn silent() -> Self {
+        struct Silent;
+        impl EventSink for Silent {
+            fn event(&self, _: u64, _: &BuildEvent) {}
+        }
+        Self::new(Arc::new(Silent))
+    }
+
+    /// Sends one event.
+    pub fn send(&self, event: BuildEvent) {
+        self.sink.event(self.elapsed_ms(), &event);
+    }
+
+    /// Sends a [`BuildEvent::Warning`].
+    pub fn warn(&self, message: impl Into<String>, hint: Option<String>) {
+        self.send(BuildEvent::Warning {
+            message: message.into(),
+            hint,
+        });
+    }
+
+    /// Milliseconds since the start.
+    pub fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Keeps every event, for tests and for reports written at the end.
+#[derive(Debug, Default)]
+pub struct Recorder(Mutex<Vec<BuildEvent>>);
+
+impl Recorder {
+    /// A copy of all events so far, in order of arrival.
+    pub fn events(&self) -> Vec<BuildEvent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl EventSink for Recorder {
+    fn event(&self, _: u64, event: &BuildEvent) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(event.clone());
+    }
+}

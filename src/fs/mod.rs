@@ -1,0 +1,286 @@
+//! Files on the host: the only module that opens, writes, locks and walks them.
+//!
+//! - [`write_atomic`] and [`AtomicFile`]: a file appears whole or not at all, also
+//!   after `kill -9`.
+//! - [`FileLock`]: shared and exclusive locks between processes, freed by the kernel
+//!   when the holder dies.
+//! - [`read_to_string`], [`read`], …: thin wrappers whose errors name the path.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// An I/O failure with the act and the path it happened to.
+#[derive(Debug, thiserror::Error)]
+#[error("can't {act} `{}`", path.display())]
+pub struct FsError {
+    /// The failing act, as a verb: `read`, `create`, `rename`.
+    pub act: &'static str,
+    /// The path.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FsError {
+    /// Whether the path does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Whether the disk or a quota is full.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}
+
+/// Adds act and path to an [`io::Result`].
+pub trait IoContext<T> {
+    /// Names the failing act and the path.
+    fn at(self, act: &'static str, path: impl AsRef<Path>) -> Result<T, FsError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn at(self, act: &'static str, path: impl AsRef<Path>) -> Result<T, FsError> {
+        self.map_err(|source| FsError {
+            act,
+            path: path.as_ref().to_owned(),
+            source,
+        })
+    }
+}
+
+impl<T> IoContext<T> for rustix::io::Result<T> {
+    fn at(self, act: &'static str, path: impl AsRef<Path>) -> Result<T, FsError> {
+        self.map_err(io::Error::from).at(act, path)
+    }
+}
+
+/// The bytes of the file at `path`.
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, FsError> {
+    std::fs::read(&path).at("read", path)
+}
+
+/// The text of the file at `path`, which must be UTF-8.
+pub fn read_to_string(path: impl AsRef<Path>) -> Result<String, FsError> {
+    std::fs::read_to_string(&path).at("read", path)
+}
+
+/// Opens the file at `path` for reading.
+pub fn open(path: impl AsRef<Path>) -> Result<File, FsError> {
+    File::open(&path).at("open", path)
+}
+
+/// Makes the directory at `path` and its parents.
+pub fn create_dir_all(path: impl AsRef<Path>) -> Result<(), FsError> {
+    std::fs::create_dir_all(&path).at("create directory", path)
+}
+
+/// Whether something stands at `path` (a symlink counts, wherever it points).
+pub fn exists(path: impl AsRef<Path>) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+/// Removes the file at `path`; that it is not there is no error.
+pub fn remove_file(path: impl AsRef<Path>) -> Result<(), FsError> {
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the directory tree at `path`, also where directories in it deny writing;
+/// that it is not there is no error.
+pub fn remove_dir_all(path: impl AsRef<Path>) -> Result<(), FsError> {
+    let path = path.as_ref();
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path);
+            std::fs::remove_dir_all(path).at("remove directory", path)
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).at("remove directory", path)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives the owner all rights on every directory below `path`, as far as it can.
+fn make_writable(path: &Path) {
+    // Failures show in the removal that follows.
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}
+
+/// Moves `from` over `to` within one file system.
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), FsError> {
+    std::fs::rename(from, &to).at("rename to", to)
+}
+
+/// Hard-links `from` to `to`, or copies it where they lie on different file systems
+/// or the file system refuses links. `to` must not exist.
+pub fn link_or_copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), FsError> {
+    if std::fs::hard_link(&from, &to).is_ok() {
+        return Ok(());
+    }
+    let mut source = open(&from)?;
+    let mut target = AtomicFile::create(&to)?;
+    io::copy(&mut source, &mut target).at("copy to", &to)?;
+    target.commit()
+}
+
+/// Writes `bytes` to `path` so that readers see the old file or the new one, whole.
+/// The parent directory must exist.
+pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FsError> {
+    let mut file = AtomicFile::create(&path)?;
+    file.write_all(bytes).at("write", &path)?;
+    file.commit()
+}
+
+/// A file under construction beside its destination; dropped without
+/// [`commit`](Self::commit), it is removed.
+#[derive(Debug)]
+pub struct AtomicFile {
+    temp: tempfile::NamedTempFile,
+    dest: PathBuf,
+}
+
+impl AtomicFile {
+    /// Starts a file that will stand at `dest`, mode 0644 less the umask.
+    pub fn create(dest: impl AsRef<Path>) -> Result<Self, FsError> {
+        let dest = dest.as_ref().to_owned();
+        let dir = match dest.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        };
+        let temp = tempfile::Builder::new()
+            .prefix(".tmp-")
+            .permissions(std::fs::Permissions::from_mode(0o644))
+            .tempfile_in(dir)
+            .at("create a file in", dir)?;
+        Ok(Self { temp, dest })
+    }
+
+    /// Moves the file to its destination, replacing what stands there.
+    pub fn commit(self) -> Result<(), FsError> {
+        // The data reach the disk before the name does: after a crash of the machine
+        // no name stands for missing bytes.
+        self.temp.as_file().sync_data().at("sync", &self.dest)?;
+        self.temp
+            .persist(&self.dest)
+            .map_err(|e| e.error)
+            .at("rename to", &self.dest)?;
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.temp.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.temp.flush()
+    }
+}
+
+impl Read for AtomicFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.temp.read(buf)
+    }
+}
+
+/// An advisory lock on a file (`flock`), held until dropped or the process dies.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Waits for a shared lock on `path`, which is created if needed.
+    pub fn shared(path: impl AsRef<Path>) -> Result<Self, FsError> {
+        Self::lock(path.as_ref(), rustix::fs::FlockOperation::LockShared)
+    }
+
+    /// Waits for the exclusive lock on `path`, which is created if needed.
+    pub fn exclusive(path: impl AsRef<Path>) -> Result<Self, FsError> {
+        Self::lock(path.as_ref(), rustix::fs::FlockOperation::LockExclusive)
+    }
+
+    /// The exclusive lock on `path` if it is free now.
+    pub fn try_exclusive(path: impl AsRef<Path>) -> Result<Option<Self>, FsError> {
+        match Self::lock(
+            path.as_ref(),
+            rustix::fs::FlockOperation::NonBlockingLockExclusive,
+        ) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(error) if error.source.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock(path: &Path, operation: rustix::fs::FlockOperation) -> Result<Self, FsError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(path)
+            .at("open lock", path)?;
+        loop {
+            match rustix::fs::flock(&file, operation) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => {
+                    result.at("lock", path)?;
+                    return Ok(Self { _file: file });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_uncommitted_file_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        write_atomic(&path, b"whole").unwrap();
+        assert_eq!(read(&path).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn errors_name_the_act_and_the_path() {
+        let error = read("/nonexistent/x").unwrap_err();
+        assert_eq!(error.to_string(), "can't read `/nonexistent/x`");
+        assert!(error.is_not_found());
+    }
+
+    #[test]
+    fn the_exclusive_lock_is_exclusive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = FileLock::shared(&path).unwrap();
+        assert!(FileLock::try_exclusive(&path).unwrap().is_none());
+        drop(held);
+        assert!(FileLock::try_exclusive(&path).unwrap().is_some());
+    }
+}

@@ -1,0 +1,65 @@
+//! memobuild-ci builds container images incrementally in CI.
+//!
+//! # What a build is
+//!
+//! A build starts from Dockerfiles, either one on the command line or the layer
+//! targets of a `memobuild.yml`. Each Dockerfile is parsed ([`dockerfile`]) and
+//! lowered to one [`graph`] of *vertices* for all targets and platforms. Every
+//! vertex has a *definition key* and, once its inputs are solved, a *content key*
+//! ([`key`]). The [`engine`] solves vertices from the targets backwards: a key that
+//! the [`cache`] knows is a hit and costs metadata only; a miss is executed, a COPY
+//! as a pure transformation of trees, a RUN in a [`sandbox`] over unpacked layers
+//! ([`snapshot`]). Results are lazy: a layer's bytes are fetched only where an
+//! executing step or an export needs them. [`export`] writes the OCI layout. All
+//! that happens is told as one stream of [`event`]s, which [`ui`] renders.
+//!
+//! # The modules, in order
+//!
+//! A module uses only modules listed above it; `tests/it/tidy.rs` holds that.
+//!
+//! | group | modules |
+//! |---|---|
+//! | foundations | [`sys`], [`redact`], [`digest`], [`fs`], [`event`] |
+//! | formats | [`oci`], [`dockerfile`], [`config`] |
+//! | meaning | [`graph`], [`key`] |
+//! | the outside | [`registry`], [`cache`] |
+//! | running a step | [`userns`], [`snapshot`], [`sandbox`] |
+//! | operations | [`context`], [`engine`], [`export`] |
+//! | faces | [`ui`] |
+//! | command line | [`cli`] |
+//!
+//! # Files on disk
+//!
+//! | path | content | format |
+//! |---|---|---|
+//! | `$MEMOBUILD_CACHE_DIR` | blobs, action entries, unpacked layers | `docs/internals/storage-format.md` |
+//! | `.memobuild-output/<name>-<tag>` | the image | OCI image layout 1.1 |
+//! | `memobuild.yml` | layer targets and variants | `docs/reference/configuration.md` |
+
+pub mod sys;
+pub mod redact;
+pub mod digest;
+pub mod fs;
+pub mod event;
+
+pub mod oci;
+pub mod dockerfile;
+pub mod config;
+
+pub mod graph;
+pub mod key;
+
+pub mod registry;
+pub mod cache;
+
+pub mod userns;
+pub mod snapshot;
+pub mod sandbox;
+
+pub mod context;
+pub mod engine;
+pub mod export;
+
+pub mod ui;
+
+pub mod cli;

@@ -1,0 +1,7 @@
+//! The formats of the Open Container Initiative, and our layers within them.
+//!
+//! [`layer`] is the heart: canonical tars, their index, their frames. The rest are
+//! small immutable views of descriptors, manifests, indexes, image configurations,
+//! references and platforms, and the image layout on disk.
+
+pub mod layer;

@@ -1,0 +1,1 @@
+//! The product against in-process parts: no privilege, no network.
