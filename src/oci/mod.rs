@@ -4,4 +4,9 @@
 //! small immutable views of descriptors, manifests, indexes, image configurations,
 //! references and platforms, and the image layout on disk.
 
+pub mod config;
 pub mod layer;
+pub mod platform;
+
+pub use config::ImageConfig;
+pub use platform::Platform;
