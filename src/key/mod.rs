@@ -11,7 +11,7 @@ mod definition;
 mod recipe;
 
 pub use definition::{DefinitionKeys, KeyOptions, exec_content_recipe, file_content_recipe};
-pub use recipe::{KeyKind, KeyRecipe, RecipePart};
+pub use recipe::{KeyKind, KeyRecipe, RecipePart, RecipeValue};
 
 use std::{fmt, str::FromStr};
 

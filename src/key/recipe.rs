@@ -7,7 +7,7 @@ use crate::digest::{Blake3Digest, KeyEncoder};
 
 /// Longest value, in bytes, that is stored as text; longer ones are stored as the
 /// BLAKE3 digest of the text.
-const STORED_VALUE_MAX: usize = 512;
+const STORED_VALUE_MAX: usize = 256;
 
 /// The kinds of key. Each has a context string of its own, so that keys of two kinds
 /// never meet; the version at its end changes whenever the meaning of a part does.
@@ -39,13 +39,24 @@ impl KeyKind {
     }
 }
 
-/// One named part of a key.
+/// One named part of a key, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecipePart {
     /// What it is: `args`, `env`, `root`, `copy.0.files`, …
     pub name: String,
-    /// Its value as text, or the BLAKE3 digest of it where it is long.
-    pub value: String,
+    /// Its value: `{"name": …, "text": …}` or `{"name": …, "digest": …}`.
+    #[serde(flatten)]
+    pub value: RecipeValue,
+}
+
+/// The value of a [`RecipePart`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecipeValue {
+    /// Short enough to be kept as it is.
+    Text(String),
+    /// The BLAKE3 digest of something longer, or of bytes that are no text.
+    Digest(Blake3Digest),
 }
 
 /// The parts of a key, from which the key is computed.
@@ -117,8 +128,10 @@ impl KeyRecipe {
             .map(|(name, value)| RecipePart {
                 name: name.clone(),
                 value: match std::str::from_utf8(value) {
-                    Ok(text) if text.len() <= STORED_VALUE_MAX => text.to_owned(),
-                    _ => Blake3Digest::of(value).to_string(),
+                    Ok(text) if text.len() <= STORED_VALUE_MAX => {
+                        RecipeValue::Text(text.to_owned())
+                    }
+                    _ => RecipeValue::Digest(Blake3Digest::of(value)),
                 },
             })
             .collect()
@@ -171,7 +184,10 @@ mod tests {
         let mut recipe = KeyRecipe::new(KeyKind::Content);
         recipe.part("short", "x").part("long", "y".repeat(600));
         let stored = recipe.stored();
-        assert_eq!(stored[0].value, "x");
-        assert!(stored[1].value.starts_with("blake3:"));
+        assert_eq!(stored[0].value, RecipeValue::Text("x".to_owned()));
+        assert_eq!(
+            stored[1].value,
+            RecipeValue::Digest(Blake3Digest::of("y".repeat(600).as_bytes()))
+        );
     }
 }
