@@ -8,9 +8,11 @@ pub mod config;
 pub mod descriptor;
 pub mod index;
 pub mod layer;
+pub mod layout;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod validate;
 
 pub use config::ImageConfig;
 pub use descriptor::{Descriptor, MediaKind};

@@ -86,6 +86,13 @@ impl<'a> Retry<'a> {
 
     /// Pauses after `error`, or gives it back where trying again makes no sense.
     pub(super) async fn pause(&mut self, error: RegistryError) -> Result<(), RegistryError> {
+        let pause = self.next_pause(error)?;
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// Counts a failure; gives the pause after it, or the error back.
+    fn next_pause(&mut self, error: RegistryError) -> Result<Duration, RegistryError> {
         self.failures += 1;
         if !error.may_pass() || self.failures > self.limits.retries {
             return Err(error);
@@ -99,8 +106,7 @@ impl<'a> Retry<'a> {
             return Err(error);
         }
         tracing::debug!(failures = self.failures, ?pause, %error, "trying again");
-        tokio::time::sleep(pause).await;
-        Ok(())
+        Ok(pause)
     }
 }
 
@@ -166,34 +172,31 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_registrys_wish_is_honoured_up_to_a_limit() {
+    #[test]
+    fn the_registrys_wish_is_honoured_up_to_a_limit() {
         let limits = Limits::default();
-        let mut retry = Retry::new(&limits, Duration::from_secs(100));
-        let start = Instant::now();
-        let wish = Duration::from_secs(42);
-        retry.pause(limited(Some(wish))).await.unwrap();
-        assert_eq!(start.elapsed().as_secs(), 42);
-        let wish = Duration::from_secs(61);
-        assert!(retry.pause(limited(Some(wish))).await.is_err());
-        // 58 seconds are left: no use in waiting for 59.
-        let wish = Duration::from_secs(59);
-        assert!(retry.pause(limited(Some(wish))).await.is_err());
-        assert_eq!(start.elapsed().as_secs(), 42);
+        let mut retry = Retry::new(&limits, Duration::from_secs(50));
+        let mut asked = |seconds| {
+            let wish = limited(Some(Duration::from_secs(seconds)));
+            retry.next_pause(wish).ok().map(|pause| pause.as_secs())
+        };
+        assert_eq!(asked(42), Some(42));
+        // Longer than the longest pause, and longer than the time that is left.
+        assert_eq!(asked(61), None);
+        assert_eq!(asked(55), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_in_a_row_are_counted() {
+    #[test]
+    fn failures_in_a_row_are_counted() {
         let limits = Limits {
             retries: 2,
             ..Limits::default()
         };
         let mut retry = Retry::new(&limits, Duration::from_secs(100));
-        retry.pause(limited(None)).await.unwrap();
-        retry.pause(limited(None)).await.unwrap();
+        let fails = |retry: &mut Retry<'_>| retry.next_pause(limited(None)).is_err();
+        assert!(!fails(&mut retry) && !fails(&mut retry));
         retry.progressed();
-        retry.pause(limited(None)).await.unwrap();
-        retry.pause(limited(None)).await.unwrap();
-        assert!(retry.pause(limited(None)).await.is_err());
+        assert!(!fails(&mut retry) && !fails(&mut retry));
+        assert!(fails(&mut retry));
     }
 }
