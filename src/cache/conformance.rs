@@ -9,12 +9,12 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
 use super::{
-    ActionCache, ActionResult, BlobSource, BlobStore, CacheError, KeyKind, Producer,
-    RECORD_VERSION, RecipePart, StepInfo,
+    ActionCache, ActionResult, BlobSource, BlobStore, CacheError, Producer, RECORD_VERSION,
+    StepInfo,
 };
 use crate::{
     digest::{Blake3Digest, Sha256Digest},
-    key::CacheKey,
+    key::{CacheKey, KeyKind, RecipePart, RecipeValue},
     oci::{
         Platform,
         layer::{ChainId, DiffId, LayerBlob},
@@ -42,7 +42,10 @@ pub fn sample_action(number: u64, blobs: &[Sha256Digest]) -> ActionResult {
             media_type: "application/vnd.oci.image.layer.v1.tar+zstd".to_owned(),
             index: blobs.get(1).copied(),
         }),
-        recipe: vec![RecipePart::text("args", "true")],
+        recipe: vec![RecipePart {
+            name: "args".to_owned(),
+            value: RecipeValue::Text("true".to_owned()),
+        }],
         duration_ms: number,
         created: 1_700_000_000,
         producer: Producer {

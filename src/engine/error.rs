@@ -9,7 +9,7 @@ use crate::{
     context::ContextError,
     fs::FsError,
     graph::{Location, Vertex, VertexId},
-    oci::layer::LayerError,
+    oci::{layer::LayerError, layout::LayoutError},
     registry::RegistryError,
     sandbox::SandboxError,
     snapshot::SnapshotError,
@@ -139,6 +139,9 @@ pub enum BuildError {
     /// Reading or writing a layer failed.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// Writing an image failed.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// A file on the host failed.
     #[error(transparent)]
     Fs(#[from] FsError),

@@ -110,6 +110,20 @@ pub fn exists(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok()
 }
 
+/// Size in bytes of the file at `path`.
+pub fn size(path: impl AsRef<Path>) -> Result<u64, FsError> {
+    Ok(std::fs::metadata(&path).at("look at", path)?.len())
+}
+
+/// Whether both paths name one file of one file system.
+pub fn same_file(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
 /// Removes the file at `path`; that it is not there is no error.
 pub fn remove_file(path: impl AsRef<Path>) -> Result<(), FsError> {
     match std::fs::remove_file(&path) {
