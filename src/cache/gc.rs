@@ -273,3 +273,177 @@ impl<'a> Sweep<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::Blake3Digest;
+
+    fn key(n: usize) -> CacheKey {
+        CacheKey(Blake3Digest::of(&n.to_le_bytes()))
+    }
+
+    fn digest(n: usize) -> Sha256Digest {
+        Sha256Digest::of(&n.to_le_bytes())
+    }
+
+    /// Up to 6 actions that name some of up to 6 blobs, and up to 4 derived items. The
+    /// times run from 0 to 20 and differ by kind, so that there are no ties to break
+    /// within a kind.
+    fn inventories() -> impl Strategy<Value = Inventory> {
+        let uses = |n| {
+            Just((0..20_i64).collect::<Vec<_>>())
+                .prop_shuffle()
+                .prop_map(move |mut times| {
+                    times.truncate(n);
+                    times
+                })
+        };
+        let links = prop::collection::vec(prop::collection::btree_set(0_usize..6, 0..3), 0..6);
+        let sizes = prop::collection::vec(0_u64..100, 0..6);
+        (
+            links,
+            uses(6),
+            sizes,
+            uses(6),
+            prop::collection::vec(0_u64..100, 0..4),
+            uses(4),
+        )
+            .prop_map(
+                |(links, action_uses, sizes, blob_uses, derived, derived_uses)| Inventory {
+                    actions: links
+                        .into_iter()
+                        .zip(action_uses)
+                        .enumerate()
+                        .map(|(n, (blobs, used))| ActionUse {
+                            key: key(n),
+                            used,
+                            blobs: blobs.into_iter().map(digest).collect(),
+                        })
+                        .collect(),
+                    blobs: sizes
+                        .into_iter()
+                        .zip(blob_uses)
+                        .enumerate()
+                        .map(|(n, (bytes, used))| BlobUse {
+                            digest: digest(n),
+                            bytes,
+                            used,
+                        })
+                        .collect(),
+                    derived: derived
+                        .into_iter()
+                        .zip(derived_uses)
+                        .enumerate()
+                        .map(|(n, (bytes, used))| DerivedUse {
+                            id: n.to_string(),
+                            bytes,
+                            used,
+                        })
+                        .collect(),
+                },
+            )
+    }
+
+    /// The rule said plainly: again and again, the oldest thing that may go goes, as
+    /// long as it is too old or there is too much.
+    fn model(mut all: Inventory, policy: &GcPolicy, now: i64, horizon: i64) -> Inventory {
+        let oldest_allowed = policy.max_age.map(|age| now - millis(age));
+        loop {
+            let named: BTreeSet<_> = all.actions.iter().flat_map(|a| a.blobs.clone()).collect();
+            let derived = all.derived.iter().map(|d| (d.used, 0));
+            let blobs = all
+                .blobs
+                .iter()
+                .filter(|b| !named.contains(&b.digest))
+                .map(|b| (b.used, 1));
+            let actions = all.actions.iter().map(|a| (a.used, 2));
+            let oldest = derived
+                .chain(blobs)
+                .chain(actions)
+                .filter(|(used, _)| *used < horizon)
+                .min();
+            let Some((used, kind)) = oldest else { break };
+            let too_old = oldest_allowed.is_some_and(|limit| used < limit);
+            let too_much = policy.max_bytes.is_some_and(|max| all.bytes() > max);
+            if !too_old && !too_much {
+                break;
+            }
+            match kind {
+                0 => all.derived.retain(|d| d.used != used),
+                1 => all
+                    .blobs
+                    .retain(|b| b.used != used || named.contains(&b.digest)),
+                _ => all.actions.retain(|a| a.used != used),
+            }
+        }
+        all
+    }
+
+    fn apply(mut all: Inventory, plan: &GcPlan) -> Inventory {
+        all.actions.retain(|a| !plan.actions.contains(&a.key));
+        all.blobs.retain(|b| !plan.blobs.contains(&b.digest));
+        all.derived.retain(|d| !plan.derived.contains(&d.id));
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn the_plan_is_the_models(
+            inventory in inventories(),
+            max_bytes in prop::option::of(0_u64..300),
+            max_age in prop::option::of(0_u64..25),
+            horizon in 0_i64..25,
+        ) {
+            let policy = GcPolicy {
+                max_bytes,
+                max_age: max_age.map(Duration::from_millis),
+                keep_recent: Duration::ZERO,
+            };
+            let kept = apply(inventory.clone(), &plan(&inventory, &policy, 20, horizon));
+            prop_assert_eq!(&kept, &model(inventory.clone(), &policy, 20, horizon));
+
+            // What holds whatever the order of removal.
+            for action in &kept.actions {
+                for blob in &action.blobs {
+                    let there = |list: &Inventory| list.blobs.iter().any(|b| b.digest == *blob);
+                    prop_assert_eq!(there(&kept), there(&inventory), "a kept action keeps its blobs");
+                }
+            }
+            let recent = |list: &Inventory| (
+                list.actions.iter().filter(|a| a.used >= horizon).count(),
+                list.blobs.iter().filter(|b| b.used >= horizon).count(),
+                list.derived.iter().filter(|d| d.used >= horizon).count(),
+            );
+            prop_assert_eq!(recent(&kept), recent(&inventory), "what is recent stays");
+        }
+    }
+
+    #[test]
+    fn nothing_goes_within_the_limits() {
+        let inventory = Inventory {
+            blobs: vec![BlobUse {
+                digest: digest(0),
+                bytes: 10,
+                used: 5,
+            }],
+            ..Inventory::default()
+        };
+        let policy = GcPolicy {
+            max_bytes: Some(10),
+            max_age: Some(Duration::from_millis(15)),
+            keep_recent: Duration::ZERO,
+        };
+        assert_eq!(plan(&inventory, &policy, 20, 20), GcPlan::default());
+        let tighter = GcPolicy {
+            max_bytes: Some(9),
+            ..policy
+        };
+        assert_eq!(plan(&inventory, &tighter, 20, 20).blobs, [digest(0)]);
+        assert_eq!(plan(&inventory, &tighter, 20, 5), GcPlan::default());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::DiskStore;
 use crate::{
@@ -50,7 +50,7 @@ impl DiskStore {
             )?;
             statement
                 .query_map([&wanted], |row| {
-                    Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?))
+                    Ok((row.get::<_, [u8; 32]>(0)?, record_bytes(row)?))
                 })?
                 .collect::<rusqlite::Result<HashMap<_, _>>>()
         })?;
@@ -110,11 +110,7 @@ impl DiskStore {
             connection
                 .prepare_cached("SELECT key, record, used FROM actions ORDER BY used DESC, key")?
                 .query_map([], |row| {
-                    Ok((
-                        row.get::<_, [u8; 32]>(0)?,
-                        row.get::<_, Vec<u8>>(1)?,
-                        row.get(2)?,
-                    ))
+                    Ok((row.get::<_, [u8; 32]>(0)?, record_bytes(row)?, row.get(2)?))
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
@@ -140,6 +136,16 @@ impl DiskStore {
             }
         }
     }
+}
+
+/// The second column as bytes, whatever type it has: a value that is no record shows
+/// when it is decoded.
+fn record_bytes(row: &Row<'_>) -> rusqlite::Result<Vec<u8>> {
+    Ok(row
+        .get_ref(1)?
+        .as_bytes()
+        .map(<[u8]>::to_vec)
+        .unwrap_or_default())
 }
 
 /// Sets the time of last use of the rows with these ids.
