@@ -1,0 +1,148 @@
+//! The system call filters: Docker's default profile.
+//!
+//! Two filters are stacked; the kernel takes the stricter answer. The first is the allow
+//! list, compiled by `seccompiler`: what is not in it fails with EPERM. The second, a few
+//! instructions, makes `clone3` (whose flags a filter can't see) and everything newer than
+//! the table fail with ENOSYS, upon which C libraries fall back to older calls, where
+//! EPERM would be a failure. It is loaded last: of two errors the later filter's counts.
+//!
+//! Programs of another architecture of the same processor (i386 on x86-64) are killed
+//! with SIGSYS: the table has no numbers for them.
+
+use std::{collections::BTreeMap, io};
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, sock_filter,
+};
+
+use super::seccomp_table::{ALLOWED, ALLOWED_HERE};
+use crate::sys;
+
+#[cfg(target_arch = "x86_64")]
+const ARCH: TargetArch = TargetArch::x86_64;
+#[cfg(target_arch = "aarch64")]
+const ARCH: TargetArch = TargetArch::aarch64;
+
+/// Flags of `clone` that make namespaces (`CLONE_NEW*`).
+const CLONE_NAMESPACES: u64 = 0x7E02_0000;
+
+/// What `personality` may set: Linux, 32-bit and unlimited variants, and a query.
+const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// Address families up to the newest known that have no place in a container: among them
+/// raw kernel crypto (38) and virtual machine sockets (40), which reach the host.
+const NO_SOCKETS: [u64; 8] = [12, 19, 20, 23, 25, 34, 37, 38];
+/// See [`NO_SOCKETS`].
+const AF_VSOCK: u64 = 40;
+/// The newest address family allowed (AF_MCTP).
+const LAST_FAMILY: u64 = 45;
+
+/// Numbers from here on are x32's, which the first filter refuses.
+const X32: u32 = 0x4000_0000;
+
+/// Loads both filters. Needs CAP_SYS_ADMIN in the user namespace.
+pub(super) fn load() -> io::Result<()> {
+    let allow = allow_list().map_err(io::Error::other)?;
+    sys::load_seccomp_filter(&allow)?;
+    sys::load_seccomp_filter(&unknown_calls())
+}
+
+fn allow_list() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
+        .iter()
+        .chain(ALLOWED_HERE)
+        // The second filter answers for it.
+        .chain(&[libc::SYS_clone3])
+        .map(|call| (*call, Vec::new()))
+        .collect();
+    let condition = SeccompCondition::new;
+    let (word, long) = (SeccompCmpArgLen::Dword, SeccompCmpArgLen::Qword);
+
+    let no_namespaces = condition(0, long, SeccompCmpOp::MaskedEq(CLONE_NAMESPACES), 0)?;
+    rules.insert(
+        libc::SYS_clone,
+        vec![SeccompRule::new(vec![no_namespaces])?],
+    );
+
+    let mut personalities = Vec::new();
+    for value in PERSONALITIES {
+        let equal = condition(0, word.clone(), SeccompCmpOp::Eq, value)?;
+        personalities.push(SeccompRule::new(vec![equal])?);
+    }
+    rules.insert(libc::SYS_personality, personalities);
+
+    let mut families = vec![condition(0, word.clone(), SeccompCmpOp::Le, LAST_FAMILY)?];
+    for family in NO_SOCKETS.into_iter().chain([AF_VSOCK]) {
+        families.push(condition(0, word.clone(), SeccompCmpOp::Ne, family)?);
+    }
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(families)?]);
+
+    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    SeccompFilter::new(rules, refuse, SeccompAction::Allow, ARCH)?.try_into()
+}
+
+/// ENOSYS for `clone3` and for calls newer than the table; everything else is allowed here.
+fn unknown_calls() -> BpfProgram {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let newest = ALLOWED.iter().chain(ALLOWED_HERE).max().copied();
+    let number = |call: c_long| u32::try_from(call).unwrap_or(u32::MAX);
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    vec![
+        // The call's number is the first field of `struct seccomp_data`. Its architecture
+        // is the first filter's concern.
+        step(LOAD, 0, 0, 0),
+        step(EQUAL, 3, 0, number(libc::SYS_clone3)),
+        step(AT_LEAST, 1, 0, X32),
+        step(AT_LEAST, 1, 0, number(newest.unwrap_or_default()) + 1),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+        step(
+            RETURN,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allow_list_compiles_and_fits() {
+        let program = allow_list().unwrap();
+        assert!(program.len() <= 4096, "{} instructions", program.len());
+    }
+
+    #[test]
+    fn no_call_is_listed_twice_and_the_dangerous_ones_not_at_all() {
+        let mut all: Vec<_> = ALLOWED.iter().chain(ALLOWED_HERE).collect();
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        for call in [
+            libc::SYS_mount,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_keyctl,
+            libc::SYS_add_key,
+            libc::SYS_bpf,
+            libc::SYS_kexec_load,
+            libc::SYS_init_module,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_perf_event_open,
+            libc::SYS_io_uring_setup,
+            libc::SYS_userfaultfd,
+            libc::SYS_swapon,
+            libc::SYS_reboot,
+        ] {
+            assert!(!all.contains(&&call), "{call}");
+        }
+    }
+}
