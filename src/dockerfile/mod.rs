@@ -32,3 +32,4 @@ pub use mount::{Mount, MountFlag, MountKind};
 pub use parser::parse;
 pub use source::{Source, Span};
 pub use suggest::nearest;
+pub use words::is_heredoc;

@@ -105,6 +105,11 @@ pub(super) fn heredoc_words(line: &str) -> Vec<HeredocWord> {
     }
 }
 
+/// Whether a command line is one heredoc and nothing else: `<<EOF`.
+pub fn is_heredoc(line: &str) -> bool {
+    heredoc(line).is_some()
+}
+
 /// The heredoc that `word` starts: `[fd]<<[-]NAME`.
 pub(super) fn heredoc(word: &str) -> Option<HeredocWord> {
     let rest = word.trim_start_matches(|c: char| c.is_ascii_digit());

@@ -18,7 +18,13 @@
 //! All paths of a step's layer get one mtime, see [`Clock`].
 
 mod clock;
+mod config;
+mod copy;
+mod env;
 mod error;
+mod plan;
+mod run;
+mod stage;
 mod warning;
 
 pub use clock::Clock;
@@ -118,11 +124,7 @@ pub struct Lowered {
 /// has them after expansion (or as in [`NamedContext::Image`]) with the platform to
 /// resolve them for. Each once, in order.
 pub fn needed_images(input: &LowerInput<'_>) -> Result<Vec<(String, Platform)>, LowerError> {
-    Err(LowerError::UnknownStage {
-        file: input.dockerfile.source.name.clone(),
-        stage: String::new(),
-        hint: None,
-    })
+    plan::Plan::new(input)?.needed_images()
 }
 
 /// Adds the vertices and the target to `graph`. Fails if `images` lacks an image that
@@ -132,10 +134,6 @@ pub fn lower(
     input: &LowerInput<'_>,
     images: &ImageTable,
 ) -> Result<Lowered, LowerError> {
-    let _ = (graph, images);
-    Err(LowerError::UnknownStage {
-        file: input.dockerfile.source.name.clone(),
-        stage: String::new(),
-        hint: None,
-    })
+    let plan = plan::Plan::new(input)?;
+    stage::Lowering::new(graph, &plan, images).run()
 }

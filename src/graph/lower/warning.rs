@@ -1,6 +1,8 @@
 //! What is odd in a Dockerfile but doesn't stop a build.
 
-use crate::graph::Location;
+use std::collections::BTreeSet;
+
+use crate::{dockerfile::nearest, graph::Location};
 
 /// Something odd but allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,4 +36,15 @@ pub(super) fn looks_secret(name: &str) -> bool {
         && name
             .split('_')
             .any(|part| words.contains(&part) || more.contains(&part))
+}
+
+/// A `--build-arg` that no ARG declares.
+pub(super) fn unused_build_arg(name: &str, declared: &BTreeSet<&str>) -> LowerWarning {
+    let near = nearest(name, declared.iter().copied());
+    LowerWarning {
+        rule: "UnusedBuildArg",
+        message: format!("build argument `{name}` is not used"),
+        location: None,
+        hint: near.map(|n| format!("did you mean `{n}`?")),
+    }
 }
