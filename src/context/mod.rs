@@ -15,7 +15,6 @@ use std::{
     fs::Metadata,
     io,
     os::unix::{
-        ffi::OsStrExt,
         fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -108,16 +107,12 @@ pub fn scan(
         let _ = memo.save(path, started, files);
     }
     let mut scanned = ScannedContext {
-        index: LayerIndex {
-            diff_id: DiffId(Sha256Digest::of(b"")),
-            tar_size: 0,
-            entries: Vec::with_capacity(found.len()),
-            frames: Vec::new(),
-        },
+        index: LayerIndex::new(DiffId(Sha256Digest::of(b"")), 0, Vec::new(), Vec::new()),
         files: 0,
         hashed: 0,
         hashed_bytes: 0,
     };
+    let mut rows = Vec::with_capacity(found.len());
     for file in found {
         if let EntryKind::Regular { .. } = file.kind {
             scanned.files += 1;
@@ -126,7 +121,7 @@ pub fn scan(
             scanned.hashed += 1;
             scanned.hashed_bytes += file.stamp.size;
         }
-        scanned.index.entries.push(IndexEntry {
+        rows.push(IndexEntry {
             entry: Entry {
                 path: file.path,
                 kind: file.kind,
@@ -141,6 +136,7 @@ pub fn scan(
             inline: None,
         });
     }
+    scanned.index = LayerIndex::new(scanned.index.diff_id, 0, rows, Vec::new());
     Ok(scanned)
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use super::{BuildError, Engine, ResultLayer, session::blocking};
 use crate::{
-    cache::{ActionResult, BlobFile, CacheError, DiskStore, RECORD_VERSION, StepInfo},
+    cache::{ActionResult, BlobFile, BlobWriter, CacheError, DiskStore, RECORD_VERSION, StepInfo},
     digest::Sha256Digest,
     event::{BuildEvent, Events},
     fs,
@@ -20,7 +20,9 @@ use crate::{
     key::{CacheKey, KeyKind, KeyRecipe},
     oci::{
         Platform,
-        layer::{self, ChainId, LayerBlob, LayerContent, LayerIndex, Tree},
+        layer::{
+            self, ChainId, LayerBlob, LayerBuilder, LayerContent, LayerError, LayerIndex, Tree,
+        },
     },
     registry::Registry,
 };
@@ -111,7 +113,7 @@ impl LayerBytes {
     pub(super) async fn read<T: Send + 'static>(
         &self,
         layer: &ResultLayer,
-        read: impl Fn(&mut dyn Read) -> Result<T, BuildError> + Clone + Send + 'static,
+        read: impl Fn(&mut (dyn Read + Send)) -> Result<T, BuildError> + Clone + Send + 'static,
     ) -> Result<T, BuildError> {
         for _ in 0..2 {
             self.ensure(layer).await?;
@@ -175,7 +177,7 @@ impl LayerBytes {
     ) -> Result<Arc<LayerIndex>, BuildError> {
         let index = self.remember(blob, index);
         let (store, events) = (Arc::clone(&self.store), self.events.clone());
-        let (encoded, blob) = (index.encode(), blob.clone());
+        let (encoded, blob) = (index.encode()?, blob.clone());
         blocking(move || {
             let kept = store_bytes(&store, &encoded).and_then(|digest| {
                 store.put_action(&index_record(&blob, digest))?;
@@ -206,7 +208,7 @@ impl LayerBytes {
         let media_type = layer.blob.media_type.clone();
         blocking(move || {
             let blob = fs::open(&file.path)?;
-            Ok(Arc::new(LayerContent::open(blob, &media_type, index)))
+            Ok(Arc::new(LayerContent::open(blob, &media_type, index)?))
         })
         .await
     }
@@ -284,12 +286,33 @@ impl LayerBytes {
 /// Copies into the store; a failure of the store stays one.
 fn copy(
     source: &mut File,
-    out: &mut crate::cache::BlobWriter,
+    out: &mut BlobWriter,
     digest: Sha256Digest,
 ) -> Result<(), CacheError> {
     io::copy(source, out)
         .map(|_| ())
         .map_err(|error| CacheError::from_io("write", digest, error))
+}
+
+/// Completes a layer in the store: its blob and its index.
+pub(super) fn finish_layer(
+    store: &DiskStore,
+    builder: LayerBuilder<BlobWriter>,
+) -> Result<(LayerBlob, LayerIndex), BuildError> {
+    let (out, layer) = builder
+        .finish()
+        .map_err(|error| layer_error(store, error))?;
+    out.commit(Some(layer.digest))?;
+    let index = store_bytes(store, &layer.index.encode()?)?;
+    Ok((layer.blob(Some(index)), layer.index))
+}
+
+/// A failure of writing a layer is one of the store.
+pub(super) fn layer_error(store: &DiskStore, error: LayerError) -> BuildError {
+    match error {
+        LayerError::Write(source) => CacheError::from_io("write", store.dir(), source).into(),
+        error => error.into(),
+    }
 }
 
 /// Writes a small blob.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     io::{self, Read},
-    process::{Child, Stdio},
+    process::Command,
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::Instant,
 };
@@ -12,23 +12,22 @@ use std::{
 use super::{
     BuildError, FailedStep, ProcessEnd, ResultLayer, Session, VertexResult,
     attempt::{Attempt, Solved, millis},
-    bytes::store_bytes,
+    bytes::{finish_layer, layer_error},
     log::StepLog,
     mounts::StepMounts,
     session::blocking,
     user::{ProcessUser, UserDatabase},
 };
 use crate::{
-    cache::CacheError,
     event::{BuildEvent, Outcome, StepId, Stream},
     graph::{ExecOp, MountOp, VertexId},
     key::{KeyOptions, exec_content_recipe},
     oci::{
         Platform,
-        layer::{self, BuiltLayer, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
+        layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
     },
     sandbox::{Exit, ProcessSpec, RootFs, Sandbox, SandboxError},
-    snapshot::{self, Access, DiffOptions, Inside, Snapshots, WorkDir},
+    snapshot::{Access, DiffOptions, Inside, SnapshotError, Snapshots, WorkDir},
     userns::{Program, Userns},
 };
 
@@ -52,13 +51,8 @@ pub(super) struct Runtime {
 struct InUserns(Userns);
 
 impl Inside for InUserns {
-    fn spawn(&self, args: &[OsString]) -> io::Result<Child> {
-        self.0
-            .command(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+    fn command(&self, args: &[OsString]) -> Command {
+        self.0.command(args)
     }
 }
 
@@ -366,37 +360,23 @@ impl Attempt {
         let layer_options = self.session.engine.options.layer.clone();
         let runtime = Arc::clone(runtime);
         let made = blocking(move || {
-            let out = store.writer()?;
-            let mut builder = LayerBuilder::new(out, layer_options);
-            let mut failed: Option<LayerError> = None;
-            let summary = runtime
-                .snapshots
-                .diff(&work, &tree, &options, &mut |entry, content| {
-                    builder.append(entry, content).map_err(|error| {
-                        failed = Some(error);
-                        io::Error::other("the layer can't be written")
-                    })
-                });
-            let summary = match (summary, failed) {
-                (_, Some(LayerError::Write { source })) => {
-                    return Err(CacheError::from_io("write", store.dir(), source).into());
-                }
-                (_, Some(error)) => return Err(error.into()),
-                (summary, None) => summary?,
+            let mut builder = LayerBuilder::new(store.writer()?, layer_options);
+            let summary =
+                runtime
+                    .snapshots
+                    .diff(&work, &tree, &options, &mut |entry, content| {
+                        builder.append(entry, content)
+                    });
+            let summary = match summary {
+                Err(SnapshotError::Layer(error)) => return Err(layer_error(&store, error)),
+                summary => summary?,
             };
             if summary.entries == 0 {
                 return Ok(None);
             }
-            let (out, layer): (_, BuiltLayer) = match builder.finish() {
-                Err(LayerError::Write { source }) => {
-                    return Err(CacheError::from_io("write", store.dir(), source).into());
-                }
-                finished => finished?,
-            };
-            out.commit(Some(layer.digest))?;
-            let index = store_bytes(&store, &layer.index.encode())?;
-            runtime.snapshots.commit(work, &layer.diff_id)?;
-            Ok(Some((layer.blob(Some(index)), layer.index)))
+            let (blob, index) = finish_layer(&store, builder)?;
+            runtime.snapshots.commit(work, &blob.diff_id)?;
+            Ok(Some((blob, index)))
         })
         .await?;
         Ok(made.map(|(blob, index)| {
@@ -441,7 +421,7 @@ fn unpack_and_scan(
     snapshots: &Snapshots,
     blob: &LayerBlob,
     tar: &mut (dyn Read + Send),
-    progress: &mut dyn FnMut(u64),
+    progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<layer::LayerIndex, BuildError> {
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(16);
@@ -458,8 +438,7 @@ fn unpack_and_scan(
             inner: tar,
             sender: Some(sender),
         };
-        let unpacked: Result<(), snapshot::SnapshotError> =
-            snapshots.unpack(&blob.diff_id, &mut tee, progress);
+        let unpacked = snapshots.unpack(&blob.diff_id, &mut tee, progress);
         // Another process may have unpacked the layer meanwhile: read on for the index.
         let drained = io::copy(&mut tee, &mut io::sink());
         drop(tee);
@@ -467,7 +446,7 @@ fn unpack_and_scan(
             what: "the thread that indexes a layer panicked".to_owned(),
         })?;
         unpacked?;
-        drained.map_err(|source| LayerError::Read { source })?;
+        drained.map_err(LayerError::Read)?;
         Ok(scanned?.index)
     })
 }

@@ -9,16 +9,15 @@ use std::{
 use super::{
     BuildError, FailedStep, VertexResult,
     attempt::{Attempt, Solved, millis},
-    bytes::store_bytes,
+    bytes::{finish_layer, layer_error},
     files::{Content, Contents, FileError, Plan, Source, plan, write},
     session::blocking,
 };
 use crate::{
-    cache::CacheError,
     event::{BuildEvent, Outcome, StepId},
     graph::{FileAction, FileOp, Op, VertexId},
     key::file_content_recipe,
-    oci::layer::{LayerBlob, LayerError},
+    oci::layer::{LayerBlob, LayerBuilder, LayerError},
 };
 
 /// Entries between two progress events.
@@ -110,15 +109,13 @@ impl Attempt {
     ) -> Result<(), BuildError> {
         let mut needed: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for planned in &plan.entries {
-            if let Content::File { source, path, .. } = &planned.content
+            if let Content::File { source, layer, .. } = &planned.content
                 && let Some(Source {
-                    tree,
                     contents: Contents::Absent,
                     ..
                 }) = &sources[*source]
-                && let Some(found) = tree.get(path)
             {
-                needed.entry(*source).or_default().insert(found.layer);
+                needed.entry(*source).or_default().insert(*layer);
             }
         }
         for (number, numbers) in needed {
@@ -148,8 +145,8 @@ impl Attempt {
         let options = engine.options.layer.clone();
         let total = plan.entries.len();
         let written = blocking(move || {
-            let out = store.writer()?;
-            let written = write(&plan, &sources, out, options, |current| {
+            let mut builder = LayerBuilder::new(store.writer()?, options);
+            let written = write(&plan, &sources, &mut builder, |current| {
                 if current % PROGRESS_EVERY == 0 {
                     events.send(BuildEvent::StepProgress {
                         step: StepId(id.0),
@@ -159,33 +156,22 @@ impl Attempt {
                     });
                 }
             });
-            let written = match written {
-                Ok(written) => written,
-                Err(error) => return Ok(Err(error)),
-            };
-            let layer = written.layer;
-            written.out.commit(Some(layer.digest))?;
-            let index = store_bytes(&store, &layer.index.encode())?;
-            Ok(Ok((layer, index)))
+            match written {
+                Ok(()) => finish_layer(&store, builder).map(Ok),
+                // A full disk is no fault of the step.
+                Err(FileError::Layer(error @ LayerError::Write(_))) => {
+                    Err(layer_error(&store, error))
+                }
+                Err(error) => Ok(Err(error)),
+            }
         })
         .await?;
-        let (layer, index) = written.map_err(|source| self.file_error(id, source))?;
-        let blob = LayerBlob {
-            diff_id: layer.diff_id,
-            digest: layer.digest,
-            size: layer.size,
-            media_type: layer.media_type,
-            index: Some(index),
-        };
-        self.session.bytes.remember(&blob, layer.index);
+        let (blob, index) = written.map_err(|source| self.file_error(id, source))?;
+        self.session.bytes.remember(&blob, index);
         Ok(blob)
     }
 
     fn file_error(&self, id: VertexId, source: FileError) -> BuildError {
-        // A full disk is no fault of the step.
-        if let FileError::Layer(LayerError::Write { source }) = source {
-            return CacheError::from_io("write", self.session.engine.store.dir(), source).into();
-        }
         BuildError::Files {
             step: FailedStep::from(self.session.graph.vertex(id)),
             source,

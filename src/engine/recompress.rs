@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use super::{
     BuildError, ResultLayer, Session,
-    bytes::store_bytes,
+    bytes::{finish_layer, layer_error},
     session::blocking,
 };
 use crate::{
-    cache::{ActionResult, CacheError, RECORD_VERSION, StepInfo},
+    cache::{ActionResult, RECORD_VERSION, StepInfo},
     graph::Op,
     key::{KeyKind, KeyRecipe},
     oci::{
         Platform,
-        layer::{self, ChainId, Compression, LayerBlob, LayerBuilder, LayerError},
+        layer::{self, ChainId, Compression, LayerBlob, LayerBuilder},
     },
 };
 
@@ -55,17 +55,10 @@ impl Session {
             .read(layer, move |reader| {
                 let tar = layer::decompress(reader, &media_type)?;
                 let mut builder = LayerBuilder::new(store.writer()?, options.clone());
-                let full = |error| match error {
-                    LayerError::Write { source } => {
-                        CacheError::from_io("write", store.dir(), source).into()
-                    }
-                    error => BuildError::from(error),
-                };
-                builder.append_tar(tar).map_err(full)?;
-                let (out, built) = builder.finish().map_err(full)?;
-                out.commit(Some(built.digest))?;
-                let index = store_bytes(&store, &built.index.encode())?;
-                Ok(built.blob(Some(index)))
+                builder
+                    .append_tar(tar)
+                    .map_err(|error| layer_error(&store, error))?;
+                Ok(finish_layer(&store, builder)?.0)
             })
             .await?;
         if blob.diff_id != layer.blob.diff_id {

@@ -129,7 +129,7 @@ pub(super) fn write_request(
     })?;
     write_part(out, &options)?;
     for layer in lower.layers() {
-        write_part(out, &layer.encode())?;
+        write_part(out, &layer.encode().map_err(io::Error::other)?)?;
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ pub(super) fn open(path: &Path, named: &LayerPath) -> Result<Option<Archive>, Fi
     let scanned = layer::scan(&file, media_type)?;
     file.rewind().at("read", path)?;
     let index = Arc::new(scanned.index);
-    let content = LayerContent::open(file, media_type, Arc::clone(&index));
+    let content = LayerContent::open(file, media_type, Arc::clone(&index))?;
     Ok(Some(Archive { index, content }))
 }
 
@@ -101,6 +101,10 @@ impl Archive {
 
     /// The content of the member at `path`.
     pub(super) fn read(&self, path: &LayerPath) -> Option<Result<Box<dyn Read + '_>, LayerError>> {
-        self.row(path).map(|row| self.content.read(row))
+        let row = self.row(path)?;
+        Some(match self.content.read(row) {
+            Ok(reader) => Ok(reader),
+            Err(error) => Err(error),
+        })
     }
 }

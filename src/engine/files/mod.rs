@@ -16,7 +16,7 @@ mod write;
 pub use mode::ModeError;
 pub use plan::plan;
 pub use select::{Selection, select};
-pub use write::{WrittenLayer, write};
+pub use write::write;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -155,7 +155,7 @@ pub struct Planned {
     link: Option<LinkKey>,
 }
 
-/// Identity of a source file within one COPY.
+/// Identity of a source file within one COPY: the copy, the layer or archive, the path.
 type LinkKey = (usize, usize, LayerPath);
 
 /// Where the content of a planned regular file comes from.
@@ -169,7 +169,9 @@ pub enum Content {
     File {
         /// Position in the list of sources.
         source: usize,
-        /// Its path there, symlinks and hard links resolved.
+        /// The layer of the source's tree that holds it.
+        layer: usize,
+        /// Its path in that layer, symlinks and hard links resolved.
         path: LayerPath,
         /// BLAKE3 of the content.
         digest: Blake3Digest,

@@ -267,17 +267,18 @@ impl Planner<'_> {
         }
         // A hard link is copied as the file it names; names that meet again in one
         // copy become links of each other in `finish`.
-        let real = copying.source.tree.content_of(from);
-        if let (Some((path, row)), EntryKind::Regular { .. } | EntryKind::Hardlink { .. }) =
-            (real, &planned.entry.kind)
+        if let EntryKind::Regular { .. } | EntryKind::Hardlink { .. } = planned.entry.kind
+            && let Some(real) = copying.source.tree.source(found)
         {
-            if let EntryKind::Regular { size } = row.entry.kind {
+            let path = real.row.entry.path.clone();
+            if let EntryKind::Regular { size } = real.row.entry.kind {
                 planned.entry.kind = EntryKind::Regular { size };
             }
-            planned.link = Some((copying.number, copying.copy, path.clone()));
-            if let Some(digest) = row.content {
+            planned.link = Some((copying.copy, real.layer, path.clone()));
+            if let Some(digest) = real.row.content {
                 planned.content = Content::File {
                     source: copying.number,
+                    layer: real.layer,
                     path,
                     digest,
                 };
@@ -373,7 +374,7 @@ impl Planner<'_> {
         {
             let path = first.entry.path.clone();
             planned.entry.kind = EntryKind::Regular { size };
-            planned.link = Some((usize::MAX - archive, copying.copy, path.clone()));
+            planned.link = Some((copying.copy, archive, path.clone()));
             if let Some(digest) = first.content {
                 planned.content = Content::Member {
                     archive,

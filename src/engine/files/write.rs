@@ -9,28 +9,17 @@ use super::{Content, Contents, FileError, Plan, Source};
 use crate::{
     digest::Blake3Digest,
     fs::IoContext as _,
-    oci::layer::{BuiltLayer, EntryKind, LayerBuilder, LayerOptions, LayerPath},
+    oci::layer::{EntryKind, LayerBuilder, LayerPath},
 };
 
-/// A finished layer, its bytes in the writer it was given.
-#[derive(Debug)]
-pub struct WrittenLayer<W> {
-    /// The writer.
-    pub out: W,
-    /// Digests, sizes and index.
-    pub layer: BuiltLayer,
-}
-
-/// Writes the layer that `plan` describes. `progress` is told the number of entries
-/// written so far.
+/// Adds the entries that `plan` describes to a layer. `progress` is told the number of
+/// entries written so far.
 pub fn write<W: Write + Send>(
     plan: &Plan,
     sources: &[Option<Source>],
-    out: W,
-    options: LayerOptions,
+    builder: &mut LayerBuilder<W>,
     mut progress: impl FnMut(usize),
-) -> Result<WrittenLayer<W>, FileError> {
-    let mut builder = LayerBuilder::new(out, options);
+) -> Result<(), FileError> {
     for (n, planned) in plan.entries.iter().enumerate() {
         match &planned.content {
             Content::None if matches!(planned.entry.kind, EntryKind::Regular { .. }) => {
@@ -40,10 +29,11 @@ pub fn write<W: Write + Send>(
             Content::Bytes(bytes) => builder.append(&planned.entry, Some(&mut &bytes[..]))?,
             Content::File {
                 source,
+                layer,
                 path,
                 digest,
             } => {
-                let mut reader = open(sources, *source, path)?;
+                let mut reader = open(sources, *source, *layer, path)?;
                 let mut checked = Checked::new(&mut reader);
                 builder.append(&planned.entry, Some(&mut checked))?;
                 if checked.digest() != *digest {
@@ -60,13 +50,13 @@ pub fn write<W: Write + Send>(
         }
         progress(n + 1);
     }
-    let (out, layer) = builder.finish()?;
-    Ok(WrittenLayer { out, layer })
+    Ok(())
 }
 
 fn open<'s>(
     sources: &'s [Option<Source>],
     number: usize,
+    layer: usize,
     path: &LayerPath,
 ) -> Result<Box<dyn Read + 's>, FileError> {
     let changed = || FileError::Changed {
@@ -79,9 +69,9 @@ fn open<'s>(
     match &source.contents {
         Contents::Directory(dir) => Ok(Box::new(open_beneath(dir, path)?)),
         Contents::Layers(layers) => {
-            let found = source.tree.get(path).ok_or_else(changed)?;
-            let layer = layers.get(&found.layer).ok_or_else(changed)?;
-            Ok(layer.read(found.row)?)
+            let index = source.tree.layers().get(layer).ok_or_else(changed)?;
+            let row = index.get(path).ok_or_else(changed)?;
+            Ok(layers.get(&layer).ok_or_else(changed)?.read(row)?)
         }
         Contents::Absent => Err(changed()),
     }

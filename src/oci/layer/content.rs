@@ -25,6 +25,12 @@ const MAX_FRAME: u64 = 32 << 20;
 #[derive(Clone)]
 pub struct LayerContent(Arc<Inner>);
 
+impl std::fmt::Debug for LayerContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LayerContent").finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     blob: File,
     compression: Compression,
