@@ -124,7 +124,7 @@ impl DiskStore {
             .collect())
     }
 
-    fn decode(&self, key: CacheKey, record: &Vec<u8>) -> Option<ActionResult> {
+    fn decode(&self, key: CacheKey, record: &[u8]) -> Option<ActionResult> {
         match ActionResult::decode(key, record) {
             Ok(result) => Some(result),
             Err(error) => {

@@ -240,7 +240,7 @@ impl DiskStore {
 /// The size of the regular file at `path`, if there is one.
 pub(super) fn file_size(path: &Path) -> Result<Option<u64>, CacheError> {
     match std::fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.is_file().then(|| metadata.len())),
+        Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
         Err(error)
             if matches!(
                 error.kind(),
