@@ -274,7 +274,10 @@ impl Operation<'_> {
                 Ok((headers, self.body(response, limit).await?))
             };
             match self.attempt(attempt).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.progressed();
+                    return Ok(answer);
+                }
                 Err(error) => self.pause(error).await?,
             }
         }

@@ -8,3 +8,5 @@
 
 mod store_kill;
 mod store_trouble;
+mod pull;
+mod registry_server;
