@@ -1,1 +1,3 @@
 //! The product against in-process parts: no privilege, no network.
+
+mod sandbox;
