@@ -70,10 +70,23 @@ pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
 /// Gives every signal its default disposition and unblocks all of them. (The Rust
 /// runtime ignores SIGPIPE, and ignored signals stay ignored across exec.)
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid disposition for every signal; for SIGKILL and
-        // SIGSTOP and the two that libc keeps to itself the call fails, which is as good.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // `struct sigaction` as the kernel has it: four words, all zero for SIG_DFL. The C
+    // library's function would refuse the two signals that it keeps to itself, which
+    // may have been inherited ignored as well.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the structure lives for the call and is as large as the kernel's on
+        // all 64-bit platforms; the old one is not asked for; 8 is the size of the mask.
+        // For SIGKILL and SIGSTOP the call fails, which is as good.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<u64>(),
+                8,
+            );
+        }
     }
     let mut none = mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` initialises the set before `sigprocmask` reads it; the old

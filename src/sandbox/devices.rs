@@ -17,7 +17,7 @@ use super::{
 use crate::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
 /// Replaced by an empty file or directory.
-const MASKED: [&str; 13] = [
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -30,11 +30,16 @@ const MASKED: [&str; 13] = [
     "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
-    "/proc/sysrq-trigger",
 ];
 
 /// Bound over themselves, read-only.
-const READ_ONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Device nodes of the host that a step may use; `tty` need not be there.
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];

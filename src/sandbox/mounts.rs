@@ -177,17 +177,16 @@ impl Overlay {
     }
 
     fn options(&self) -> Vec<(&'static str, Option<&'static str>)> {
-        let mut options = vec![
-            ("index", Some("off")),
-            ("redirect_dir", Some("off")),
-            ("metacopy", Some("off")),
-        ];
+        let mut options = vec![("index", Some("off"))];
+        if self.userxattr {
+            // Implies `metacopy=off` and `redirect_dir=nofollow`, and conflicts with `off`.
+            options.push(("userxattr", None));
+        } else {
+            options.extend([("redirect_dir", Some("off")), ("metacopy", Some("off"))]);
+        }
         if self.upper.is_some() {
             // A step's upper directory is thrown away after a crash anyway.
             options.push(("volatile", None));
-        }
-        if self.userxattr {
-            options.push(("userxattr", None));
         }
         options
     }

@@ -1,12 +1,16 @@
-//! The product against in-process parts: no privilege, no network.
-
+//! The product against in-process parts: no network, no privilege where none is named.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    missing_docs,
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
 
-mod store_kill;
-mod store_trouble;
 mod pull;
 mod registry_server;
+mod sandbox;
+mod store_kill;
+mod store_trouble;
