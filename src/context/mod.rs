@@ -24,7 +24,7 @@ use rayon::prelude::*;
 
 use crate::{
     digest::{Blake3Digest, Sha256Digest},
-    dockerfile::ignore::{IgnoreError, IgnoreMatcher},
+    dockerfile::ignore::{Ignore, IgnoreError, Verdict},
     fs::{self, FsError, IoContext as _},
     graph::LocalContext,
     oci::layer::{DiffId, Entry, EntryKind, IndexEntry, LayerIndex, LayerPath},
@@ -81,7 +81,7 @@ pub fn scan(
     prefixes: &[LayerPath],
     memo_dir: Option<&Path>,
 ) -> Result<ScannedContext, ContextError> {
-    let ignore = IgnoreMatcher::new(&context.ignore).map_err(|source| ContextError::Ignore {
+    let ignore = Ignore::parse(&context.ignore).map_err(|source| ContextError::Ignore {
         context: context.name.clone(),
         source,
     })?;
@@ -165,60 +165,83 @@ fn roots(walk: &Walk<'_>, prefixes: &[LayerPath]) -> Result<Vec<LayerPath>, Cont
 
 struct Walk<'a> {
     dir: &'a Path,
-    ignore: &'a IgnoreMatcher,
+    ignore: &'a Ignore,
     memo: &'a Memo,
 }
 
 impl Walk<'_> {
     /// Everything at and below `path`, and the directories above it.
     fn from(&self, path: LayerPath) -> Result<Vec<Found>, ContextError> {
-        let mut above = Vec::new();
-        let mut at = path.parent();
-        while let Some(dir) = at {
-            at = dir.parent();
-            if !dir.is_root() {
-                above.push(dir);
-            }
-        }
         let mut found = Vec::new();
-        for dir in above {
-            match std::fs::symlink_metadata(self.host(&dir)) {
-                Ok(meta) => found.extend(self.file(dir, &meta)?),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-                Err(error) => Err(error).at("look at", self.host(&dir))?,
+        let mut verdict = self.ignore.root();
+        let mut at = LayerPath::ROOT;
+        for part in path.components() {
+            at = at.join(part);
+            verdict = self.ignore.child(&verdict, at.as_path());
+            if at == path {
+                break;
             }
+            let Some(meta) = self.look(&at)? else {
+                return Ok(Vec::new());
+            };
+            found.extend(self.file(at.clone(), &meta)?);
         }
-        let host = self.host(&path);
+        if let Some(meta) = self.look(&path)? {
+            found.extend(self.at(path, &meta, &verdict)?);
+        }
+        // Directories on the way count only for what is in the place itself.
+        if found.last().is_none_or(|last| !last.path.starts_with(&at)) {
+            found.clear();
+        }
+        Ok(found)
+    }
+
+    /// The metadata of a path of the context; none if nothing is there.
+    fn look(&self, path: &LayerPath) -> Result<Option<Metadata>, ContextError> {
+        let host = self.host(path);
         match std::fs::symlink_metadata(&host) {
-            Ok(meta) if meta.is_dir() => found.extend(self.directory(&path, &meta)?),
-            Ok(meta) => {
-                if !self.excluded(&path, false) {
-                    found.extend(self.file(path, &meta)?);
-                }
-            }
+            Ok(meta) => Ok(Some(meta)),
             Err(error)
                 if matches!(
                     error.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) => {}
-            Err(error) => Err(error).at("look at", &host)?,
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Ok(Err(error).at("look at", &host)?),
         }
-        Ok(found)
+    }
+
+    /// What stands at `path`, and all below it.
+    fn at(
+        &self,
+        path: LayerPath,
+        meta: &Metadata,
+        verdict: &Verdict,
+    ) -> Result<Vec<Found>, ContextError> {
+        if meta.is_dir() {
+            return self.directory(&path, meta, verdict);
+        }
+        if verdict.ignored {
+            return Ok(Vec::new());
+        }
+        Ok(self.file(path, meta)?.into_iter().collect())
     }
 
     fn host(&self, path: &LayerPath) -> PathBuf {
         self.dir.join(path.as_path())
     }
 
-    fn excluded(&self, path: &LayerPath, is_dir: bool) -> bool {
-        !path.is_root() && self.ignore.excluded(path.as_bytes(), is_dir)
-    }
-
     /// A directory and all below it. A directory that the ignore file leaves out is
     /// kept only as the parent of what a `!` pattern takes in again.
-    fn directory(&self, path: &LayerPath, meta: &Metadata) -> Result<Vec<Found>, ContextError> {
-        let excluded = self.excluded(path, true);
-        if excluded && self.ignore.can_prune(path.as_bytes()) {
+    fn directory(
+        &self,
+        path: &LayerPath,
+        meta: &Metadata,
+        verdict: &Verdict,
+    ) -> Result<Vec<Found>, ContextError> {
+        if self.ignore.may_skip(verdict, path.as_path()) {
             return Ok(Vec::new());
         }
         let host = self.host(path);
@@ -229,25 +252,19 @@ impl Walk<'_> {
         let below: Vec<Vec<Found>> = names
             .into_par_iter()
             .with_min_len(32)
-            .map(|name| self.child(path.join(&name)))
-            .collect::<Result<_, _>>()?;
+            .map(|name| {
+                let path = path.join(&name);
+                let host = self.host(&path);
+                let meta = std::fs::symlink_metadata(&host).at("look at", &host)?;
+                let verdict = self.ignore.child(verdict, path.as_path());
+                self.at(path, &meta, &verdict)
+            })
+            .collect::<Result<_, ContextError>>()?;
         let mut found: Vec<Found> = below.into_iter().flatten().collect();
-        if !path.is_root() && !(excluded && found.is_empty()) {
+        if !path.is_root() && !(verdict.ignored && found.is_empty()) {
             found.extend(self.file(path.clone(), meta)?);
         }
         Ok(found)
-    }
-
-    fn child(&self, path: LayerPath) -> Result<Vec<Found>, ContextError> {
-        let host = self.host(&path);
-        let meta = std::fs::symlink_metadata(&host).at("look at", &host)?;
-        if meta.is_dir() {
-            return self.directory(&path, &meta);
-        }
-        if self.excluded(&path, false) {
-            return Ok(Vec::new());
-        }
-        Ok(self.file(path, &meta)?.into_iter().collect())
     }
 
     fn file(&self, path: LayerPath, meta: &Metadata) -> Result<Option<Found>, ContextError> {

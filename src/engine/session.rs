@@ -303,7 +303,7 @@ fn scan_contexts(
 fn literal_prefix(text: &str) -> LayerPath {
     let parts: Vec<&str> = text
         .split('/')
-        .take_while(|part| !pattern::has_wildcard(part))
+        .take_while(|part| !pattern::is_pattern(part))
         .collect();
     LayerPath::new(parts.join("/")).unwrap_or_default()
 }

@@ -123,7 +123,8 @@ impl Access {
                     .prefix("request-")
                     .tempfile_in(dir)
                     .at("create a file in", dir)?;
-                worker::write_request(&mut request, lower, options)
+                request
+                    .write_all(&worker::request(lower, options)?)
                     .at("write", request.path())?;
                 let args = [upper.as_os_str(), request.path().as_os_str()];
                 let mut helper = Helper::start(&**inside, worker::DIFF, &args)?;

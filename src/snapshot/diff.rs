@@ -504,7 +504,7 @@ fn device(stat: &Stat) -> (u32, u32) {
 
 impl Lower for Tree {
     fn get(&self, path: &LayerPath) -> Option<LowerEntry<'_>> {
-        let found = Tree::get(self, path)?;
+        let found = self.source(Tree::get(self, path)?)?;
         Some(LowerEntry {
             entry: &found.row.entry,
             content: found.row.content,

@@ -88,7 +88,7 @@ impl Merge<'_> {
         let attributes =
             Attributes::read(dir, name, self.flavour).at("read attributes of", self.host_path(&path))?;
         if attributes.opaque {
-            self.into.delete(&path)?;
+            self.into.clear(&path)?;
         }
         if self.implicit.contains(&path) {
             self.into.imply(&path)?;

@@ -310,6 +310,20 @@ impl Unpacker {
         self.remove(path, name)
     }
 
+    /// Removes what is in `path`, if that is a directory.
+    pub(super) fn clear(&mut self, path: &LayerPath) -> Result<(), SnapshotError> {
+        if !self.described.contains_key(path) && !self.implicit.contains(path) {
+            return Ok(());
+        }
+        self.enter(path)?;
+        let names =
+            overlay::sorted_names(self.current()).map_err(|e| self.error("list", path, e))?;
+        for name in names {
+            self.remove(&path.join(&name), &name)?;
+        }
+        Ok(())
+    }
+
     /// Makes sure that `path` is a directory, without describing it.
     pub(super) fn imply(&mut self, path: &LayerPath) -> Result<(), SnapshotError> {
         let Some((parent, name)) = split(path) else {

@@ -115,28 +115,26 @@ struct Options {
     stubs: Vec<Vec<u8>>,
 }
 
-/// Writes the request file of `__diff`.
-pub(super) fn write_request(
-    out: &mut impl Write,
-    lower: &Tree,
-    options: &DiffOptions,
-) -> io::Result<()> {
+/// The request file of `__diff`.
+pub(super) fn request(lower: &Tree, options: &DiffOptions) -> Result<Vec<u8>, SnapshotError> {
+    let mut out = Vec::new();
     let stubs = options.stubs.iter().map(|path| path.as_bytes().to_vec());
     let options = serde_json::to_vec(&Options {
         mtime: options.mtime,
         normalise: options.normalise,
         stubs: stubs.collect(),
-    })?;
-    write_part(out, &options)?;
+    })
+    .map_err(SnapshotError::Protocol)?;
+    add_part(&mut out, &options);
     for layer in lower.layers() {
-        write_part(out, &layer.encode().map_err(io::Error::other)?)?;
+        add_part(&mut out, &layer.encode()?);
     }
-    Ok(())
+    Ok(out)
 }
 
-fn write_part(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    out.write_all(&(bytes.len() as u64).to_le_bytes())?;
-    out.write_all(bytes)
+fn add_part(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
 }
 
 /// The lower layers and options in the request file `bytes`.

@@ -10,7 +10,7 @@ use super::{
     view::Destination,
 };
 use crate::{
-    dockerfile::ignore::IgnoreMatcher,
+    dockerfile::ignore::Ignore,
     engine::user::UserDatabase,
     graph::{CopyAction, FileAction, FileOp, ModeChange},
     oci::layer::{Entry, EntryKind, LayerPath, Tree},
@@ -87,7 +87,7 @@ struct Copying<'c> {
     source: &'c Source,
     owner: Option<(u32, u32)>,
     mode: Option<&'c ModeChange>,
-    exclude: Option<IgnoreMatcher>,
+    exclude: Option<Ignore>,
 }
 
 impl Planner<'_> {
@@ -101,7 +101,7 @@ impl Planner<'_> {
         let selection = select(source, copy)?;
         for matched in &selection.matches {
             let exclude = (!copy.exclude.is_empty())
-                .then(|| IgnoreMatcher::new(&copy.exclude.join("\n")))
+                .then(|| Ignore::parse(&copy.exclude.join("\n")))
                 .transpose()
                 .map_err(|_| FileError::Pattern {
                     pattern: copy.exclude.join(" "),
@@ -210,10 +210,9 @@ impl Planner<'_> {
             let below = LayerPath::new(std::path::Path::new(
                 <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(below),
             ))?;
-            let is_dir = copying.is_dir(&path);
             if let Some(exclude) = &copying.exclude
                 && !below.is_root()
-                && exclude.excluded(below.as_bytes(), is_dir)
+                && exclude.is_ignored(below.as_path())
             {
                 continue;
             }

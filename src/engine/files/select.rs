@@ -1,10 +1,10 @@
 //! Which files of a source a COPY names: cleaning, wildcards, symlinks.
 
-use std::{ffi::OsString, os::unix::ffi::OsStrExt};
+use std::os::unix::ffi::OsStrExt;
 
 use super::{FileError, Source, view};
 use crate::{
-    dockerfile::pattern,
+    dockerfile::pattern::{self, Pattern},
     graph::CopyAction,
     key::{CacheKey, KeyKind, KeyRecipe},
     oci::layer::{EntryKind, LayerPath},
@@ -45,7 +45,7 @@ pub fn select(source: &Source, copy: &CopyAction) -> Result<Selection, FileError
                 .iter()
                 .fold(LayerPath::ROOT, |path, part| path.join(part))
         };
-        if pattern::has_wildcard(text) {
+        if pattern::is_pattern(text) {
             for named in expand(source, &whole, text_after)? {
                 selection.matches.push(Match {
                     at: follow(source, &named)?,
@@ -153,7 +153,7 @@ fn expand(source: &Source, whole: &LayerPath, text: &str) -> Result<Vec<LayerPat
     let mut rest = Vec::new();
     for part in whole.components() {
         let part = part.to_str().ok_or_else(invalid)?;
-        if rest.is_empty() && !pattern::has_wildcard(part) {
+        if rest.is_empty() && !pattern::is_pattern(part) {
             literal = literal.join(part.as_ref());
         } else {
             rest.push(part);
@@ -164,9 +164,10 @@ fn expand(source: &Source, whole: &LayerPath, text: &str) -> Result<Vec<LayerPat
     let mut found: Vec<LayerPath> = vec![base];
     for (n, part) in rest.iter().enumerate() {
         let mut next = Vec::new();
+        let pattern = Pattern::new(part).map_err(|_| invalid())?;
         for dir in &found {
             for name in source.tree.children(dir) {
-                if matches(part, &name).ok_or_else(invalid)? {
+                if pattern.matches(name.as_ref()) {
                     let path = dir.join(&name);
                     // Wildcards don't look through symlinks on the way.
                     let is_dir = source
@@ -182,8 +183,4 @@ fn expand(source: &Source, whole: &LayerPath, text: &str) -> Result<Vec<LayerPat
         found = next;
     }
     Ok(found)
-}
-
-fn matches(part: &str, name: &OsString) -> Option<bool> {
-    pattern::matches(part, &name.to_string_lossy()).ok()
 }
