@@ -8,6 +8,13 @@
 //! configurations are computed while lowering, because no step's execution changes
 //! them.
 
+pub mod lower;
+
+pub use lower::{
+    LowerError, LowerInput, LowerWarning, Lowered, NamedContext, NoCache, Parent, lower,
+    needed_images,
+};
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
@@ -91,7 +98,7 @@ pub struct Vertex {
 }
 
 /// What a vertex does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Gives the root file system without anything in it.
     Scratch,

@@ -43,7 +43,9 @@ impl ChainId {
         if self == Self::empty() {
             return Self(diff_id.0);
         }
-        Self(Sha256Digest::of(format!("{} {}", self.0, diff_id.0).as_bytes()))
+        Self(Sha256Digest::of(
+            format!("{} {}", self.0, diff_id.0).as_bytes(),
+        ))
     }
 
     /// The chain of these layers, lowest first.
