@@ -1,0 +1,247 @@
+"""The builders that the tests run: the product and the reference builders.
+
+Each has `build(case) -> Image` and keeps its state in a directory of the test run.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import images
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PROJECT = os.path.dirname(os.path.dirname(HERE))
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "memobuild-test")
+
+
+class BuildFailed(Exception):
+    """A builder that ended with another code than 0; carries what it said."""
+
+    def __init__(self, result):
+        self.result = result
+        super().__init__(f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}")
+
+
+def run(command, timeout=600, check=True, **options):
+    """Runs a program and captures what it says as text."""
+    result = subprocess.run(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        **options,
+    )
+    if check and result.returncode != 0:
+        raise BuildFailed(result)
+    return result
+
+
+@dataclasses.dataclass
+class Recipe:
+    """What to build: a Dockerfile, its context, and the options all builders know."""
+
+    dockerfile: str
+    context: str
+    args: dict = dataclasses.field(default_factory=dict)
+    target: str = ""
+    bases: dict = dataclasses.field(default_factory=dict)
+    """Name in FROM -> OCI layout."""
+
+
+class Memobuild:
+    """The product, at the path in MEMOBUILD_CI_BIN."""
+
+    name = "memobuild"
+
+    def __init__(self, binary, state):
+        self.binary = os.path.abspath(binary)
+        self.cache = os.path.join(state, "memobuild-cache")
+        self.output = os.path.join(state, "memobuild-output")
+        os.makedirs(self.output, exist_ok=True)
+        self.count = 0
+
+    def command(self, recipe, dest, *options):
+        command = [self.binary, "build", "--cache-dir", self.cache, "--progress", "plain", "-f", recipe.dockerfile]
+        for name, layout in recipe.bases.items():
+            command += ["--build-context", f"{name}=oci-layout://{layout}"]
+        for name, value in recipe.args.items():
+            command += ["--build-arg", f"{name}={value}"]
+        if recipe.target:
+            command += ["--target", recipe.target]
+        return [*command, "-o", f"type=oci,dest={dest},tar=false", *options, recipe.context]
+
+    def fresh_output(self):
+        self.count += 1
+        return os.path.join(self.output, f"image-{self.count}")
+
+    def build(self, recipe, *options, **settings):
+        dest = self.fresh_output()
+        self.last = run(self.command(recipe, dest, *options), **settings)
+        return images.Image(dest)
+
+    def close(self):
+        shutil.rmtree(self.cache, ignore_errors=True)
+        shutil.rmtree(self.output, ignore_errors=True)
+
+
+class Buildah:
+    """Debian's buildah, with its storage in the test's directory and runc as the runtime."""
+
+    name = "buildah"
+
+    def __init__(self, state):
+        self.state = os.path.join(state, "buildah")
+        self.output = os.path.join(state, "buildah-output")
+        os.makedirs(self.output, exist_ok=True)
+        self.prefix = [
+            "buildah", "--root", os.path.join(self.state, "root"), "--runroot", os.path.join(self.state, "run"),
+            "--storage-driver", "overlay",
+        ]  # fmt: skip
+        self.pulled = {}
+        self.count = 0
+
+    @staticmethod
+    def available():
+        return bool(shutil.which("buildah") and shutil.which("runc")) and os.geteuid() == 0
+
+    def import_base(self, name, layout):
+        """Makes `FROM name` mean the layout."""
+        if self.pulled.get(name) == layout:
+            return
+        store = f"[overlay@{self.state}/root+{self.state}/run]localhost/{name}:latest"
+        run(["skopeo", "--insecure-policy", "copy", "-q", f"oci:{layout}:latest", f"containers-storage:{store}"])
+        self.pulled[name] = layout
+
+    def build_only(self, recipe, *options):
+        for name, layout in recipe.bases.items():
+            self.import_base(name, layout)
+        self.count += 1
+        command = [
+            *self.prefix, "bud", "--runtime", "runc", "--isolation", "oci", "--network", "host", "--pull-never",
+            "--format", "oci", "-f", recipe.dockerfile, "-t", "result",
+        ]  # fmt: skip
+        for name, value in recipe.args.items():
+            command += ["--build-arg", f"{name}={value}"]
+        if recipe.target:
+            command += ["--target", recipe.target]
+        self.last = run([*command, *options, recipe.context])
+
+    def build(self, recipe, *options):
+        self.build_only(recipe, *options)
+        dest = os.path.join(self.output, f"image-{self.count}")
+        run([*self.prefix, "push", "-q", "result", f"oci:{dest}:latest"])
+        return images.Image(dest)
+
+    def close(self):
+        subprocess.run([*self.prefix, "rmi", "-a", "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(["umount", os.path.join(self.state, "root", "overlay")], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.state, ignore_errors=True)
+        shutil.rmtree(self.output, ignore_errors=True)
+
+
+class Buildkit:
+    """BuildKit from the test cache (`scripts/setup-oracle`) or from PATH, on a socket of its own."""
+
+    name = "buildkit"
+
+    def __init__(self, state):
+        self.state = os.path.join(state, "buildkit")
+        self.output = os.path.join(state, "buildkit-output")
+        os.makedirs(self.state, exist_ok=True)
+        os.makedirs(self.output, exist_ok=True)
+        self.address = f"unix://{self.state}/socket"
+        self.buildctl = self.find("buildctl")
+        self.count = 0
+        with open(os.path.join(self.state, "config.toml"), "w") as config:
+            config.write("")
+        self.log = open(os.path.join(self.state, "log"), "w")
+        self.daemon = subprocess.Popen(
+            [
+                self.find("buildkitd"), "--config", os.path.join(self.state, "config.toml"),
+                "--root", os.path.join(self.state, "root"), "--addr", self.address,
+                "--oci-worker-binary", shutil.which("runc"), "--oci-worker-net", "host",
+                "--oci-worker-snapshotter", "overlayfs",
+            ],
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while run([self.buildctl, "--addr", self.address, "debug", "workers"], check=False).returncode != 0:
+            if time.monotonic() > deadline or self.daemon.poll() is not None:
+                self.daemon.kill()
+                with open(self.log.name) as log:
+                    raise RuntimeError("buildkitd doesn't answer:\n" + log.read())
+            time.sleep(0.1)
+
+    @staticmethod
+    def find(program):
+        path = os.path.join(CACHE, "bin", program)
+        return path if os.access(path, os.X_OK) else shutil.which(program)
+
+    @classmethod
+    def available(cls):
+        return bool(cls.find("buildkitd") and cls.find("buildctl") and shutil.which("runc")) and os.geteuid() == 0
+
+    @classmethod
+    def version(cls):
+        return run([cls.find("buildctl"), "--version"]).stdout.split()[2]
+
+    def build(self, recipe, *options):
+        self.count += 1
+        dest = os.path.join(self.output, f"image-{self.count}")
+        self.build_only(recipe, f"--output=type=oci,dest={dest},tar=false", *options)
+        return images.Image(dest)
+
+    def build_only(self, recipe, *options):
+        directory, name = os.path.split(recipe.dockerfile)
+        command = [
+            self.buildctl, "--addr", self.address, "build", "--progress", "plain", "--frontend", "dockerfile.v0",
+            "--local", f"context={recipe.context}", "--local", f"dockerfile={directory}", "--opt", f"filename={name}",
+        ]  # fmt: skip
+        for number, (base, layout) in enumerate(recipe.bases.items()):
+            digest = images.Image(layout).digest
+            command += ["--oci-layout", f"base{number}={layout}", "--opt", f"context:{base}=oci-layout://base{number}@{digest}"]
+        for key, value in recipe.args.items():
+            command += ["--opt", f"build-arg:{key}={value}"]
+        if recipe.target:
+            command += ["--opt", f"target={recipe.target}"]
+        self.last = run([*command, *options])
+
+    def prune(self, everything=False):
+        """Forgets earlier contexts (equal size and time would be taken for equal content), or everything."""
+        run([self.buildctl, "--addr", self.address, "prune", *(["--all"] if everything else ["--filter", "type==source.local"])])
+
+    def close(self):
+        self.daemon.send_signal(signal.SIGTERM)
+        try:
+            self.daemon.wait(20)
+        except subprocess.TimeoutExpired:
+            self.daemon.kill()
+            self.daemon.wait()
+        self.log.close()
+        shutil.rmtree(self.state, ignore_errors=True)
+        shutil.rmtree(self.output, ignore_errors=True)
+
+
+def base_image(name):
+    """The OCI layout of a base image: `busybox` (tiny, also for unprivileged users) or `debian`."""
+    script = {"busybox": "tiny-image", "debian": "base-image"}[name]
+    layout = os.path.join(CACHE, "layouts", name)
+    os.makedirs(os.path.dirname(layout), exist_ok=True)
+    run([os.path.join(PROJECT, "scripts", script), layout])
+    return layout
+
+
+def write_json(path, value):
+    with open(path, "w") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+        file.write("\n")
