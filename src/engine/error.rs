@@ -8,7 +8,8 @@ use crate::{
     cache::CacheError,
     context::ContextError,
     fs::FsError,
-    graph::{Location, Vertex, VertexId},
+    dockerfile::{Source, Span},
+    graph::{BuildGraph, Location, VertexId},
     oci::{layer::LayerError, layout::LayoutError},
     registry::RegistryError,
     sandbox::SandboxError,
@@ -24,14 +25,30 @@ pub struct FailedStep {
     pub stage: String,
     /// Where it stands.
     pub location: Option<Location>,
+    /// The lines there, numbered; empty if they are not at hand.
+    pub excerpt: String,
 }
 
-impl From<&Vertex> for FailedStep {
-    fn from(vertex: &Vertex) -> Self {
+impl FailedStep {
+    /// The step that is vertex `id` of `graph`.
+    pub fn of(graph: &BuildGraph, id: VertexId) -> Self {
+        let vertex = graph.vertex(id);
+        let excerpt = vertex.location.as_ref().and_then(|location| {
+            let source = Source {
+                name: location.file.clone(),
+                text: graph.dockerfiles.get(&location.file)?.clone(),
+            };
+            Some(source.excerpt(Span {
+                start: location.start,
+                end: location.end,
+                column: 1,
+            }))
+        });
         Self {
             instruction: vertex.instruction.clone(),
             stage: vertex.stage.clone(),
             location: vertex.location.clone(),
+            excerpt: excerpt.unwrap_or_default(),
         }
     }
 }
@@ -148,14 +165,54 @@ pub enum BuildError {
     /// The build was told to stop.
     #[error("interrupted")]
     Interrupted,
-    /// The bytes of a layer that was taken for a hit are gone; the vertex must be
-    /// executed again. Never leaves the engine.
-    #[error("the bytes of the result of vertex {} are gone", .0.0)]
-    Lost(VertexId),
     /// A task of the engine ended by a panic.
     #[error("internal error: {what}")]
     Internal {
         /// What happened.
         what: String,
     },
+    /// The bytes of a layer that was taken for a hit are gone; the vertex must be
+    /// executed again. Never leaves the engine.
+    #[error("the bytes of the result of vertex {} are gone", .0.0)]
+    Lost(VertexId),
+}
+
+impl BuildError {
+    /// The step that failed, if one did.
+    pub fn step(&self) -> Option<&FailedStep> {
+        match self {
+            Self::Step { step, .. }
+            | Self::StepTimeout { step, .. }
+            | Self::Files { step, .. }
+            | Self::User { step, .. }
+            | Self::Sandbox { step, .. }
+            | Self::ForeignPlatform { step, .. } => Some(step),
+            _ => None,
+        }
+    }
+
+    /// The last lines that a failed process printed.
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Step { tail, .. } | Self::StepTimeout { tail, .. } => tail,
+            _ => &[],
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Files { source, .. } => source.hint(),
+            Self::Sandbox { source, .. } | Self::SandboxSetup(source) => source.hint(),
+            Self::NoSandbox => Some("`memobuild-ci doctor` says why, and what helps".to_owned()),
+            Self::BaseImage { source, .. } => source.hint(),
+            Self::Store(CacheError::Full { .. }) => {
+                Some("free space with `memobuild-ci cache gc --max-size 5GB`".to_owned())
+            }
+            Self::ForeignPlatform { .. } => Some(
+                "build this platform on a machine that runs it; COPY needs none".to_owned(),
+            ),
+            _ => None,
+        }
+    }
 }

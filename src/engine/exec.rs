@@ -56,6 +56,14 @@ impl Inside for InUserns {
     }
 }
 
+/// Who touches the files of unpacked layers where steps run in `sandbox`.
+pub fn snapshot_access(sandbox: &Sandbox) -> Access {
+    match sandbox.userns() {
+        None => Access::Root,
+        Some(userns) => Access::UserNamespace(Arc::new(InUserns(userns.clone()))),
+    }
+}
+
 impl Runtime {
     fn new(session: &Session) -> Result<Self, BuildError> {
         let program = Program::current()?;
@@ -63,10 +71,7 @@ impl Runtime {
             SandboxError::NoTier => BuildError::NoSandbox,
             error => BuildError::SandboxSetup(error),
         })?;
-        let access = match sandbox.userns() {
-            None => Access::Root,
-            Some(userns) => Access::UserNamespace(Arc::new(InUserns(userns.clone()))),
-        };
+        let access = snapshot_access(&sandbox);
         let snapshots = Snapshots::open(&session.engine.store.snapshots_dir(), access)?;
         Ok(Self {
             sandbox,
@@ -128,7 +133,7 @@ impl Attempt {
     }
 
     fn failed_step(&self, id: VertexId) -> FailedStep {
-        FailedStep::from(self.session.graph.vertex(id))
+        FailedStep::of(&self.session.graph, id)
     }
 
     async fn run(

@@ -173,7 +173,7 @@ impl Attempt {
 
     fn file_error(&self, id: VertexId, source: FileError) -> BuildError {
         BuildError::Files {
-            step: FailedStep::from(self.session.graph.vertex(id)),
+            step: FailedStep::of(&self.session.graph, id),
             source,
         }
     }

@@ -317,7 +317,7 @@ fn definition_keys(
     for (id, n, context, copy) in context_copies(graph) {
         let source = &contexts[&context];
         let selection = select(source, copy).map_err(|source| BuildError::Files {
-            step: FailedStep::from(graph.vertex(id)),
+            step: FailedStep::of(graph, id),
             source,
         })?;
         selections.insert((id, n), selection.key(source));

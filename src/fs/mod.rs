@@ -110,6 +110,11 @@ pub fn exists(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok()
 }
 
+/// The absolute path of what `path` names, symlinks followed.
+pub fn canonicalize(path: impl AsRef<Path>) -> Result<PathBuf, FsError> {
+    std::fs::canonicalize(&path).at("find", path)
+}
+
 /// Size in bytes of the file at `path`.
 pub fn size(path: impl AsRef<Path>) -> Result<u64, FsError> {
     Ok(std::fs::metadata(&path).at("look at", path)?.len())

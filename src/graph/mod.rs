@@ -35,6 +35,8 @@ pub struct BuildGraph {
     pub targets: Vec<GraphTarget>,
     /// The local directories that `Op::Context` vertices name by position.
     pub contexts: Vec<LocalContext>,
+    /// The texts of the Dockerfiles by the names that locations use, for errors.
+    pub dockerfiles: BTreeMap<String, String>,
 }
 
 /// One image asked for.
