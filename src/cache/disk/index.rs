@@ -33,7 +33,11 @@ use crate::{
 pub(super) const INDEX_VERSION: i64 = 1;
 
 /// How long to wait for another process's transaction.
-const BUSY: Duration = Duration::from_secs(10);
+const BUSY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+/// The same once that was too short: a process that is stopped in a transaction must
+/// not cost a build ten seconds at every turn.
+const STILL_BUSY: Duration = Duration::from_millis(100);
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS actions (
@@ -180,6 +184,12 @@ impl Index {
             *connection = self.replace();
             result = work(&mut connection);
         }
+        let patience = match &result {
+            Err(error) if is_busy(error) => STILL_BUSY,
+            _ => BUSY,
+        };
+        // It only fails on a closed connection, which the next use reports.
+        let _ = connection.busy_timeout(patience);
         result.map_err(|error| self.sort(act, error))
     }
 
@@ -247,6 +257,13 @@ fn is_corrupt(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
     )
 }
 

@@ -34,7 +34,7 @@ pub use maintenance::{StoreStats, VerifyReport};
 
 use std::{
     collections::HashSet,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -44,6 +44,7 @@ use std::{
 };
 
 use index::{Index, lock};
+use owned::OwnedFile;
 
 use super::{CacheError, CacheWarning, gc::millis};
 use crate::fs::{self, IoContext};
@@ -215,12 +216,22 @@ fn prepare(dir: &Path) -> Result<(), CacheError> {
         fs::create_dir_all(dir.join(sub))?;
     }
     if !fs::exists(dir.join("VERSION")) {
-        fs::write_atomic(dir.join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
-        fs::write_atomic(dir.join("VERSION"), format!("{STORE_VERSION}\n").as_bytes())?;
+        place(dir, "CACHEDIR.TAG", CACHEDIR_TAG)?;
+        place(dir, "VERSION", &format!("{STORE_VERSION}\n"))?;
     }
     check_version(dir)?;
     rustix::fs::access(dir.join("tmp"), rustix::fs::Access::WRITE_OK)
         .at("write to", dir.join("tmp"))?;
+    Ok(())
+}
+
+/// Writes a small file by way of `tmp/`, so that a half one is swept like all others.
+fn place(dir: &Path, name: &str, text: &str) -> Result<(), CacheError> {
+    let dest = dir.join(name);
+    let mut file = OwnedFile::create(&dir.join("tmp"), "new-")?;
+    file.write_all(text.as_bytes()).at("write", &dest)?;
+    file.set_mode(0o644)?;
+    file.rename(&dest)?;
     Ok(())
 }
 

@@ -1,3 +1,6 @@
+//! The local store in one process. Several processes and `kill -9` are in
+//! `tests/it/store_kill.rs`, full and read-only disks in `tests/it/store_trouble.rs`.
+
 use std::{io::Read, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use super::*;
@@ -431,4 +434,26 @@ fn opening_sweeps_what_a_killed_writer_left() {
     f.reopen();
     assert!(!f.store.temp_dir().join("blob-left").exists());
     assert_eq!(living.commit(None).unwrap(), Sha256Digest::of(b""));
+}
+
+#[test]
+fn a_busy_index_costs_one_wait() {
+    let f = fixture();
+    let digest = put(&f.store, b"x");
+    let _lease = f.store.lease().unwrap();
+    let other = rusqlite::Connection::open(f.store.shared.index.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..3 {
+        assert!(f.store.contains(&digest).unwrap(), "reads go on");
+        let error = f.store.put_action(&sample_action(1, &[])).unwrap_err();
+        assert!(error.is_transient(), "{error}");
+    }
+    let waited = start.elapsed();
+    assert!(
+        waited < Duration::from_secs(3),
+        "six writes took {waited:?}"
+    );
+    other.execute_batch("ROLLBACK").unwrap();
+    f.store.put_action(&sample_action(1, &[])).unwrap();
 }
