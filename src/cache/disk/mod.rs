@@ -7,6 +7,7 @@
 //! index.db             SQLite: actions, and when what was used (`index`)
 //! tmp/                 files being written, each locked by its writer
 //! locks/index, locks/gc              one at a time
+//! locks/index-users                  shared by all who have the index open
 //! locks/builds/        one locked file for each running build
 //! snapshots/, memo/    of other modules
 //! ```
@@ -43,7 +44,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use index::{Index, lock};
+use index::{Index, Place, lock};
 use owned::OwnedFile;
 
 use super::{CacheError, CacheWarning, gc::millis};
@@ -115,12 +116,12 @@ impl DiskStore {
         let fill = Box::new(move |transaction: &rusqlite::Transaction<'_>| {
             maintenance::enter_all(transaction, &blobs)
         });
-        let index = Index::open(
-            dir.join("index.db"),
-            dir.join("locks/index"),
-            writable,
-            fill,
-        );
+        let place = Place {
+            path: dir.join("index.db"),
+            making: dir.join("locks/index"),
+            users: dir.join("locks/index-users"),
+        };
+        let index = Index::open(place, writable, fill);
         Self {
             shared: Arc::new(Shared {
                 dir: dir.to_owned(),

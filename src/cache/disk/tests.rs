@@ -209,6 +209,47 @@ fn an_index_that_goes_bad_in_use_is_replaced() {
             .any(|w| matches!(w, CacheWarning::IndexRebuilt { .. }))
     );
     assert_eq!(store.stats().unwrap().blobs, 20);
+    // Closing the corrupt one has not harmed the new one.
+    let again = DiskStore::open(dir.path().join("cache")).unwrap();
+    assert!(again.lookup(&[sample_action(1, &[]).key]).unwrap()[0].is_some());
+    assert_eq!(again.take_warnings(), []);
+}
+
+#[test]
+fn a_corrupt_index_is_not_replaced_under_its_users() {
+    let f = fixture();
+    let digest = put(&f.store, b"hello");
+    let path = f.store.shared.index.path().to_owned();
+    // Else the pages in the log hide those in the file.
+    f.store
+        .shared
+        .index
+        .read("checkpoint", |c| {
+            c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })
+        .unwrap();
+    let Fixture { dir, store } = f;
+    let cache = dir.path().join("cache");
+    std::fs::write(&path, b"this is no database ".repeat(500)).unwrap();
+    let second = DiskStore::open(&cache).unwrap();
+    let warnings = second.take_warnings();
+    assert!(
+        matches!(&warnings[..], [CacheWarning::IndexUnavailable { reason, .. }]
+            if reason.contains("other processes")),
+        "{warnings:?}"
+    );
+    assert!(second.contains(&digest).unwrap());
+    drop(store);
+    let third = DiskStore::open(&cache).unwrap();
+    assert!(matches!(
+        third.take_warnings()[..],
+        [CacheWarning::IndexRebuilt { .. }]
+    ));
+    third.put_action(&sample_action(1, &[])).unwrap();
+    drop((second, third));
+    let fourth = DiskStore::open(&cache).unwrap();
+    assert_eq!(fourth.take_warnings(), []);
+    assert_eq!(fourth.stats().unwrap().actions, 1);
 }
 
 #[test]
