@@ -103,8 +103,11 @@ fn add_forms(forms: &mut BTreeSet<String>, value: &str) {
         return;
     }
     forms.insert(value.to_owned());
-    forms.insert(percent_encode(value, false));
-    forms.insert(percent_encode(value, true));
+    for space in ["%20", "+"] {
+        let encoded = percent_encode(value, space);
+        forms.insert(lower_escapes(&encoded));
+        forms.insert(encoded);
+    }
     for alphabet in [STANDARD, URL_SAFE] {
         for offset in 0..3 {
             forms.extend(base64_core(value.as_bytes(), offset, alphabet));
@@ -112,24 +115,36 @@ fn add_forms(forms: &mut BTreeSet<String>, value: &str) {
     }
 }
 
-/// Percent-encoding of everything but RFC 3986's unreserved characters; with `form`, a
-/// space is `+`, as in `application/x-www-form-urlencoded`.
-fn percent_encode(value: &str, form: bool) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
+/// Percent-encoding of everything but RFC 3986's unreserved characters, with `space`
+/// for a space (`+` in `application/x-www-form-urlencoded`).
+fn percent_encode(value: &str, space: &str) -> String {
+    value
+        .bytes()
+        .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte));
+                char::from(byte).to_string()
             }
-            b' ' if form => out.push('+'),
-            // Writing to a string has no way to fail.
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
+            b' ' => space.to_owned(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// The same with `%2f` for `%2F`, as some programs write it.
+fn lower_escapes(encoded: &str) -> String {
+    let mut digits = 0;
+    encoded
+        .chars()
+        .map(|c| {
+            if c == '%' {
+                digits = 2;
+                return c;
             }
-        }
-    }
-    out
+            let in_escape = digits > 0;
+            digits = i32::max(0, digits - 1);
+            if in_escape { c.to_ascii_lowercase() } else { c }
+        })
+        .collect()
 }
 
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -187,6 +202,7 @@ mod tests {
         let redact = |line: &str| redactor.redact(line).into_owned();
         assert_eq!(redact("?k=s3cr3t%20pass%2Fword&"), "?k=***&");
         assert_eq!(redact("?k=s3cr3t+pass%2Fword&"), "?k=***&");
+        assert_eq!(redact("?k=s3cr3t%20pass%2fword&"), "?k=***&");
         // printf 's3cr3t pass/word' | base64
         assert_eq!(redact("czNjcjN0IHBhc3Mvd29yZA=="), "***A==");
         // printf 'user:s3cr3t pass/word' | base64

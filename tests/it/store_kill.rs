@@ -127,6 +127,22 @@ fn check(dir: &Path) -> DiskStore {
     assert_eq!(store.take_warnings(), [], "the index is whole");
     let left: Vec<_> = std::fs::read_dir(store.temp_dir()).unwrap().collect();
     assert!(left.is_empty(), "nothing is left of half blobs: {left:?}");
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let known = [
+            "VERSION",
+            "CACHEDIR.TAG",
+            "blobs",
+            "index.db",
+            "index.db-wal",
+            "index.db-shm",
+            "tmp",
+            "locks",
+            "snapshots",
+            "memo",
+        ];
+        assert!(known.contains(&name.as_str()), "`{name}` is left over");
+    }
     let report = store.verify(&mut |_| {}).unwrap();
     assert_eq!(store.take_warnings(), [], "the index is whole");
     assert_eq!(report.corrupt, [], "a name stands for whole bytes");

@@ -137,7 +137,7 @@ fn read_only(disk: &Path) {
     store.put_action(&action).unwrap();
     drop(store);
     let remounted = Command::new("mount")
-        .args(["-o", "remount,ro"])
+        .args(["-o", "remount,bind,ro"])
         .arg(disk)
         .status()
         .unwrap();

@@ -1,9 +1,9 @@
 //! Blob files: written whole, read with verification.
 
 use std::{
-    fs::{File, Permissions},
+    fs::File,
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -98,9 +98,7 @@ impl BlobWriter {
                 what: format!("the bytes given for it have digest `{digest}`"),
             });
         }
-        file.file
-            .set_permissions(Permissions::from_mode(0o444))
-            .at("set the mode of", file.path())?;
+        file.set_mode(0o444)?;
         store.adopt(file, digest, hashes.size)?;
         Ok(digest)
     }

@@ -9,9 +9,13 @@
 //! | `blobs` | `digest` (32 bytes), `size`, `created`, `used` |
 //!
 //! Times are milliseconds since 1970. The index says what is known and when it was
-//! used; whether a blob is there, its file says. An index that is corrupt is moved
-//! aside and made anew from the blobs; one that can't be used otherwise is replaced
-//! by an empty one in memory, for this process only.
+//! used; whether a blob is there, its file says.
+//!
+//! An index that is corrupt is moved aside and made anew from the blobs, once nobody
+//! has it open: SQLite removes a write-ahead log by its name when the last
+//! connection closes, and would take the new index's for the old one's. So every
+//! connection goes with a shared lock on `locks/index-users`. An index that can't be
+//! used or replaced now gives way to an empty one in memory, for this process only.
 
 use std::{
     path::{Path, PathBuf},
@@ -33,7 +37,11 @@ use crate::{
 pub(super) const INDEX_VERSION: i64 = 1;
 
 /// How long to wait for another process's transaction.
-const BUSY: Duration = Duration::from_secs(10);
+const BUSY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+/// The same once that was too short: a process that is stopped in a transaction must
+/// not cost a build ten seconds at every turn.
+const STILL_BUSY: Duration = Duration::from_millis(100);
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS actions (
@@ -50,13 +58,30 @@ PRAGMA user_version = 1;
 /// Fills the `blobs` table of a new index.
 type Fill = Box<dyn Fn(&Transaction<'_>) -> rusqlite::Result<()> + Send + Sync>;
 
+/// Where the index and its locks are.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The database.
+    pub(super) path: PathBuf,
+    /// Held while the index is made or replaced.
+    pub(super) making: PathBuf,
+    /// Held, shared, by everybody who has the index open.
+    pub(super) users: PathBuf,
+}
+
+/// A connection, and the sign that it is there. In this order: the connection is
+/// closed first.
+struct Open {
+    connection: Connection,
+    _user: Option<FileLock>,
+}
+
 /// The connection of one process.
 pub(super) struct Index {
-    path: PathBuf,
-    lock: PathBuf,
+    place: Place,
     writable: bool,
     fill: Fill,
-    connection: Mutex<Connection>,
+    open: Mutex<Open>,
     /// Whether the connection is to an index in memory.
     private: AtomicBool,
     warnings: Mutex<Vec<CacheWarning>>,
@@ -65,39 +90,37 @@ pub(super) struct Index {
 impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Index")
-            .field("path", &self.path)
+            .field("place", &self.place)
             .finish_non_exhaustive()
     }
 }
 
 impl Index {
-    /// Opens `path`; never fails, see the module's documentation. `lock` is a file
-    /// that processes lock while they make or replace the index; `fill` enters the
+    /// Opens the index; never fails, see the module's documentation. `fill` enters the
     /// blobs into a new one.
-    pub(super) fn open(path: PathBuf, lock: PathBuf, writable: bool, fill: Fill) -> Self {
+    pub(super) fn open(place: Place, writable: bool, fill: Fill) -> Self {
         let mut warnings = Vec::new();
         let opened = if writable {
-            open_or_make(&path, &lock, &fill, false, &mut warnings)
+            open_or_make(&place, &fill, false, &mut warnings)
         } else {
-            open_to_read(&path)
+            open_to_read(&place.path)
         };
         let private = opened.is_err();
-        let connection = opened.unwrap_or_else(|error| {
+        let open = opened.unwrap_or_else(|error| {
             // A store that nobody has written to yet has no index: nothing to tell.
-            if writable || path.exists() {
+            if writable || place.path.exists() {
                 warnings.push(CacheWarning::IndexUnavailable {
-                    path: path.clone(),
+                    path: place.path.clone(),
                     reason: error.to_string(),
                 });
             }
             in_memory()
         });
         Self {
-            path,
-            lock,
+            place,
             writable,
             fill,
-            connection: Mutex::new(connection),
+            open: Mutex::new(open),
             private: AtomicBool::new(private),
             warnings: Mutex::new(warnings),
         }
@@ -138,7 +161,7 @@ impl Index {
         if self.private.load(Ordering::Relaxed) {
             return Err(CacheError::Transient {
                 act,
-                subject: self.path.clone().into(),
+                subject: self.place.path.clone().into(),
                 source: "the index can't be used".into(),
             });
         }
@@ -152,7 +175,7 @@ impl Index {
 
     /// The index file.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
     }
 
     /// The warnings since the last call.
@@ -174,40 +197,48 @@ impl Index {
         act: &'static str,
         mut work: impl FnMut(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, CacheError> {
-        let mut connection = lock(&self.connection);
-        let mut result = work(&mut connection);
+        let mut open = lock(&self.open);
+        let mut result = work(&mut open.connection);
         if result.as_ref().is_err_and(is_corrupt) {
-            *connection = self.replace();
-            result = work(&mut connection);
+            // Our own connection has to be closed before the index can be replaced.
+            *open = in_memory();
+            *open = self.replace();
+            result = work(&mut open.connection);
         }
+        let patience = match &result {
+            Err(error) if is_busy(error) => STILL_BUSY,
+            _ => BUSY,
+        };
+        // It only fails on a closed connection, which the next use reports.
+        let _ = open.connection.busy_timeout(patience);
         result.map_err(|error| self.sort(act, error))
     }
 
     /// A connection to use in place of one that turned out corrupt.
-    fn replace(&self) -> Connection {
+    fn replace(&self) -> Open {
         let mut warnings = Vec::new();
         let opened = if self.writable {
-            open_or_make(&self.path, &self.lock, &self.fill, true, &mut warnings).ok()
+            open_or_make(&self.place, &self.fill, true, &mut warnings)
         } else {
-            None
+            Err(OpenError::Corrupt)
         };
-        let connection = opened.unwrap_or_else(|| {
+        let open = opened.unwrap_or_else(|error| {
             self.private.store(true, Ordering::Relaxed);
             warnings.push(CacheWarning::IndexUnavailable {
-                path: self.path.clone(),
-                reason: "it is corrupt".to_owned(),
+                path: self.place.path.clone(),
+                reason: error.to_string(),
             });
             in_memory()
         });
         for warning in warnings {
             self.warn(warning);
         }
-        connection
+        open
     }
 
     /// Sorts a database error.
     fn sort(&self, act: &'static str, error: rusqlite::Error) -> CacheError {
-        let subject = self.path.clone().into();
+        let subject = self.place.path.clone().into();
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => CacheError::Transient {
                 act,
@@ -250,6 +281,13 @@ fn is_corrupt(error: &rusqlite::Error) -> bool {
     )
 }
 
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
 /// Why there is no usable index on disk.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
@@ -259,6 +297,10 @@ enum OpenError {
     File(#[from] FsError),
     #[error("it has format version {0}; this program knows {INDEX_VERSION}")]
     Version(i64),
+    #[error("it is corrupt")]
+    Corrupt,
+    #[error("it is corrupt, and can't be replaced while other processes have it open")]
+    CorruptInUse,
 }
 
 /// What stands at the index's path.
@@ -268,35 +310,50 @@ enum Found {
     Unusable,
 }
 
-/// Opens a usable index at `path`, making or replacing it where needed. With `suspect`
-/// an index that looks usable is read through first.
+/// Opens a usable index, making or replacing it where needed. With `suspect` an index
+/// that looks usable is read through first.
 fn open_or_make(
-    path: &Path,
-    lock: &Path,
+    place: &Place,
     fill: &Fill,
     suspect: bool,
     warnings: &mut Vec<CacheWarning>,
-) -> Result<Connection, OpenError> {
+) -> Result<Open, OpenError> {
+    let path = &place.path;
+    let user = FileLock::shared(&place.users)?;
     if !suspect && let Found::Usable(connection) = connect(path)? {
-        return Ok(connection);
+        return Ok(opened(connection, user));
     }
+    drop(user);
     // One process makes or replaces it, the others then find it.
-    let _lock = FileLock::exclusive(lock)?;
-    let found = match connect(path)? {
-        Found::Usable(connection) if suspect && check(&connection).is_err() => Found::Unusable,
-        found => found,
-    };
-    let mut connection = match found {
-        Found::Usable(connection) => return Ok(connection),
-        Found::Empty(connection) => connection,
-        Found::Unusable => {
-            let moved_to = move_aside(path)?;
-            warnings.push(CacheWarning::IndexRebuilt { moved_to });
-            open_file(path)?
+    let _making = FileLock::exclusive(&place.making)?;
+    let user = FileLock::shared(&place.users)?;
+    match connect(path)? {
+        Found::Usable(connection) if !suspect || check(&connection).is_ok() => {
+            return Ok(opened(connection, user));
         }
+        Found::Empty(mut connection) => {
+            make(&mut connection, fill)?;
+            return Ok(opened(connection, user));
+        }
+        Found::Usable(_) | Found::Unusable => {}
+    }
+    drop(user);
+    let Some(alone) = FileLock::try_exclusive(&place.users)? else {
+        return Err(OpenError::CorruptInUse);
     };
+    let moved_to = move_aside(path)?;
+    warnings.push(CacheWarning::IndexRebuilt { moved_to });
+    let mut connection = open_file(path)?;
     make(&mut connection, fill)?;
-    Ok(connection)
+    drop(alone);
+    Ok(opened(connection, FileLock::shared(&place.users)?))
+}
+
+fn opened(connection: Connection, user: FileLock) -> Open {
+    Open {
+        connection,
+        _user: Some(user),
+    }
 }
 
 /// Opens `path`, which is created empty if missing, and looks at what it is.
@@ -370,8 +427,7 @@ fn make(connection: &mut Connection, fill: &Fill) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Renames the database and what belongs to it. Processes that have it open go on
-/// with the renamed files.
+/// Renames the database and what belongs to it. Nobody may have it open.
 fn move_aside(path: &Path) -> Result<PathBuf, FsError> {
     // Only the last one is kept: it is for a look by a person, not an archive.
     let dest = path.with_extension("db.corrupt");
@@ -392,7 +448,7 @@ fn move_aside(path: &Path) -> Result<PathBuf, FsError> {
 }
 
 /// Opens `path` without writing anything anywhere.
-fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
+fn open_to_read(path: &Path) -> Result<Open, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let look_at = |connection: Connection| {
         connection.busy_timeout(BUSY)?;
@@ -410,7 +466,10 @@ fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
     if version != INDEX_VERSION {
         return Err(OpenError::Version(version));
     }
-    Ok(connection)
+    Ok(Open {
+        connection,
+        _user: None,
+    })
 }
 
 /// The SQLite address of the file at `path` as one that nobody writes.
@@ -430,11 +489,14 @@ fn immutable_address(path: &Path) -> String {
 }
 
 /// An empty index that this process has for itself.
-fn in_memory() -> Connection {
+fn in_memory() -> Open {
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open_in_memory()?;
         connection.execute_batch(SCHEMA)?;
         Ok(connection)
     };
-    open().expect("a database in memory needs nothing but memory")
+    Open {
+        connection: open().expect("a database in memory needs nothing but memory"),
+        _user: None,
+    }
 }

@@ -7,6 +7,7 @@
 //! index.db             SQLite: actions, and when what was used (`index`)
 //! tmp/                 files being written, each locked by its writer
 //! locks/index, locks/gc              one at a time
+//! locks/index-users                  shared by all who have the index open
 //! locks/builds/        one locked file for each running build
 //! snapshots/, memo/    of other modules
 //! ```
@@ -34,7 +35,7 @@ pub use maintenance::{StoreStats, VerifyReport};
 
 use std::{
     collections::HashSet,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -43,7 +44,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use index::{Index, lock};
+use index::{Index, Place, lock};
+use owned::OwnedFile;
 
 use super::{CacheError, CacheWarning, gc::millis};
 use crate::fs::{self, IoContext};
@@ -114,12 +116,12 @@ impl DiskStore {
         let fill = Box::new(move |transaction: &rusqlite::Transaction<'_>| {
             maintenance::enter_all(transaction, &blobs)
         });
-        let index = Index::open(
-            dir.join("index.db"),
-            dir.join("locks/index"),
-            writable,
-            fill,
-        );
+        let place = Place {
+            path: dir.join("index.db"),
+            making: dir.join("locks/index"),
+            users: dir.join("locks/index-users"),
+        };
+        let index = Index::open(place, writable, fill);
         Self {
             shared: Arc::new(Shared {
                 dir: dir.to_owned(),
@@ -215,12 +217,22 @@ fn prepare(dir: &Path) -> Result<(), CacheError> {
         fs::create_dir_all(dir.join(sub))?;
     }
     if !fs::exists(dir.join("VERSION")) {
-        fs::write_atomic(dir.join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
-        fs::write_atomic(dir.join("VERSION"), format!("{STORE_VERSION}\n").as_bytes())?;
+        place(dir, "CACHEDIR.TAG", CACHEDIR_TAG)?;
+        place(dir, "VERSION", &format!("{STORE_VERSION}\n"))?;
     }
     check_version(dir)?;
     rustix::fs::access(dir.join("tmp"), rustix::fs::Access::WRITE_OK)
         .at("write to", dir.join("tmp"))?;
+    Ok(())
+}
+
+/// Writes a small file by way of `tmp/`, so that a half one is swept like all others.
+fn place(dir: &Path, name: &str, text: &str) -> Result<(), CacheError> {
+    let dest = dir.join(name);
+    let mut file = OwnedFile::create(&dir.join("tmp"), "new-")?;
+    file.write_all(text.as_bytes()).at("write", &dest)?;
+    file.set_mode(0o644)?;
+    file.rename(&dest)?;
     Ok(())
 }
 

@@ -5,9 +5,9 @@
 //! whoever gets the lock of such a file knows that it is abandoned.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -22,7 +22,7 @@ const STALE: Duration = Duration::from_secs(3600);
 /// A locked file, for writing; removed when dropped, unless it was renamed before.
 #[derive(Debug)]
 pub(super) struct OwnedFile {
-    pub(super) file: File,
+    file: File,
     path: PathBuf,
     /// Whether `path` still names the file.
     named: bool,
@@ -58,9 +58,11 @@ impl OwnedFile {
         }
     }
 
-    /// The file's path.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Sets the permission bits, whatever the umask.
+    pub(super) fn set_mode(&self, mode: u32) -> Result<(), FsError> {
+        self.file
+            .set_permissions(Permissions::from_mode(mode))
+            .at("set the mode of", &self.path)
     }
 
     /// Moves the file to `dest`, replacing what stands there; it is no longer removed.
@@ -157,7 +159,7 @@ mod tests {
         std::fs::write(dir.path().join("left"), b"x").unwrap();
         let swept = sweep(dir.path()).unwrap();
         assert_eq!((swept.removed, swept.living.len()), (1, 1));
-        assert!(owned.path().exists());
+        assert!(owned.path.exists());
         assert!(!dir.path().join("left").exists());
         drop(owned);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

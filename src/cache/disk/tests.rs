@@ -1,3 +1,6 @@
+//! The local store in one process. Several processes and `kill -9` are in
+//! `tests/it/store_kill.rs`, full and read-only disks in `tests/it/store_trouble.rs`.
+
 use std::{io::Read, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use super::*;
@@ -206,6 +209,47 @@ fn an_index_that_goes_bad_in_use_is_replaced() {
             .any(|w| matches!(w, CacheWarning::IndexRebuilt { .. }))
     );
     assert_eq!(store.stats().unwrap().blobs, 20);
+    // Closing the corrupt one has not harmed the new one.
+    let again = DiskStore::open(dir.path().join("cache")).unwrap();
+    assert!(again.lookup(&[sample_action(1, &[]).key]).unwrap()[0].is_some());
+    assert_eq!(again.take_warnings(), []);
+}
+
+#[test]
+fn a_corrupt_index_is_not_replaced_under_its_users() {
+    let f = fixture();
+    let digest = put(&f.store, b"hello");
+    let path = f.store.shared.index.path().to_owned();
+    // Else the pages in the log hide those in the file.
+    f.store
+        .shared
+        .index
+        .read("checkpoint", |c| {
+            c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })
+        .unwrap();
+    let Fixture { dir, store } = f;
+    let cache = dir.path().join("cache");
+    std::fs::write(&path, b"this is no database ".repeat(500)).unwrap();
+    let second = DiskStore::open(&cache).unwrap();
+    let warnings = second.take_warnings();
+    assert!(
+        matches!(&warnings[..], [CacheWarning::IndexUnavailable { reason, .. }]
+            if reason.contains("other processes")),
+        "{warnings:?}"
+    );
+    assert!(second.contains(&digest).unwrap());
+    drop(store);
+    let third = DiskStore::open(&cache).unwrap();
+    assert!(matches!(
+        third.take_warnings()[..],
+        [CacheWarning::IndexRebuilt { .. }]
+    ));
+    third.put_action(&sample_action(1, &[])).unwrap();
+    drop((second, third));
+    let fourth = DiskStore::open(&cache).unwrap();
+    assert_eq!(fourth.take_warnings(), []);
+    assert_eq!(fourth.stats().unwrap().actions, 1);
 }
 
 #[test]
@@ -431,4 +475,26 @@ fn opening_sweeps_what_a_killed_writer_left() {
     f.reopen();
     assert!(!f.store.temp_dir().join("blob-left").exists());
     assert_eq!(living.commit(None).unwrap(), Sha256Digest::of(b""));
+}
+
+#[test]
+fn a_busy_index_costs_one_wait() {
+    let f = fixture();
+    let digest = put(&f.store, b"x");
+    let _lease = f.store.lease().unwrap();
+    let other = rusqlite::Connection::open(f.store.shared.index.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..3 {
+        assert!(f.store.contains(&digest).unwrap(), "reads go on");
+        let error = f.store.put_action(&sample_action(1, &[])).unwrap_err();
+        assert!(error.is_transient(), "{error}");
+    }
+    let waited = start.elapsed();
+    assert!(
+        waited < Duration::from_secs(3),
+        "six writes took {waited:?}"
+    );
+    other.execute_batch("ROLLBACK").unwrap();
+    f.store.put_action(&sample_action(1, &[])).unwrap();
 }
