@@ -28,7 +28,7 @@ use sha2::Digest as _;
 
 use super::{
     Frame, LayerError, LayerPath,
-    compress::{FrameEncoder, LayerOptions},
+    compress::{LayerOptions, compress_frame},
 };
 use crate::digest::{HashingWriter, ReadHashes, Sha256Digest};
 
@@ -140,7 +140,7 @@ impl<W: Write> FrameWriter<W> {
     /// Takes the last frame and waits until all are written.
     pub(super) fn finish(mut self, data: Vec<u8>) -> Result<Written<W>, LayerError> {
         let sha256 = if self.pool.is_none() {
-            let frame = FrameEncoder::new(self.options)?.compress(&data)?;
+            let frame = compress_frame(&data, self.options)?;
             self.write(&frame, data.len())?;
             Sha256Digest::of(&data)
         } else {
@@ -191,12 +191,11 @@ impl Pool {
         let queue = Arc::new(Mutex::new(queue));
         let mut workers = Vec::with_capacity(threads);
         for _ in 0..threads {
-            let mut encoder = FrameEncoder::new(options)?;
             let queue = Arc::clone(&queue);
             let work = move || {
                 while let Some(job) = next_job(&queue) {
                     // Nobody listens any more if the writer has failed.
-                    let _ = job.reply.send(encoder.compress(&job.data));
+                    let _ = job.reply.send(compress_frame(&job.data, options));
                 }
             };
             workers.push(spawn("compress", work)?);
