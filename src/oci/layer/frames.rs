@@ -11,7 +11,7 @@
 //!
 //! So a file that changes changes its own frames, and the cuts of all others stay.
 //! Frames are compressed by up to four threads, a further one hashes the tar; at
-//! most about 40 MiB of frames are on their way. Bytes don't depend on the threads.
+//! most 16 MiB of frames are on their way. Bytes don't depend on the threads.
 //! A layer of one frame starts no thread.
 
 use std::{
@@ -48,7 +48,7 @@ const SMALL_FRAME: usize = 256 << 10;
 const FULL_FRAME: usize = 2 << 20;
 
 /// Bytes of frames between the cut and the output.
-const IN_FLIGHT: usize = 32 << 20;
+const IN_FLIGHT: usize = 16 << 20;
 
 /// Whether a frame of `held` bytes ends before the entry at `next` of `size` bytes.
 pub(super) fn ends_before(held: usize, next: &LayerPath, size: u64) -> bool {
