@@ -193,7 +193,7 @@ impl<R: BufRead> FrameReader<R> {
         let State::Between(mut blob) = std::mem::replace(&mut self.state, State::Failed) else {
             return Err(io::Error::other("the layer could not be read before"));
         };
-        if blob.fill_buf()?.is_empty() {
+        if uninterrupted(|| blob.fill_buf().map(<[u8]>::is_empty))? {
             self.state = State::Between(blob);
             return Ok(false);
         }
@@ -218,7 +218,7 @@ impl<R: BufRead> FrameReader<R> {
             State::Between(blob) | State::Plain(blob) => blob,
             State::Gzip(decoder) => decoder.into_inner(),
             State::Zstd(mut decoder) => {
-                decoder.finish_frame()?;
+                uninterrupted(|| decoder.finish_frame())?;
                 decoder.into_inner()
             }
             State::Failed => return Err(io::Error::other("the layer could not be read before")),
@@ -232,6 +232,16 @@ impl<R: BufRead> FrameReader<R> {
         }
         self.state = State::Between(blob);
         Ok(())
+    }
+}
+
+/// Repeats `read` as long as a signal interrupts it.
+fn uninterrupted<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 
