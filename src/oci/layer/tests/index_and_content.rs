@@ -90,6 +90,46 @@ fn the_version_of_an_index_is_checked() {
     assert!(LayerIndex::decode(b"{}").is_err());
 }
 
+/// The bytes of version 1.
+#[test]
+fn a_known_index_has_a_known_body() {
+    let mut passwd = file("etc/passwd", 2);
+    passwd.uid = 300;
+    passwd.mtime = -2;
+    passwd.xattrs.insert("user.a".into(), vec![0xff]);
+    let link = entry(
+        "ln",
+        EntryKind::Hardlink {
+            target: path("etc/passwd"),
+        },
+    );
+    let items = vec![(passwd, b"r:".to_vec()), (link, vec![])];
+    let options = LayerOptions {
+        compression: Compression::None,
+        level: None,
+    };
+    let index = build_with(&items, options, 1).1.index;
+    let body = zstd::decode_all(&index.encode().unwrap()[8..]).unwrap();
+    let content = Blake3Digest::of(b"r:");
+    let expected = [
+        index.diff_id.0.as_bytes().as_slice(),
+        &[0x80, 0x1c],
+        &[2],
+        b"\x0aetc/passwd\x01\x02",
+        &[0xa4, 0x03, 0xac, 0x02, 0, 3],
+        b"\x01\x06user.a\x01\xff",
+        &[3],
+        content.as_bytes(),
+        &[0x80, 0x0c],
+        b"\x02r:",
+        b"\x02ln\x03\x0aetc/passwd",
+        &[0xa4, 0x03, 0, 0, 0x80, 0x98, 0xf5, 0xac, 0x02],
+        &[0, 0],
+        &[1, 0x80, 0x1c, 0, 0x80, 0x1c],
+    ];
+    assert_eq!(body, expected.concat());
+}
+
 #[test]
 fn files_over_many_frames_are_read_from_framed_and_unframed_blobs() {
     let items: Items = [100, 300 << 10, 5 << 20, 7, 9 << 20, 600 << 10, 1]

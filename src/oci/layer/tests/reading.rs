@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::samples::*;
-use crate::oci::layer::{EntryKind, LayerError, TarEntries, scan};
+use crate::oci::layer::{Compression, EntryKind, LayerError, LayerOptions, TarEntries, scan};
 
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -278,6 +278,32 @@ proptest! {
             tar[start + 148..start + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
         let _ = scan(tar.as_slice(), PLAIN);
+    }
+}
+
+#[test]
+fn interrupted_and_short_reads_change_nothing() {
+    /// Gives one byte at a time, every other time nothing but `EINTR`.
+    struct Stutter<'a>(&'a [u8], bool);
+    impl Read for Stutter<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(std::io::ErrorKind::Interrupted.into());
+            }
+            let most = buf.len().min(1);
+            self.0.read(&mut buf[..most])
+        }
+    }
+    let items = vec![(file("a", 700), noise(1, 700)), (symlink("b", "a"), vec![])];
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let options = LayerOptions {
+            compression,
+            level: None,
+        };
+        let (blob, layer) = build_with(&items, options, 1);
+        let scanned = scan(Stutter(&blob, false), &layer.media_type).unwrap();
+        assert_eq!(scanned.index, layer.index);
     }
 }
 
