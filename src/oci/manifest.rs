@@ -48,6 +48,10 @@ pub struct Manifest {
 
 /// What stands behind a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a document is taken apart at once"
+)]
 pub enum Document {
     /// An image of one platform.
     Manifest(Manifest),

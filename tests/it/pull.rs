@@ -193,8 +193,8 @@ async fn lasting_failures_have_their_class() {
             3,
             "limits the rate of requests",
         ),
-        (Fault::Cut(10), Trouble::Transient, 3, "no connection to"),
-        (Fault::Stall(10), Trouble::Transient, 3, "no connection to"),
+        (Fault::Cut(10), Trouble::Transient, 3, "the connection to"),
+        (Fault::Stall(10), Trouble::Transient, 3, "the connection to"),
         (
             Fault::Status(429, Some("3600")),
             Trouble::Transient,
@@ -457,6 +457,7 @@ async fn every_way_of_logging_in_works() {
         (Access::UserToken("u", "p"), user, 4),
         (Access::UserToken("u", "p"), r#"{"auth":"dTpw"}"#, 4),
         (Access::RefreshToken("r"), r#"{"identitytoken":"r"}"#, 4),
+        (Access::FixedToken("t"), r#"{"registrytoken":"t"}"#, 3),
     ] {
         let server = stocked(access.clone()).await;
         let (client, _dir) = with_config(&server, entry);
@@ -550,11 +551,17 @@ async fn helpers_are_asked_for_credentials() {
 }
 
 fn install_helper(dir: &Path, script: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let path = dir.join("docker-credential-fake");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // A child writes the program: were it open for writing here, a process started by
+    // another test could keep it so, and it could not be run.
+    let status = std::process::Command::new("sh")
+        .args([
+            "-c",
+            r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#,
+        ])
+        .arg(dir.join("docker-credential-fake"))
+        .arg(script)
+        .status();
+    assert!(status.unwrap().success());
 }
 
 #[tokio::test]
