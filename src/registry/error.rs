@@ -317,6 +317,10 @@ impl RegistryError {
                 "trust the authority that signed the certificate of `{}`; plain http is spoken with this machine only",
                 subject.host
             )),
+            Self::Unreachable { subject, .. } => Some(format!(
+                "check the network, `HTTPS_PROXY`, and the name `{}`",
+                subject.host
+            )),
             Self::Client(_) => Some(
                 "install the system's root certificates (package `ca-certificates`)".to_owned(),
             ),

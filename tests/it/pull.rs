@@ -17,11 +17,11 @@ use crate::registry_server::{Access, Family, Fault, Image, RegistryServer, basic
 
 const REPOSITORY: &str = "acme/app";
 
-/// Retries without a pause, and little patience.
+/// Retries without a pause.
 fn options() -> RegistryOptions {
     RegistryOptions {
         limits: Limits {
-            stall: Duration::from_millis(200),
+            stall: Duration::from_secs(10),
             resolve: Duration::from_secs(20),
             blob: Duration::from_secs(20),
             retries: 2,
@@ -34,6 +34,13 @@ fn options() -> RegistryOptions {
 
 fn client() -> Registry {
     Registry::new(options()).unwrap()
+}
+
+/// A client that waits half a second for the next byte.
+fn impatient() -> Registry {
+    let mut options = options();
+    options.limits.stall = Duration::from_millis(500);
+    Registry::new(options).unwrap()
 }
 
 fn amd64() -> Platform {
@@ -167,7 +174,6 @@ async fn passing_failures_are_survived() {
         Fault::Status(408, None),
         Fault::Cut(0),
         Fault::Cut(10),
-        Fault::Stall(10),
     ] {
         let server = stocked(Access::Open).await;
         server.fault("/manifests/", fault.clone(), 2);
@@ -176,6 +182,22 @@ async fn passing_failures_are_survived() {
         assert_eq!(resolved.unwrap().digest, image().digest(), "{fault:?}");
         assert_eq!(server.seen().len(), 6, "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_registry_that_falls_silent_is_asked_again() {
+    let server = stocked(Access::Open).await;
+    let bytes = blob_bytes();
+    let digest = server.put_blob(REPOSITORY, &bytes);
+    server.fault("/manifests/", Fault::Stall(10), 1);
+    server.fault(&format!("/blobs/{digest}"), Fault::Stall(300_000), 1);
+    let client = impatient();
+    resolve(&server, &client).await.unwrap();
+    let got = fetch(&server, &client, &digest, bytes.len()).await.unwrap();
+    assert!(got == bytes);
+    server.fault("/manifests/", Fault::Stall(0), usize::MAX);
+    let error = resolve(&server, &client).await.unwrap_err();
+    assert_eq!(error.trouble(), Trouble::Transient, "{error}");
 }
 
 #[tokio::test]
@@ -194,7 +216,6 @@ async fn lasting_failures_have_their_class() {
             "limits the rate of requests",
         ),
         (Fault::Cut(10), Trouble::Transient, 3, "the connection to"),
-        (Fault::Stall(10), Trouble::Transient, 3, "the connection to"),
         (
             Fault::Status(429, Some("3600")),
             Trouble::Transient,
@@ -344,7 +365,6 @@ async fn progress_buys_new_retries() {
 async fn faults_of_downloads_are_survived() {
     for (first, second) in [
         (Fault::Cut(300_000), Fault::IgnoreRange),
-        (Fault::Stall(300_000), Fault::Status(503, None)),
         (Fault::Status(429, Some("0")), Fault::Cut(0)),
     ] {
         let server = stocked(Access::Open).await;
