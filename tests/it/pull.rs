@@ -10,7 +10,7 @@ use std::{
 use memobuild_ci::{
     digest::Sha256Digest,
     oci::{Platform, Reference, ResolvedManifest},
-    registry::{Limits, Registry, RegistryError, RegistryOptions, Trouble},
+    registry::{IntegrityError, Limits, Registry, RegistryError, RegistryOptions, Trouble},
 };
 
 use crate::registry_server::{Access, Family, Fault, Image, RegistryServer, basic};
@@ -91,9 +91,10 @@ async fn fetch(
         let before = told.swap(n, Ordering::Relaxed);
         assert!(n > before, "progress only grows");
     };
-    client
-        .fetch_blob(&repository, digest, size as u64, &mut out, &progress)
-        .await?;
+    let fetched = client.fetch_blob(&repository, digest, size as u64, &mut out, &progress);
+    let fetched = fetched.await;
+    assert!(out.len() <= size, "no more is written than was asked for");
+    fetched?;
     assert_eq!(told.into_inner(), size as u64);
     Ok(out)
 }
@@ -402,6 +403,29 @@ async fn wrong_bytes_are_never_accepted() {
         assert_eq!(error.trouble(), Trouble::Integrity, "{faults:?}: {error}");
         let subject = format!("`{}/{REPOSITORY}@{digest}`", server.host());
         assert!(error.to_string().contains(&subject), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_documents_are_never_accepted() {
+    let image = image();
+    for (line, fault) in [
+        ("/manifests/", Fault::Corrupt(30)),
+        ("/manifests/", Fault::Short(30)),
+        ("/manifests/", Fault::Body("{}")),
+        ("/blobs/", Fault::Corrupt(30)),
+        ("/blobs/", Fault::Long),
+        ("/blobs/", Fault::Body("{}")),
+    ] {
+        let server = stocked(Access::Open).await;
+        server.fault(line, fault.clone(), 1);
+        let pinned = reference(&server, &format!("@{}", image.digest()));
+        let error = client().resolve(&pinned, &amd64()).await.unwrap_err();
+        let RegistryError::Integrity { source, .. } = &error else {
+            panic!("{line} {fault:?}: {error}");
+        };
+        // The digest that was asked for decides, not what the registry claims.
+        assert!(!matches!(source, IntegrityError::Claim { .. }), "{source}");
     }
 }
 
