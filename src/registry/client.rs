@@ -523,3 +523,39 @@ fn encode(parameters: &[(&str, &str)]) -> String {
         .and_then(|url| url.query().map(str::to_owned))
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_https_but_on_this_machine() {
+        let client = Client::new(RegistryOptions::default()).unwrap();
+        for (repository, expected) in [
+            ("debian", "https://registry-1.docker.io/v2/library/debian/x"),
+            ("ghcr.io/a/b", "https://ghcr.io/v2/a/b/x"),
+            ("10.0.0.1:5000/a", "https://10.0.0.1:5000/v2/a/x"),
+            ("localhost:5000/a", "http://localhost:5000/v2/a/x"),
+            ("[::1]:5000/a", "http://[::1]:5000/v2/a/x"),
+        ] {
+            let repository: Repository = repository.parse().unwrap();
+            let operation = client.operation(&repository, String::new(), Duration::ZERO);
+            assert_eq!(operation.url("x").unwrap().as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn registries_lead_nobody_to_plain_http() {
+        for (url, is_local, expected) in [
+            ("https://a.example/", false, true),
+            ("http://a.example/", false, false),
+            ("http://a.example/", true, false),
+            ("http://127.0.0.1:5000/", true, true),
+            ("http://127.0.0.1:5000/", false, false),
+            ("file:///etc/passwd", true, false),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(is_safe(&url, is_local), expected, "{url} {is_local}");
+        }
+    }
+}
