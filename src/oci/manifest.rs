@@ -2,8 +2,7 @@
 //! schema 2), and [`ResolvedManifest`], an image of one platform with everything
 //! that can be known without the layers' bytes.
 //!
-//! A document is told apart by its own `mediaType`, else by the media type it was
-//! served with, else by its members. One that has the members of a manifest *and* of
+//! A document is told apart by its own `mediaType`, else by its members. One that has the members of a manifest *and* of
 //! an index is refused: two readers could see two images (CVE-2021-41190).
 
 use std::collections::BTreeMap;
@@ -48,6 +47,10 @@ pub struct Manifest {
 
 /// What stands behind a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a document is taken apart at once"
+)]
 pub enum Document {
     /// An image of one platform.
     Manifest(Manifest),
@@ -113,7 +116,8 @@ pub enum ManifestError {
 }
 
 impl Document {
-    /// Reads a manifest or an index that was served as `served_as`.
+    /// Reads a manifest or an index. `served_as` is the media type outside of the
+    /// document, which only tells schema 1.
     pub fn parse(bytes: &[u8], served_as: Option<&str>) -> Result<Self, ManifestError> {
         let json = |what| move |source| ManifestError::Json { what, source };
         let value: Value = serde_json::from_slice(bytes).map_err(json("manifest"))?;
@@ -126,20 +130,19 @@ impl Document {
         let kind = own_type
             .or(served_as)
             .map_or(MediaKind::Other, MediaKind::of);
-        let is_index = match kind {
-            MediaKind::Schema1 => return Err(ManifestError::Schema1),
-            _ if schema == Some(1) => return Err(ManifestError::Schema1),
-            MediaKind::Index => true,
-            MediaKind::Manifest => false,
-            // Members decide for documents served as plain JSON.
-            _ => match own_type {
-                None => has("manifests"),
-                Some(media_type) => {
-                    return Err(ManifestError::NotAnImage {
-                        media_type: media_type.to_owned(),
-                    });
-                }
-            },
+        if kind == MediaKind::Schema1 || schema == Some(1) {
+            return Err(ManifestError::Schema1);
+        }
+        let is_index = match (own_type, kind) {
+            // Registries and layouts may name the wrong type; the members don't.
+            (None, _) => has("manifests"),
+            (_, MediaKind::Index) => true,
+            (_, MediaKind::Manifest) => false,
+            (Some(media_type), _) => {
+                return Err(ManifestError::NotAnImage {
+                    media_type: media_type.to_owned(),
+                });
+            }
         };
         match is_index {
             true => serde_json::from_slice(bytes)
@@ -253,8 +256,11 @@ mod tests {
         bytes["manifests"] = Value::Array(Vec::new());
         assert!(matches!(parse(&bytes, None), Err(ManifestError::Ambiguous)));
 
-        let index = serde_json::to_value(ImageIndex::new(Vec::new())).unwrap();
+        let mut index = serde_json::to_value(ImageIndex::new(Vec::new())).unwrap();
         assert!(matches!(parse(&index, None), Ok(Document::Index(_))));
+        index.as_object_mut().unwrap().remove("mediaType");
+        let served = Some(media::MANIFEST);
+        assert!(matches!(parse(&index, served), Ok(Document::Index(_))));
 
         let old = serde_json::json!({"schemaVersion": 1, "fsLayers": []});
         assert!(matches!(parse(&old, None), Err(ManifestError::Schema1)));
@@ -267,6 +273,23 @@ mod tests {
             Document::parse(b"<html>", None),
             Err(ManifestError::Json { .. })
         ));
+    }
+
+    #[test]
+    fn unknown_members_survive() {
+        let (manifest, _) = image(media::LAYER);
+        for mut value in [
+            serde_json::to_value(manifest).unwrap(),
+            serde_json::to_value(ImageIndex::new(Vec::new())).unwrap(),
+        ] {
+            value["x-own"] = serde_json::json!({"b": [1], "a": null});
+            value["annotations"] = serde_json::json!({"b": "2", "a": "1"});
+            let written = match Document::parse(value.to_string().as_bytes(), None).unwrap() {
+                Document::Manifest(manifest) => serde_json::to_value(manifest).unwrap(),
+                Document::Index(index) => serde_json::to_value(index).unwrap(),
+            };
+            assert_eq!(written, value);
+        }
     }
 
     #[test]

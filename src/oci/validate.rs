@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     io::{self, BufReader, Read},
     path::Path,
 };
@@ -341,7 +340,7 @@ fn hash(reader: impl Read) -> io::Result<crate::digest::ReadHashes> {
 }
 
 /// The tar in a layer's blob, all members and frames of it.
-fn decompress(file: File, compression: Compression) -> io::Result<Box<dyn Read>> {
+fn decompress(file: impl Read + 'static, compression: Compression) -> io::Result<Box<dyn Read>> {
     let blob = BufReader::new(file);
     Ok(match compression {
         Compression::None => Box::new(blob),
@@ -410,13 +409,13 @@ mod tests {
     fn damaged_blobs_are_told() {
         let sample = sample(|_, _| {});
         let digest = sample.layers[2].digest;
-        std::fs::write(sample.layout.blob_path(&digest), b"thrEE").unwrap();
+        fs::write_atomic(sample.layout.blob_path(&digest), b"thrEE").unwrap();
         let found = super::layout(sample.layout.dir()).unwrap();
         assert!(matches!(
             found[..],
             [Problem::Digest { .. }, Problem::DiffId { .. }]
         ));
-        std::fs::write(sample.layout.blob_path(&sample.layers[0].digest), b"x").unwrap();
+        fs::write_atomic(sample.layout.blob_path(&sample.layers[0].digest), b"x").unwrap();
         let found = super::layout(sample.layout.dir()).unwrap();
         assert!(
             found
@@ -433,7 +432,7 @@ mod tests {
     #[test]
     fn missing_blobs_are_told() {
         let sample = sample(|_, _| {});
-        std::fs::remove_file(sample.layout.blob_path(&sample.config.digest)).unwrap();
+        fs::remove_file(sample.layout.blob_path(&sample.config.digest)).unwrap();
         assert_eq!(
             problems(&sample),
             [format!(
@@ -467,7 +466,7 @@ mod tests {
     #[test]
     fn strange_files_are_told() {
         let sample = sample(|_, _| {});
-        std::fs::write(sample.layout.dir().join("blobs/sha256/README"), b"x").unwrap();
+        fs::write_atomic(sample.layout.dir().join("blobs/sha256/README"), b"x").unwrap();
         assert_eq!(problems(&sample), ["`README` is not the name of a blob"]);
     }
 }

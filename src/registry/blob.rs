@@ -99,7 +99,10 @@ impl Partial<'_> {
         {
             let skipped = skip.min(chunk.len() as u64);
             skip -= skipped;
-            self.take(operation, &chunk[usize::try_from(skipped).unwrap_or(0)..])?;
+            let new = chunk.slice(usize::try_from(skipped).unwrap_or(chunk.len())..);
+            if !new.is_empty() {
+                self.take(operation, &new)?;
+            }
         }
         match self.done == self.size {
             true => Ok(()),

@@ -29,15 +29,14 @@ use crate::{
 const ANSWER_LIMIT: u64 = 1 << 20;
 /// Redirects followed for one request.
 const REDIRECT_LIMIT: usize = 10;
-/// The manifests that we understand, and schema 1 so that old images fail with a clear message
-/// rather than as missing.
-const ACCEPTED_MANIFESTS: [&str; 6] = [
+/// The manifests that we understand, and all others so that they fail with a clear message rather
+/// than as missing.
+const ACCEPTED_MANIFESTS: [&str; 5] = [
     media::MANIFEST,
     media::INDEX,
     media::DOCKER_MANIFEST,
     media::DOCKER_INDEX,
-    "application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1",
-    "application/json;q=0.1",
+    "*/*",
 ];
 
 /// What all operations share.
@@ -60,20 +59,20 @@ impl Client {
             let pem = fs::read(path).map_err(RegistryError::Authority)?;
             authorities.extend(Certificate::from_pem_bundle(&pem).map_err(setup)?);
         }
-        let builder = || {
+        let builder = |is_local| {
             reqwest::Client::builder()
                 .user_agent(&options.user_agent)
                 .connect_timeout(options.limits.connect)
                 .read_timeout(options.limits.stall)
-                .redirect(redirects())
+                .redirect(redirects(is_local))
                 // Our own policy decides.
                 .retry(reqwest::retry::never())
         };
-        let mut remote = builder();
+        let mut remote = builder(false);
         if !authorities.is_empty() {
             remote = remote.tls_certs_merge(authorities);
         }
-        let local = builder().no_proxy().tls_certs_only([]);
+        let local = builder(true).no_proxy().tls_certs_only([]);
         Ok(Self {
             remote: remote.build().map_err(Arc::new),
             local: local.build().map_err(setup)?,
@@ -136,24 +135,25 @@ fn setup(error: reqwest::Error) -> RegistryError {
     RegistryError::Client(Arc::new(error))
 }
 
-/// Follows redirects, but never to plain http on another machine.
-fn redirects() -> redirect::Policy {
-    redirect::Policy::custom(|attempt| {
+/// Follows redirects, but to plain http only from this machine to this machine.
+fn redirects(is_local: bool) -> redirect::Policy {
+    redirect::Policy::custom(move |attempt| {
         if attempt.previous().len() > REDIRECT_LIMIT {
             return attempt.error("too many redirects");
         }
-        match is_safe(attempt.url()) {
+        match is_safe(attempt.url(), is_local) {
             true => attempt.follow(),
             false => attempt.error("redirected to plain http"),
         }
     })
 }
 
-/// Whether nobody on the way can read what goes to `url`.
-fn is_safe(url: &Url) -> bool {
+/// Whether nobody on the way can read what goes to `url`, to which a registry sends us
+/// that is on this machine or not.
+fn is_safe(url: &Url, is_local: bool) -> bool {
     match url.scheme() {
         "https" => true,
-        "http" => url.host_str().is_some_and(is_loopback),
+        "http" => is_local && url.host_str().is_some_and(is_loopback),
         _ => false,
     }
 }
@@ -372,7 +372,7 @@ impl Operation<'_> {
     ) -> Result<String, RegistryError> {
         let mut url = Url::parse(realm)
             .ok()
-            .filter(is_safe)
+            .filter(|url| is_safe(url, self.repository.is_loopback()))
             .ok_or_else(|| self.protocol("names a token server that is not https".to_owned()))?;
         // The host that is spoken to decides between proxy and none.
         let http = self.client.http(url.host_str().unwrap_or_default())?;
@@ -522,4 +522,40 @@ fn encode(parameters: &[(&str, &str)]) -> String {
     form.ok()
         .and_then(|url| url.query().map(str::to_owned))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_https_but_on_this_machine() {
+        let client = Client::new(RegistryOptions::default()).unwrap();
+        for (repository, expected) in [
+            ("debian", "https://registry-1.docker.io/v2/library/debian/x"),
+            ("ghcr.io/a/b", "https://ghcr.io/v2/a/b/x"),
+            ("10.0.0.1:5000/a", "https://10.0.0.1:5000/v2/a/x"),
+            ("localhost:5000/a", "http://localhost:5000/v2/a/x"),
+            ("[::1]:5000/a", "http://[::1]:5000/v2/a/x"),
+        ] {
+            let repository: Repository = repository.parse().unwrap();
+            let operation = client.operation(&repository, String::new(), Duration::ZERO);
+            assert_eq!(operation.url("x").unwrap().as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn registries_lead_nobody_to_plain_http() {
+        for (url, is_local, expected) in [
+            ("https://a.example/", false, true),
+            ("http://a.example/", false, false),
+            ("http://a.example/", true, false),
+            ("http://127.0.0.1:5000/", true, true),
+            ("http://127.0.0.1:5000/", false, false),
+            ("file:///etc/passwd", true, false),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(is_safe(&url, is_local), expected, "{url} {is_local}");
+        }
+    }
 }

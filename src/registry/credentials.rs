@@ -291,7 +291,6 @@ fn from_entry(entry: &AuthEntry) -> Option<Credentials> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn basic(username: &str, password: &str) -> Credentials {
         Credentials::Basic {
@@ -309,9 +308,18 @@ mod tests {
     }
 
     fn helper(dir: &Path, name: &str, script: &str) {
+        // A child writes the program: were it open for writing here, a process started
+        // by another test could keep it so, and it could not be run.
         let path = dir.join(format!("docker-credential-{name}"));
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let status = std::process::Command::new("sh")
+            .args([
+                "-c",
+                r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#,
+            ])
+            .arg(path)
+            .arg(script)
+            .status();
+        assert!(status.unwrap().success());
     }
 
     #[tokio::test]

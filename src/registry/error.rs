@@ -6,7 +6,7 @@ use super::credentials::CredentialsError;
 use crate::{
     digest::Sha256Digest,
     fs::FsError,
-    oci::{ManifestError, Platform, reference::ParseReferenceError},
+    oci::{ManifestError, Platform, layout::LayoutError, reference::ParseReferenceError},
 };
 
 /// What was asked for and of whom; the beginning of every message.
@@ -39,6 +39,26 @@ pub enum Trouble {
     Unsupported,
     /// The fault is on this machine: disk, certificates, a setting.
     Local,
+}
+
+impl From<&LayoutError> for Trouble {
+    /// The class of a failure to read an image from a layout.
+    fn from(error: &LayoutError) -> Self {
+        match error {
+            LayoutError::NotFound { .. }
+            | LayoutError::NotOne { .. }
+            | LayoutError::NotALayout { .. }
+            | LayoutError::NoPlatform { .. } => Self::NotFound,
+            LayoutError::Corrupt { .. } => Self::Integrity,
+            // A layout that lacks a blob is broken, not absent.
+            LayoutError::File(error) if error.is_not_found() => Self::Integrity,
+            LayoutError::Version { .. }
+            | LayoutError::Index { .. }
+            | LayoutError::TooLarge { .. }
+            | LayoutError::Manifest { .. } => Self::Unsupported,
+            LayoutError::File(_) | LayoutError::Occupied { .. } => Self::Local,
+        }
+    }
 }
 
 /// How received bytes differ from what was asked for.
@@ -82,8 +102,8 @@ pub enum IntegrityError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// No connection, or it broke more often than we retry.
-    #[error("can't get {subject}: no connection to `{}`", subject.host)]
+    /// No connection, or it broke or stalled more often than we retry.
+    #[error("can't get {subject}: the connection to `{}` failed", subject.host)]
     Unreachable {
         /// What was asked for.
         subject: Subject,
@@ -170,7 +190,7 @@ pub enum RegistryError {
         /// What was asked for.
         subject: Subject,
         /// The platform asked for.
-        platform: Platform,
+        platform: Box<Platform>,
         /// The platforms it has.
         available: Vec<Platform>,
     },
@@ -294,7 +314,11 @@ impl RegistryError {
                 Some(format!("it has {}", names.join(", ")))
             }
             Self::Tls { subject, .. } => Some(format!(
-                "if `{}` has a certificate of a private authority, give that authority's certificate",
+                "trust the authority that signed the certificate of `{}`; plain http is spoken with this machine only",
+                subject.host
+            )),
+            Self::Unreachable { subject, .. } => Some(format!(
+                "check the network, `HTTPS_PROXY`, and the name `{}`",
                 subject.host
             )),
             Self::Client(_) => Some(
@@ -332,14 +356,17 @@ fn login(host: &str) -> String {
 pub(super) fn is_tls(error: &reqwest::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        // An `io::Error` hides what it wraps from `source()`.
-        let wrapped = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        if error.is::<rustls::Error>() || wrapped.is_some_and(|e| e.is::<rustls::Error>()) {
+        if error.is::<rustls::Error>() {
             return true;
         }
-        next = error.source();
+        // An `io::Error` hides what it wraps from `source()`.
+        next = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     false
 }
@@ -392,6 +419,32 @@ mod tests {
             "can't get `ghcr.io/acme/app:1`: `ghcr.io` limits the rate of requests and asks to wait 90 s"
         );
         assert_eq!(error.trouble(), Trouble::Transient);
+    }
+
+    #[tokio::test]
+    async fn failures_of_tls_are_told_apart() {
+        use std::io::{Read as _, Write as _};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1000]).unwrap();
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .unwrap();
+        });
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+        let client = client.build().unwrap();
+        let error = client.get(format!("https://{address}/")).send().await;
+        assert!(is_tls(&error.unwrap_err()));
+        server.join().unwrap();
+        let error = client.get(format!("https://{address}/")).send().await;
+        assert!(
+            !is_tls(&error.unwrap_err()),
+            "refused connections are no TLS"
+        );
     }
 
     #[test]

@@ -158,7 +158,7 @@ async fn choose(
     }
     Err(RegistryError::NoPlatform {
         subject: operation.subject().clone(),
-        platform: platform.clone(),
+        platform: Box::new(platform.clone()),
         available,
     })
 }

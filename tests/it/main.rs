@@ -9,6 +9,8 @@
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod pull;
 mod registry_server;
 mod sandbox;

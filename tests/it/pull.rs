@@ -10,18 +10,18 @@ use std::{
 use memobuild_ci::{
     digest::Sha256Digest,
     oci::{Platform, Reference, ResolvedManifest},
-    registry::{Limits, Registry, RegistryError, RegistryOptions, Trouble},
+    registry::{IntegrityError, Limits, Registry, RegistryError, RegistryOptions, Trouble},
 };
 
 use crate::registry_server::{Access, Family, Fault, Image, RegistryServer, basic};
 
 const REPOSITORY: &str = "acme/app";
 
-/// Retries without a pause, and little patience.
+/// Retries without a pause.
 fn options() -> RegistryOptions {
     RegistryOptions {
         limits: Limits {
-            stall: Duration::from_millis(200),
+            stall: Duration::from_secs(10),
             resolve: Duration::from_secs(20),
             blob: Duration::from_secs(20),
             retries: 2,
@@ -34,6 +34,13 @@ fn options() -> RegistryOptions {
 
 fn client() -> Registry {
     Registry::new(options()).unwrap()
+}
+
+/// A client that waits half a second for the next byte.
+fn impatient() -> Registry {
+    let mut options = options();
+    options.limits.stall = Duration::from_millis(500);
+    Registry::new(options).unwrap()
 }
 
 fn amd64() -> Platform {
@@ -84,9 +91,10 @@ async fn fetch(
         let before = told.swap(n, Ordering::Relaxed);
         assert!(n > before, "progress only grows");
     };
-    client
-        .fetch_blob(&repository, digest, size as u64, &mut out, &progress)
-        .await?;
+    let fetched = client.fetch_blob(&repository, digest, size as u64, &mut out, &progress);
+    let fetched = fetched.await;
+    assert!(out.len() <= size, "no more is written than was asked for");
+    fetched?;
     assert_eq!(told.into_inner(), size as u64);
     Ok(out)
 }
@@ -167,7 +175,6 @@ async fn passing_failures_are_survived() {
         Fault::Status(408, None),
         Fault::Cut(0),
         Fault::Cut(10),
-        Fault::Stall(10),
     ] {
         let server = stocked(Access::Open).await;
         server.fault("/manifests/", fault.clone(), 2);
@@ -176,6 +183,22 @@ async fn passing_failures_are_survived() {
         assert_eq!(resolved.unwrap().digest, image().digest(), "{fault:?}");
         assert_eq!(server.seen().len(), 6, "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_registry_that_falls_silent_is_asked_again() {
+    let server = stocked(Access::Open).await;
+    let bytes = blob_bytes();
+    let digest = server.put_blob(REPOSITORY, &bytes);
+    server.fault("/manifests/", Fault::Stall(10), 1);
+    server.fault(&format!("/blobs/{digest}"), Fault::Stall(300_000), 1);
+    let client = impatient();
+    resolve(&server, &client).await.unwrap();
+    let got = fetch(&server, &client, &digest, bytes.len()).await.unwrap();
+    assert!(got == bytes);
+    server.fault("/manifests/", Fault::Stall(0), usize::MAX);
+    let error = resolve(&server, &client).await.unwrap_err();
+    assert_eq!(error.trouble(), Trouble::Transient, "{error}");
 }
 
 #[tokio::test]
@@ -193,8 +216,7 @@ async fn lasting_failures_have_their_class() {
             3,
             "limits the rate of requests",
         ),
-        (Fault::Cut(10), Trouble::Transient, 3, "no connection to"),
-        (Fault::Stall(10), Trouble::Transient, 3, "no connection to"),
+        (Fault::Cut(10), Trouble::Transient, 3, "the connection to"),
         (
             Fault::Status(429, Some("3600")),
             Trouble::Transient,
@@ -344,7 +366,6 @@ async fn progress_buys_new_retries() {
 async fn faults_of_downloads_are_survived() {
     for (first, second) in [
         (Fault::Cut(300_000), Fault::IgnoreRange),
-        (Fault::Stall(300_000), Fault::Status(503, None)),
         (Fault::Status(429, Some("0")), Fault::Cut(0)),
     ] {
         let server = stocked(Access::Open).await;
@@ -382,6 +403,29 @@ async fn wrong_bytes_are_never_accepted() {
         assert_eq!(error.trouble(), Trouble::Integrity, "{faults:?}: {error}");
         let subject = format!("`{}/{REPOSITORY}@{digest}`", server.host());
         assert!(error.to_string().contains(&subject), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_documents_are_never_accepted() {
+    let image = image();
+    for (line, fault) in [
+        ("/manifests/", Fault::Corrupt(30)),
+        ("/manifests/", Fault::Short(30)),
+        ("/manifests/", Fault::Body("{}")),
+        ("/blobs/", Fault::Corrupt(30)),
+        ("/blobs/", Fault::Long),
+        ("/blobs/", Fault::Body("{}")),
+    ] {
+        let server = stocked(Access::Open).await;
+        server.fault(line, fault.clone(), 1);
+        let pinned = reference(&server, &format!("@{}", image.digest()));
+        let error = client().resolve(&pinned, &amd64()).await.unwrap_err();
+        let RegistryError::Integrity { source, .. } = &error else {
+            panic!("{line} {fault:?}: {error}");
+        };
+        // The digest that was asked for decides, not what the registry claims.
+        assert!(!matches!(source, IntegrityError::Claim { .. }), "{source}");
     }
 }
 
@@ -457,6 +501,7 @@ async fn every_way_of_logging_in_works() {
         (Access::UserToken("u", "p"), user, 4),
         (Access::UserToken("u", "p"), r#"{"auth":"dTpw"}"#, 4),
         (Access::RefreshToken("r"), r#"{"identitytoken":"r"}"#, 4),
+        (Access::FixedToken("t"), r#"{"registrytoken":"t"}"#, 3),
     ] {
         let server = stocked(access.clone()).await;
         let (client, _dir) = with_config(&server, entry);
@@ -550,11 +595,17 @@ async fn helpers_are_asked_for_credentials() {
 }
 
 fn install_helper(dir: &Path, script: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let path = dir.join("docker-credential-fake");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // A child writes the program: were it open for writing here, a process started by
+    // another test could keep it so, and it could not be run.
+    let status = std::process::Command::new("sh")
+        .args([
+            "-c",
+            r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#,
+        ])
+        .arg(dir.join("docker-credential-fake"))
+        .arg(script)
+        .status();
+    assert!(status.unwrap().success());
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use memobuild_ci::{
 
 /// How one answer goes wrong.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// This status instead of an answer, with this `Retry-After`.
     Status(u16, Option<&'static str>),
     /// The connection breaks after so many bytes of the body.
@@ -59,7 +59,7 @@ pub enum Fault {
 
 /// Who may read and write.
 #[derive(Debug, Clone)]
-pub enum Access {
+pub(crate) enum Access {
     /// Everybody.
     Open,
     /// This user with this password, with each request.
@@ -70,21 +70,23 @@ pub enum Access {
     UserToken(&'static str, &'static str),
     /// Holders of a token of `/token`, for this refresh token.
     RefreshToken(&'static str),
+    /// Holders of this token, which `/token` doesn't give.
+    FixedToken(&'static str),
 }
 
 /// One request that was made.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// `GET /v2/…`, without the query.
-    pub line: String,
+    pub(crate) line: String,
     /// The query.
-    pub query: String,
+    pub(crate) query: String,
     /// The `Range` header.
-    pub range: Option<String>,
+    pub(crate) range: Option<String>,
     /// The `Authorization` header.
-    pub authorization: Option<String>,
+    pub(crate) authorization: Option<String>,
     /// Bytes of the answer's body, before faults.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +117,7 @@ impl Shared {
 
 /// The running registry; it ends when dropped.
 #[derive(Debug)]
-pub struct RegistryServer {
+pub(crate) struct RegistryServer {
     shared: Arc<Shared>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -128,7 +130,7 @@ impl Drop for RegistryServer {
 
 impl RegistryServer {
     /// Starts an empty registry.
-    pub async fn start(access: Access) -> Self {
+    pub(crate) async fn start(access: Access) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shared = Arc::new(Shared {
             address: listener.local_addr().unwrap(),
@@ -143,40 +145,40 @@ impl RegistryServer {
     }
 
     /// `127.0.0.1:<port>`.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         self.shared.address.to_string()
     }
 
     /// The next `times` requests whose line (`GET /v2/…`) has this in it go wrong.
     /// Faults for the same requests happen in the order in which they were planned.
-    pub fn fault(&self, line: &str, fault: Fault, times: usize) {
+    pub(crate) fn fault(&self, line: &str, fault: Fault, times: usize) {
         let planned = (line.to_owned(), fault, times);
         self.shared.store().faults.push(planned);
     }
 
     /// All requests so far, in order.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.shared.store().seen.clone()
     }
 
     /// The requests so far whose line has this in it.
-    pub fn count(&self, line: &str) -> usize {
+    pub(crate) fn count(&self, line: &str) -> usize {
         let seen = self.seen();
         seen.iter().filter(|s| s.line.contains(line)).count()
     }
 
     /// Forgets the requests so far.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.shared.store().seen.clear();
     }
 
     /// No token given out so far is valid any longer.
-    pub fn expire_tokens(&self) {
+    pub(crate) fn expire_tokens(&self) {
         self.shared.store().tokens.clear();
     }
 
     /// Puts a blob into a repository.
-    pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> Sha256Digest {
+    pub(crate) fn put_blob(&self, repository: &str, bytes: &[u8]) -> Sha256Digest {
         let digest = Sha256Digest::of(bytes);
         let key = (repository.to_owned(), digest.to_string());
         let bytes = Bytes::copy_from_slice(bytes);
@@ -185,7 +187,7 @@ impl RegistryServer {
     }
 
     /// Puts a document into a repository, under its digest and a tag.
-    pub fn put_manifest(
+    pub(crate) fn put_manifest(
         &self,
         repository: &str,
         tag: &str,
@@ -203,7 +205,7 @@ impl RegistryServer {
     }
 
     /// Puts a whole image into a repository, under its digest and a tag.
-    pub fn push(&self, repository: &str, tag: &str, image: &Image) {
+    pub(crate) fn push(&self, repository: &str, tag: &str, image: &Image) {
         self.put_blob(repository, &image.config);
         for layer in &image.layers {
             self.put_blob(repository, layer);
@@ -213,7 +215,7 @@ impl RegistryServer {
     }
 
     /// Puts images and an index of them into a repository; gives the index's digest.
-    pub fn push_index(&self, repository: &str, tag: &str, images: &[Image]) -> Sha256Digest {
+    pub(crate) fn push_index(&self, repository: &str, tag: &str, images: &[Image]) -> Sha256Digest {
         for image in images {
             self.push(repository, &image.digest().to_string(), image);
         }
@@ -232,7 +234,7 @@ impl RegistryServer {
 
 /// Whose media types an image has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// Those of the OCI.
     Oci,
     /// Docker's schema 2.
@@ -241,22 +243,22 @@ pub enum Family {
 
 /// An image made of bytes.
 #[derive(Debug, Clone)]
-pub struct Image {
+pub(crate) struct Image {
     /// Whose media types it has.
-    pub family: Family,
+    pub(crate) family: Family,
     /// What it is for.
-    pub platform: Platform,
+    pub(crate) platform: Platform,
     /// The layers' blobs, not compressed.
-    pub layers: Vec<Vec<u8>>,
+    pub(crate) layers: Vec<Vec<u8>>,
     /// The configuration's bytes.
-    pub config: Vec<u8>,
+    pub(crate) config: Vec<u8>,
     /// The manifest's bytes.
-    pub manifest: Vec<u8>,
+    pub(crate) manifest: Vec<u8>,
 }
 
 impl Image {
     /// An image for a platform with these layers.
-    pub fn new(family: Family, platform: &str, layers: &[&[u8]]) -> Self {
+    pub(crate) fn new(family: Family, platform: &str, layers: &[&[u8]]) -> Self {
         let platform: Platform = platform.parse().unwrap();
         let (config_type, layer_type, manifest_type) = match family {
             Family::Oci => (media::CONFIG, media::LAYER, media::MANIFEST),
@@ -283,7 +285,7 @@ impl Image {
     }
 
     /// The manifest's media type.
-    pub fn media_type(&self) -> &'static str {
+    pub(crate) fn media_type(&self) -> &'static str {
         match self.family {
             Family::Oci => media::MANIFEST,
             Family::Docker => media::DOCKER_MANIFEST,
@@ -291,12 +293,12 @@ impl Image {
     }
 
     /// The manifest's digest.
-    pub fn digest(&self) -> Sha256Digest {
+    pub(crate) fn digest(&self) -> Sha256Digest {
         Sha256Digest::of(&self.manifest)
     }
 
     /// The manifest's entry in an index.
-    pub fn descriptor(&self) -> Descriptor {
+    pub(crate) fn descriptor(&self) -> Descriptor {
         Descriptor::of(self.media_type(), &self.manifest).with_platform(&self.platform)
     }
 }
@@ -466,6 +468,7 @@ fn is_allowed(shared: &Shared, headers: &HeaderMap) -> bool {
     match &shared.access {
         Access::Open => true,
         Access::Basic(user, password) => given == basic(user, password),
+        Access::FixedToken(token) => given == format!("Bearer {token}"),
         _ => {
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
             shared.store().tokens.contains(token)
@@ -474,7 +477,7 @@ fn is_allowed(shared: &Shared, headers: &HeaderMap) -> bool {
 }
 
 /// The `Authorization` header of a user.
-pub fn basic(user: &str, password: &str) -> String {
+pub(crate) fn basic(user: &str, password: &str) -> String {
     let text = format!("{user}:{password}");
     let encoded = base64::engine::general_purpose::STANDARD.encode(text);
     format!("Basic {encoded}")
@@ -507,7 +510,7 @@ fn give_token(shared: &Shared, headers: &HeaderMap, uri: &Uri, body: &[u8]) -> A
                 && form["grant_type"] == "refresh_token"
                 && form["service"] == "test"
         }
-        Access::Open | Access::Basic(..) => false,
+        Access::Open | Access::Basic(..) | Access::FixedToken(_) => false,
     };
     if !granted {
         return Answer::error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");

@@ -108,7 +108,7 @@ pub enum LayoutError {
         /// The directory.
         dir: PathBuf,
         /// The platform asked for.
-        platform: Platform,
+        platform: Box<Platform>,
         /// The platforms it has.
         available: Vec<Platform>,
     },
@@ -302,7 +302,7 @@ impl Layout {
         }
         Err(LayoutError::NoPlatform {
             dir: self.dir.clone(),
-            platform: platform.clone(),
+            platform: Box::new(platform.clone()),
             available,
         })
     }
