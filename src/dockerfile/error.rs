@@ -67,13 +67,10 @@ pub enum Problem {
     StageName { name: String },
     #[error("heredoc `{name}` has no end")]
     OpenHeredoc { name: String },
-    #[error("`{keyword}` in a heredoc's place: a destination can't be a heredoc")]
+    #[error("the destination of `{keyword}` can't be a heredoc")]
     HeredocDestination { keyword: String },
-    #[error("`{name}` in directive `{directive}` is not a frontend that is built in")]
-    Syntax {
-        directive: &'static str,
-        name: String,
-    },
+    #[error("frontend `{name}` of `# syntax=` is not built in")]
+    Syntax { name: String },
     #[error("`{value}` is not an escape character; it is a backslash or a backtick")]
     Escape { value: String },
     #[error("directive `{directive}` is given twice")]
@@ -126,10 +123,6 @@ pub enum Problem {
     Signal { text: String },
     #[error("`{source_path}` is an URL, which COPY can't read")]
     CopyUrl { source_path: String },
-    #[error(
-        "the base directory `{name}` is a build context, which has no image configuration; `{keyword}` can't use it"
-    )]
-    ContextAsImage { keyword: String, name: String },
 }
 
 impl std::error::Error for DockerfileError {}

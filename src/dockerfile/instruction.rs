@@ -266,8 +266,12 @@ impl Arguments<'_> {
         })?;
         let devices = flags.values("--device")?;
         flags.finish()?;
+        let command = self.command()?;
+        if command == CommandLine::Exec(Vec::new()) {
+            return Err(self.needs("a command"));
+        }
         Ok(InstructionKind::Run(Run {
-            command: self.command()?,
+            command,
             heredocs: self.context.line.heredocs.clone(),
             mounts,
             network,

@@ -129,10 +129,9 @@ impl<'a> Reader<'a> {
                 "syntax" if is_builtin_frontend(value) => syntax = Some(value.to_owned()),
                 "syntax" => {
                     let problem = Problem::Syntax {
-                        directive: "syntax",
                         name: value.to_owned(),
                     };
-                    let hint = "only `docker/dockerfile` and its tags are; take the line out if \
+                    let hint = "only `docker/dockerfile` is; take the line out if \
                                 the file needs nothing else";
                     return fail(problem).map_err(|e| e.with_hint(Some(hint.to_owned())));
                 }

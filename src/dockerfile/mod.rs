@@ -33,3 +33,6 @@ pub use parser::parse;
 pub use source::{Source, Span};
 pub use suggest::nearest;
 pub use words::is_heredoc;
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,9 @@ mod run;
 mod stage;
 mod warning;
 
+#[cfg(test)]
+mod tests;
+
 pub use clock::Clock;
 pub use error::LowerError;
 pub use warning::LowerWarning;
