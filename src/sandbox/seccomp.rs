@@ -85,10 +85,12 @@ fn allow_list() -> Result<BpfProgram, seccompiler::BackendError> {
 
 /// ENOSYS for `clone3` and for calls newer than the table; everything else is allowed here.
 fn unknown_calls() -> BpfProgram {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    // linux/filter.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K,
+    // BPF_RET|BPF_K.
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
     let newest = ALLOWED.iter().chain(ALLOWED_HERE).max().copied();
     let number = |call: c_long| u32::try_from(call).unwrap_or(u32::MAX);
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
