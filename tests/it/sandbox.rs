@@ -387,7 +387,7 @@ fn it_is_alone_in_its_pid_namespace() {
 fn background_processes_die_with_it_and_do_not_hold_the_output() {
     let Some(sandbox) = sandbox() else { return };
     let start = Instant::now();
-    let marker = "31.4159";
+    let marker = &marker(31);
     let text = script(
         &sandbox,
         &format!("setsid sleep {marker} & sleep {marker} & echo started"),
@@ -395,6 +395,11 @@ fn background_processes_die_with_it_and_do_not_hold_the_output() {
     assert_eq!(text, "started\n");
     assert!(start.elapsed() < Duration::from_secs(5));
     assert!(!runs(marker));
+}
+
+/// An argument of `sleep` that no other process has.
+fn marker(seconds: u32) -> String {
+    format!("{seconds}.{}", std::process::id())
 }
 
 /// Whether a process with this argument runs on the host.
@@ -409,7 +414,10 @@ fn runs(argument: &str) -> bool {
 fn it_is_killed_within_a_second() {
     let Some(sandbox) = sandbox() else { return };
     let image = Image::new();
-    let spec = image.shell("trap '' TERM INT; echo up; sleep 27.1828 & sleep 27.1828");
+    let sleep = marker(27);
+    let spec = image.shell(&format!(
+        "trap '' TERM INT; echo up; sleep {sleep} & sleep {sleep}"
+    ));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut stop = Some(stop);
     let mut began = None;
@@ -429,20 +437,22 @@ fn it_is_killed_within_a_second() {
     ));
     assert_eq!(finished.unwrap().exit, Exit::Stopped);
     assert!(began.unwrap().elapsed() < Duration::from_secs(1));
-    assert!(!runs("27.1828"));
+    assert!(!runs(&sleep));
     let image = Image::new();
     let timeout = Some(Duration::from_millis(300));
-    let spec = image.shell("sleep 26.1828");
+    let sleep = marker(26);
+    let spec = image.shell(&format!("sleep {sleep}"));
     let finished = block_on(sandbox.run(&spec, &mut |_, _| {}, std::future::pending(), timeout));
     assert_eq!(finished.unwrap().exit, Exit::TimedOut);
-    assert!(!runs("26.1828"));
+    assert!(!runs(&sleep));
 }
 
 #[test]
 fn a_dropped_run_is_killed_too() {
     let Some(sandbox) = sandbox() else { return };
     let image = Image::new();
-    let spec = image.shell("echo up; sleep 25.1828");
+    let sleep = marker(25);
+    let spec = image.shell(&format!("echo up; sleep {sleep}"));
     block_on(async {
         let (up, is_up) = tokio::sync::oneshot::channel::<()>();
         let mut up = Some(up);
@@ -456,7 +466,7 @@ fn a_dropped_run_is_killed_too() {
             _ = is_up => {}
         }
         for _ in 0..200 {
-            if !runs("25.1828") {
+            if !runs(&sleep) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -738,8 +748,42 @@ fn starting_takes_little_time() {
     assert!(times[0] < Duration::from_millis(500));
 }
 
+/// What [`the_death_of_the_caller_kills_it`] runs in a process of its own.
+#[test]
+fn sleeping_caller() {
+    let Some(sleep) = std::env::var_os("SANDBOX_TEST_SLEEP") else {
+        return;
+    };
+    let Some(sandbox) = sandbox() else { return };
+    let script = format!("sleep {}; exit", sleep.to_str().unwrap());
+    run(&sandbox, &Image::new().shell(&script));
+}
+
+#[test]
+fn the_death_of_the_caller_kills_it() {
+    let Some(_) = sandbox() else { return };
+    let sleep = marker(24);
+    let mut caller = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sandbox::sleeping_caller"])
+        .env("SANDBOX_TEST_SLEEP", &sleep)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let reached = |wanted: bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while runs(&sleep) != wanted {
+            assert!(Instant::now() < deadline, "running: {}", !wanted);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    reached(true);
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    reached(false);
+}
+
 /// Runs all other tests of this file again as an unprivileged user, which puts them in a
-/// user namespace.
+/// user namespace; then where a container masks `/proc`.
 #[test]
 fn all_of_it_works_for_an_unprivileged_user() {
     if !rustix::process::geteuid().is_root() {
@@ -753,15 +797,22 @@ fn all_of_it_works_for_an_unprivileged_user() {
     }
     let _subuid = Line::add("/etc/subuid");
     let _subgid = Line::add("/etc/subgid");
+    run_again("UserNamespace:", "");
+    run_again(
+        "UserNamespaceBoundProc:",
+        "mount --bind /dev/null /proc/kcore;",
+    );
+}
+
+/// Runs the tests as user 65534 in a mount namespace prepared by `script`.
+fn run_again(tier: &str, script: &str) {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let output = Command::new("/usr/bin/setpriv")
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--inh-caps=-all",
-        ])
+    let user = "exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all";
+    let output = Command::new("/usr/bin/unshare")
+        .args(["--mount", "--propagation=private", "/bin/sh", "-c"])
+        .arg(format!("{script} {user} \"$@\""))
+        .arg("sh")
         .arg(std::env::current_exe().unwrap())
         .args(["sandbox::", "--nocapture", "--test-threads=2"])
         .env("TMPDIR", dir.path())
@@ -771,8 +822,8 @@ fn all_of_it_works_for_an_unprivileged_user() {
     let said = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8_lossy(&output.stdout);
     eprintln!("{text}{said}");
-    assert!(output.status.success());
-    assert!(said.contains("in UserNamespace"), "not in a user namespace");
+    assert!(output.status.success(), "in {tier}");
+    assert!(said.contains(&format!("in {tier}")), "not in {tier}");
     // What belongs to ids of the namespace its user can't remove, but root can.
     fs::remove_dir_all(dir.path()).unwrap();
 }
