@@ -8,190 +8,23 @@
     reason = "test code, also outside of the test functions"
 )]
 
+mod image;
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use memobuild_ci::{
     event::Stream,
     graph::NetworkMode,
-    sandbox::{
-        Exit, Finished, Mount, MountKind, ProcessSpec, RootFs, Sandbox, SandboxError, Scratch,
-        Step, Tier, probe,
-    },
-    userns::Program,
+    sandbox::{Exit, Mount, MountKind, SandboxError, Scratch, Step, Tier},
 };
 
-const BUSYBOX: &str = "/bin/busybox";
-
-fn program() -> Program {
-    static PROGRAM: OnceLock<Program> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| Program::copy_of(env!("CARGO_BIN_EXE_memobuild-ci")).unwrap())
-        .clone()
-}
-
-/// The sandbox of this host; none, with a message, if it allows none.
-fn sandbox() -> Option<Sandbox> {
-    static TIER: OnceLock<Option<Tier>> = OnceLock::new();
-    let missing = |what: &str| {
-        assert!(
-            std::env::var_os("CI").is_none() || !rustix::process::geteuid().is_root(),
-            "{what}, and this is CI"
-        );
-        eprintln!("skipped: {what}");
-    };
-    if !Path::new(BUSYBOX).exists() {
-        missing("no /bin/busybox (package busybox-static)");
-        return None;
-    }
-    let tier = *TIER.get_or_init(|| {
-        let report = probe(&program());
-        if report.tier.is_none() {
-            eprintln!("{report:#?}");
-        }
-        report.tier
-    });
-    let Some(tier) = tier else {
-        missing("this host allows no sandbox");
-        return None;
-    };
-    Some(Sandbox::new(tier, program()).unwrap())
-}
-
-struct Image {
-    dir: tempfile::TempDir,
-}
-
-impl Image {
-    /// A root with busybox and no mount points.
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for name in [
-            "lower/bin",
-            "lower/etc",
-            "lower/tmp",
-            "lower/root",
-            "upper",
-            "work",
-        ] {
-            fs::create_dir_all(dir.path().join(name)).unwrap();
-        }
-        let image = Self { dir };
-        fs::copy(BUSYBOX, image.lower().join("bin/busybox")).unwrap();
-        for applet in [
-            "sh", "cat", "ls", "id", "true", "env", "sleep", "mount", "mknod", "dd", "stat", "ps",
-            "pwd", "unshare", "kill", "touch", "rm", "mkdir", "head", "hostname", "ip", "nc",
-            "grep", "yes", "tty", "chown", "su", "wc", "chmod", "setsid", "readlink", "chroot",
-            "mv", "df",
-        ] {
-            symlink("busybox", image.lower().join("bin").join(applet)).unwrap();
-        }
-        let mode = |path: &str, mode| {
-            fs::set_permissions(image.lower().join(path), fs::Permissions::from_mode(mode))
-                .unwrap();
-        };
-        mode("", 0o755);
-        mode("tmp", 0o1777);
-        mode("root", 0o700);
-        fs::write(
-            image.lower().join("etc/passwd"),
-            "root::0:0::/root:/bin/sh\nu:x:1000:1000::/:/bin/sh\n",
-        )
-        .unwrap();
-        fs::write(image.lower().join("etc/group"), "root:x:0:\nu:x:1000:\n").unwrap();
-        image
-    }
-
-    fn lower(&self) -> PathBuf {
-        self.dir.path().join("lower")
-    }
-
-    fn upper(&self) -> PathBuf {
-        self.dir.path().join("upper")
-    }
-
-    fn spec(&self, args: &[&str]) -> ProcessSpec {
-        ProcessSpec {
-            args: args.iter().map(|a| (*a).to_owned()).collect(),
-            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-            cwd: "/".to_owned(),
-            uid: 0,
-            gid: 0,
-            groups: vec![],
-            hostname: "buildkitsandbox".to_owned(),
-            network: NetworkMode::Host,
-            rootfs: RootFs {
-                lowers: vec![self.lower()],
-                upper: self.upper(),
-                work: self.dir.path().join("work"),
-            },
-            mounts: vec![],
-            hosts: vec![],
-        }
-    }
-
-    fn shell(&self, script: &str) -> ProcessSpec {
-        self.spec(&["/bin/sh", "-c", script])
-    }
-}
-
-struct Ran {
-    finished: Finished,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    #[track_caller]
-    fn ok(self) -> String {
-        assert_eq!(self.finished.exit, Exit::Code(0), "stderr: {}", self.stderr);
-        self.stdout
-    }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
-}
-
-fn try_run(sandbox: &Sandbox, spec: &ProcessSpec) -> Result<Ran, SandboxError> {
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let finished = block_on(sandbox.run(
-        spec,
-        &mut |stream, bytes| match stream {
-            Stream::Stdout => stdout.extend_from_slice(bytes),
-            Stream::Stderr => stderr.extend_from_slice(bytes),
-        },
-        std::future::pending(),
-        Some(Duration::from_secs(60)),
-    ))?;
-    Ok(Ran {
-        finished,
-        stdout: String::from_utf8(stdout).unwrap(),
-        stderr: String::from_utf8(stderr).unwrap(),
-    })
-}
-
-#[track_caller]
-fn run(sandbox: &Sandbox, spec: &ProcessSpec) -> Ran {
-    try_run(sandbox, spec).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)))
-}
-
-/// Runs a shell script in a new image and gives its standard output; it must succeed.
-#[track_caller]
-fn script(sandbox: &Sandbox, text: &str) -> String {
-    let image = Image::new();
-    run(sandbox, &image.shell(text)).ok()
-}
+use image::{Image, block_on, run, sandbox, script, try_run};
 
 #[test]
 fn exit_codes_and_signals_are_the_process_s_own() {
@@ -310,7 +143,6 @@ fn setuid_programs_work() {
 #[test]
 fn the_kernel_is_out_of_reach() {
     let Some(sandbox) = sandbox() else { return };
-    let tier = sandbox.tier();
     let refused = |command: &str| {
         let image = Image::new();
         let ran = run(&sandbox, &image.shell(command));
@@ -322,15 +154,13 @@ fn the_kernel_is_out_of_reach() {
         );
         ran.stderr
     };
-    if tier != Tier::UserNamespaceBoundProc {
-        assert!(refused("echo 1 > /proc/sys/vm/drop_caches").contains("Read-only file system"));
-        refused("echo x > /proc/sysrq-trigger");
-        assert_eq!(
-            script(&sandbox, "cat /proc/kcore /proc/keys | wc -c"),
-            "0\n"
-        );
-        assert_eq!(script(&sandbox, "ls /sys/firmware"), "");
-    }
+    assert!(refused("echo 1 > /proc/sys/vm/drop_caches").contains("Read-only file system"));
+    refused("echo x > /proc/sysrq-trigger");
+    assert_eq!(
+        script(&sandbox, "cat /proc/kcore /proc/keys 2>/dev/null | wc -c"),
+        "0\n"
+    );
+    assert_eq!(script(&sandbox, "ls /sys/firmware 2>/dev/null; true"), "");
     assert!(refused("mkdir /sys/fs/cgroup/x || touch /sys/x").contains("Read-only file system"));
     assert!(refused("mount -t tmpfs none /tmp").contains("permission denied"));
     assert!(refused("mount -o bind /bin /tmp").contains("permission denied"));
@@ -676,7 +506,6 @@ fn its_own_program_can_not_be_overwritten() {
     .unwrap();
     let before = fs::metadata(env!("CARGO_BIN_EXE_memobuild-ci")).unwrap();
     run(&sandbox, &image.spec(&["/script"]));
-    assert_eq!(script(&sandbox, "readlink /proc/1/exe"), "/bin/busybox\n");
     let after = fs::metadata(env!("CARGO_BIN_EXE_memobuild-ci")).unwrap();
     assert_eq!((before.ino(), before.mtime()), (after.ino(), after.mtime()));
 }
@@ -800,7 +629,7 @@ fn all_of_it_works_for_an_unprivileged_user() {
     run_again("UserNamespace:", "");
     run_again(
         "UserNamespaceBoundProc:",
-        "mount --bind /dev/null /proc/kcore;",
+        "mount --bind /dev/null /proc/version;",
     );
 }
 
