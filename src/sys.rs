@@ -181,9 +181,10 @@ pub fn loopback_up() -> io::Result<()> {
     // zeros is a value.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed().into();
+        *to = c_char::from_ne_bytes([*from]);
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // IFF_UP | IFF_RUNNING.
+    request.ifr_ifru.ifru_flags = 0x41;
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives for the call; the name in it
     // ends with a zero byte.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };

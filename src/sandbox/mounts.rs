@@ -47,7 +47,10 @@ impl FileSystem {
     pub(super) fn new(name: &'static str) -> Result<Self> {
         let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
             .map_err(|e| MountError::new(name, e))?;
-        Ok(Self { name, context })
+        let fs = Self { name, context };
+        // What `mount` and `df` show in their first column.
+        fs.set("source", name)?;
+        Ok(fs)
     }
 
     pub(super) fn set(&self, key: &str, value: &str) -> Result<()> {

@@ -267,6 +267,8 @@ fn run(mut command: Command) -> io::Result<(Vec<Tried>, String)> {
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
+    // overlayfs leaves a directory without any rights, which the drop would trip over.
+    fs::remove_dir_all(dir.path()).map_err(io::Error::other)?;
     let mut said = String::from_utf8_lossy(&output.stderr)
         .trim()
         .replace('\n', "; ");

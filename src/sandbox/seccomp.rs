@@ -85,10 +85,12 @@ fn allow_list() -> Result<BpfProgram, seccompiler::BackendError> {
 
 /// ENOSYS for `clone3` and for calls newer than the table; everything else is allowed here.
 fn unknown_calls() -> BpfProgram {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    // linux/filter.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K,
+    // BPF_RET|BPF_K.
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
     let newest = ALLOWED.iter().chain(ALLOWED_HERE).max().copied();
     let number = |call: c_long| u32::try_from(call).unwrap_or(u32::MAX);
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
@@ -112,6 +114,113 @@ fn unknown_calls() -> BpfProgram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the kernel would do: runs a filter on `struct seccomp_data`.
+    fn verdict(program: &[sock_filter], call: c_long, args: &[u64]) -> u32 {
+        let arch: u32 = if cfg!(target_arch = "x86_64") {
+            0xc000_003e
+        } else {
+            0xc000_00b7
+        };
+        let mut data = Vec::new();
+        data.extend(u32::try_from(call).unwrap().to_le_bytes());
+        data.extend(arch.to_le_bytes());
+        data.extend(0u64.to_le_bytes());
+        for n in 0..6 {
+            data.extend(args.get(n).unwrap_or(&0).to_le_bytes());
+        }
+        let (mut at, mut a) = (0, 0u32);
+        loop {
+            let step = &program[at];
+            at += 1;
+            let jump = |yes: bool| usize::from(if yes { step.jt } else { step.jf });
+            match step.code {
+                0x20 => {
+                    let from = usize::try_from(step.k).unwrap();
+                    a = u32::from_le_bytes(data[from..from + 4].try_into().unwrap());
+                }
+                0x05 => at += usize::try_from(step.k).unwrap(),
+                0x15 => at += jump(a == step.k),
+                0x25 => at += jump(a > step.k),
+                0x35 => at += jump(a >= step.k),
+                0x54 => a &= step.k,
+                0x06 => return step.k,
+                code => panic!("instruction {code:#x}"),
+            }
+        }
+    }
+
+    /// The error number a step sees; none if the call is allowed.
+    fn error(call: c_long, args: &[u64]) -> Option<i32> {
+        let allow = allow_list().unwrap();
+        let (first, second) = (
+            verdict(&allow, call, args),
+            verdict(&unknown_calls(), call, args),
+        );
+        let strict = if second == libc::SECCOMP_RET_ALLOW {
+            first
+        } else {
+            second
+        };
+        (strict != libc::SECCOMP_RET_ALLOW).then(|| {
+            assert_eq!(
+                strict & libc::SECCOMP_RET_ACTION_FULL,
+                libc::SECCOMP_RET_ERRNO
+            );
+            i32::try_from(strict & libc::SECCOMP_RET_DATA).unwrap()
+        })
+    }
+
+    #[test]
+    fn verdicts_are_those_of_dockers_profile() {
+        let (perm, nosys) = (Some(libc::EPERM), Some(libc::ENOSYS));
+        assert_eq!(error(libc::SYS_openat, &[]), None);
+        assert_eq!(error(libc::SYS_ptrace, &[]), None);
+        assert_eq!(error(libc::SYS_chroot, &[]), None);
+        assert_eq!(error(libc::SYS_keyctl, &[]), perm);
+        assert_eq!(error(libc::SYS_unshare, &[]), perm);
+        assert_eq!(error(libc::SYS_clone3, &[]), nosys);
+        assert_eq!(error(466, &[]), None, "removexattrat");
+        assert_eq!(error(467, &[]), nosys);
+        assert_eq!(error(0x4000_0000, &[]), perm, "x32");
+        let sigchld = 17;
+        assert_eq!(error(libc::SYS_clone, &[sigchld]), None);
+        assert_eq!(
+            error(libc::SYS_clone, &[0x1000_0000 | sigchld]),
+            perm,
+            "CLONE_NEWUSER"
+        );
+        assert_eq!(
+            error(libc::SYS_clone, &[0x0002_0000 | sigchld]),
+            perm,
+            "CLONE_NEWNS"
+        );
+        assert_eq!(
+            error(libc::SYS_personality, &[0x4_0000]),
+            perm,
+            "no randomisation"
+        );
+        assert_eq!(error(libc::SYS_personality, &[0xffff_ffff]), None);
+        assert_eq!(error(libc::SYS_personality, &[8]), None);
+        for (family, expected) in [
+            (1, None),
+            (2, None),
+            (10, None),
+            (16, None),
+            (17, None),
+            (38, perm),
+            (40, perm),
+            (46, perm),
+        ] {
+            assert_eq!(
+                error(libc::SYS_socket, &[family]),
+                expected,
+                "family {family}"
+            );
+        }
+        // The kernel looks at the low half of the word only, and so must the filter.
+        assert_eq!(error(libc::SYS_socket, &[1 << 32 | 40]), perm);
+    }
 
     #[test]
     fn the_allow_list_compiles_and_fits() {

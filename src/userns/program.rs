@@ -53,3 +53,26 @@ impl Program {
         PathBuf::from(format!("/proc/self/fd/{}", self.copy.as_raw_fd()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_copy_runs_and_nobody_can_change_it() {
+        let program = Program::copy_of("/bin/true").unwrap();
+        assert!(
+            std::process::Command::new(program.path())
+                .status()
+                .unwrap()
+                .success()
+        );
+        let result = std::fs::OpenOptions::new()
+            .write(true)
+            .open(program.path())
+            .and_then(|mut file| file.write_all(b"x"));
+        assert!(result.is_err());
+    }
+}

@@ -2,190 +2,29 @@
 //! in tier 1, and one runs itself again as an unprivileged user for tier 2; otherwise
 //! they run in the tier that the host allows, or are skipped with a message.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "test code, also outside of the test functions"
+)]
+
+mod image;
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use memobuild_ci::{
     event::Stream,
     graph::NetworkMode,
-    sandbox::{
-        Exit, Finished, Mount, MountKind, ProcessSpec, RootFs, Sandbox, SandboxError, Scratch,
-        Step, Tier, probe,
-    },
-    userns::Program,
+    sandbox::{Exit, Mount, MountKind, SandboxError, Scratch, Step, Tier},
 };
 
-const BUSYBOX: &str = "/bin/busybox";
-
-fn program() -> Program {
-    static PROGRAM: OnceLock<Program> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| Program::copy_of(env!("CARGO_BIN_EXE_memobuild-ci")).unwrap())
-        .clone()
-}
-
-/// The sandbox of this host; none, with a message, if it allows none.
-fn sandbox() -> Option<Sandbox> {
-    static TIER: OnceLock<Option<Tier>> = OnceLock::new();
-    let missing = |what: &str| {
-        assert!(
-            std::env::var_os("CI").is_none() || !rustix::process::geteuid().is_root(),
-            "{what}, and this is CI"
-        );
-        eprintln!("skipped: {what}");
-    };
-    if !Path::new(BUSYBOX).exists() {
-        missing("no /bin/busybox (package busybox-static)");
-        return None;
-    }
-    let tier = *TIER.get_or_init(|| {
-        let report = probe(&program());
-        if report.tier.is_none() {
-            eprintln!("{report:#?}");
-        }
-        report.tier
-    });
-    let Some(tier) = tier else {
-        missing("this host allows no sandbox");
-        return None;
-    };
-    Some(Sandbox::new(tier, program()).unwrap())
-}
-
-struct Image {
-    dir: tempfile::TempDir,
-}
-
-impl Image {
-    /// A root with busybox and no mount points.
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for name in [
-            "lower/bin",
-            "lower/etc",
-            "lower/tmp",
-            "lower/root",
-            "upper",
-            "work",
-        ] {
-            fs::create_dir_all(dir.path().join(name)).unwrap();
-        }
-        let image = Self { dir };
-        fs::copy(BUSYBOX, image.lower().join("bin/busybox")).unwrap();
-        for applet in [
-            "sh", "cat", "ls", "id", "true", "env", "sleep", "mount", "mknod", "dd", "stat", "ps",
-            "pwd", "unshare", "kill", "touch", "rm", "mkdir", "head", "hostname", "ip", "nc",
-            "grep", "yes", "tty", "chown", "su", "wc", "chmod", "setsid", "readlink", "chroot",
-            "mv", "df",
-        ] {
-            symlink("busybox", image.lower().join("bin").join(applet)).unwrap();
-        }
-        let mode = |path: &str, mode| {
-            fs::set_permissions(image.lower().join(path), fs::Permissions::from_mode(mode))
-                .unwrap();
-        };
-        mode("", 0o755);
-        mode("tmp", 0o1777);
-        mode("root", 0o700);
-        fs::write(
-            image.lower().join("etc/passwd"),
-            "root::0:0::/root:/bin/sh\nu:x:1000:1000::/:/bin/sh\n",
-        )
-        .unwrap();
-        fs::write(image.lower().join("etc/group"), "root:x:0:\nu:x:1000:\n").unwrap();
-        image
-    }
-
-    fn lower(&self) -> PathBuf {
-        self.dir.path().join("lower")
-    }
-
-    fn upper(&self) -> PathBuf {
-        self.dir.path().join("upper")
-    }
-
-    fn spec(&self, args: &[&str]) -> ProcessSpec {
-        ProcessSpec {
-            args: args.iter().map(|a| (*a).to_owned()).collect(),
-            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-            cwd: "/".to_owned(),
-            uid: 0,
-            gid: 0,
-            groups: vec![],
-            hostname: "buildkitsandbox".to_owned(),
-            network: NetworkMode::Host,
-            rootfs: RootFs {
-                lowers: vec![self.lower()],
-                upper: self.upper(),
-                work: self.dir.path().join("work"),
-            },
-            mounts: vec![],
-            hosts: vec![],
-        }
-    }
-
-    fn shell(&self, script: &str) -> ProcessSpec {
-        self.spec(&["/bin/sh", "-c", script])
-    }
-}
-
-struct Ran {
-    finished: Finished,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    #[track_caller]
-    fn ok(self) -> String {
-        assert_eq!(self.finished.exit, Exit::Code(0), "stderr: {}", self.stderr);
-        self.stdout
-    }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
-}
-
-fn try_run(sandbox: &Sandbox, spec: &ProcessSpec) -> Result<Ran, SandboxError> {
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let finished = block_on(sandbox.run(
-        spec,
-        &mut |stream, bytes| match stream {
-            Stream::Stdout => stdout.extend_from_slice(bytes),
-            Stream::Stderr => stderr.extend_from_slice(bytes),
-        },
-        std::future::pending(),
-        Some(Duration::from_secs(60)),
-    ))?;
-    Ok(Ran {
-        finished,
-        stdout: String::from_utf8(stdout).unwrap(),
-        stderr: String::from_utf8(stderr).unwrap(),
-    })
-}
-
-#[track_caller]
-fn run(sandbox: &Sandbox, spec: &ProcessSpec) -> Ran {
-    try_run(sandbox, spec).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)))
-}
-
-/// Runs a shell script in a new image and gives its standard output; it must succeed.
-#[track_caller]
-fn script(sandbox: &Sandbox, text: &str) -> String {
-    let image = Image::new();
-    run(sandbox, &image.shell(text)).ok()
-}
+use image::{Image, block_on, run, sandbox, script, try_run};
 
 #[test]
 fn exit_codes_and_signals_are_the_process_s_own() {
@@ -304,7 +143,6 @@ fn setuid_programs_work() {
 #[test]
 fn the_kernel_is_out_of_reach() {
     let Some(sandbox) = sandbox() else { return };
-    let tier = sandbox.tier();
     let refused = |command: &str| {
         let image = Image::new();
         let ran = run(&sandbox, &image.shell(command));
@@ -316,18 +154,16 @@ fn the_kernel_is_out_of_reach() {
         );
         ran.stderr
     };
-    if tier != Tier::UserNamespaceBoundProc {
-        assert!(refused("echo 1 > /proc/sys/vm/drop_caches").contains("Read-only file system"));
-        refused("echo x > /proc/sysrq-trigger");
-        assert_eq!(
-            script(&sandbox, "cat /proc/kcore /proc/keys | wc -c"),
-            "0\n"
-        );
-        assert_eq!(script(&sandbox, "ls /sys/firmware"), "");
-    }
+    assert!(refused("echo 1 > /proc/sys/vm/drop_caches").contains("Read-only file system"));
+    refused("echo x > /proc/sysrq-trigger");
+    assert_eq!(
+        script(&sandbox, "cat /proc/kcore /proc/keys 2>/dev/null | wc -c"),
+        "0\n"
+    );
+    assert_eq!(script(&sandbox, "ls /sys/firmware 2>/dev/null; true"), "");
     assert!(refused("mkdir /sys/fs/cgroup/x || touch /sys/x").contains("Read-only file system"));
-    assert!(refused("mount -t tmpfs none /tmp").contains("not permitted"));
-    assert!(refused("mount -o bind /bin /tmp").contains("not permitted"));
+    assert!(refused("mount -t tmpfs none /tmp").contains("permission denied"));
+    assert!(refused("mount -o bind /bin /tmp").contains("permission denied"));
     assert!(refused("unshare -r true").contains("not permitted"));
     assert!(refused("hostname other").contains("not permitted"));
     assert!(refused("echo 127.0.0.1 evil >> /etc/hosts").contains("Read-only file system"));
@@ -381,7 +217,7 @@ fn it_is_alone_in_its_pid_namespace() {
 fn background_processes_die_with_it_and_do_not_hold_the_output() {
     let Some(sandbox) = sandbox() else { return };
     let start = Instant::now();
-    let marker = "31.4159";
+    let marker = &marker(31);
     let text = script(
         &sandbox,
         &format!("setsid sleep {marker} & sleep {marker} & echo started"),
@@ -389,6 +225,11 @@ fn background_processes_die_with_it_and_do_not_hold_the_output() {
     assert_eq!(text, "started\n");
     assert!(start.elapsed() < Duration::from_secs(5));
     assert!(!runs(marker));
+}
+
+/// An argument of `sleep` that no other process has.
+fn marker(seconds: u32) -> String {
+    format!("{seconds}.{}", std::process::id())
 }
 
 /// Whether a process with this argument runs on the host.
@@ -403,7 +244,10 @@ fn runs(argument: &str) -> bool {
 fn it_is_killed_within_a_second() {
     let Some(sandbox) = sandbox() else { return };
     let image = Image::new();
-    let spec = image.shell("trap '' TERM INT; echo up; sleep 27.1828 & sleep 27.1828");
+    let sleep = marker(27);
+    let spec = image.shell(&format!(
+        "trap '' TERM INT; echo up; sleep {sleep} & sleep {sleep}"
+    ));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut stop = Some(stop);
     let mut began = None;
@@ -423,20 +267,22 @@ fn it_is_killed_within_a_second() {
     ));
     assert_eq!(finished.unwrap().exit, Exit::Stopped);
     assert!(began.unwrap().elapsed() < Duration::from_secs(1));
-    assert!(!runs("27.1828"));
+    assert!(!runs(&sleep));
     let image = Image::new();
     let timeout = Some(Duration::from_millis(300));
-    let spec = image.shell("sleep 26.1828");
+    let sleep = marker(26);
+    let spec = image.shell(&format!("sleep {sleep}"));
     let finished = block_on(sandbox.run(&spec, &mut |_, _| {}, std::future::pending(), timeout));
     assert_eq!(finished.unwrap().exit, Exit::TimedOut);
-    assert!(!runs("26.1828"));
+    assert!(!runs(&sleep));
 }
 
 #[test]
 fn a_dropped_run_is_killed_too() {
     let Some(sandbox) = sandbox() else { return };
     let image = Image::new();
-    let spec = image.shell("echo up; sleep 25.1828");
+    let sleep = marker(25);
+    let spec = image.shell(&format!("echo up; sleep {sleep}"));
     block_on(async {
         let (up, is_up) = tokio::sync::oneshot::channel::<()>();
         let mut up = Some(up);
@@ -450,7 +296,7 @@ fn a_dropped_run_is_killed_too() {
             _ = is_up => {}
         }
         for _ in 0..200 {
-            if !runs("25.1828") {
+            if !runs(&sleep) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -660,7 +506,6 @@ fn its_own_program_can_not_be_overwritten() {
     .unwrap();
     let before = fs::metadata(env!("CARGO_BIN_EXE_memobuild-ci")).unwrap();
     run(&sandbox, &image.spec(&["/script"]));
-    assert_eq!(script(&sandbox, "readlink /proc/1/exe"), "/bin/busybox\n");
     let after = fs::metadata(env!("CARGO_BIN_EXE_memobuild-ci")).unwrap();
     assert_eq!((before.ino(), before.mtime()), (after.ino(), after.mtime()));
 }
@@ -732,8 +577,42 @@ fn starting_takes_little_time() {
     assert!(times[0] < Duration::from_millis(500));
 }
 
+/// What [`the_death_of_the_caller_kills_it`] runs in a process of its own.
+#[test]
+fn sleeping_caller() {
+    let Some(sleep) = std::env::var_os("SANDBOX_TEST_SLEEP") else {
+        return;
+    };
+    let Some(sandbox) = sandbox() else { return };
+    let script = format!("sleep {}; exit", sleep.to_str().unwrap());
+    run(&sandbox, &Image::new().shell(&script));
+}
+
+#[test]
+fn the_death_of_the_caller_kills_it() {
+    let Some(_) = sandbox() else { return };
+    let sleep = marker(24);
+    let mut caller = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sandbox::sleeping_caller"])
+        .env("SANDBOX_TEST_SLEEP", &sleep)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let reached = |wanted: bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while runs(&sleep) != wanted {
+            assert!(Instant::now() < deadline, "running: {}", !wanted);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    reached(true);
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    reached(false);
+}
+
 /// Runs all other tests of this file again as an unprivileged user, which puts them in a
-/// user namespace.
+/// user namespace; then where a container masks `/proc`.
 #[test]
 fn all_of_it_works_for_an_unprivileged_user() {
     if !rustix::process::geteuid().is_root() {
@@ -747,15 +626,22 @@ fn all_of_it_works_for_an_unprivileged_user() {
     }
     let _subuid = Line::add("/etc/subuid");
     let _subgid = Line::add("/etc/subgid");
+    run_again("UserNamespace:", "");
+    run_again(
+        "UserNamespaceBoundProc:",
+        "mount --bind /dev/null /proc/version;",
+    );
+}
+
+/// Runs the tests as user 65534 in a mount namespace prepared by `script`.
+fn run_again(tier: &str, script: &str) {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let output = Command::new("/usr/bin/setpriv")
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--inh-caps=-all",
-        ])
+    let user = "exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all";
+    let output = Command::new("/usr/bin/unshare")
+        .args(["--mount", "--propagation=private", "/bin/sh", "-c"])
+        .arg(format!("{script} {user} \"$@\""))
+        .arg("sh")
         .arg(std::env::current_exe().unwrap())
         .args(["sandbox::", "--nocapture", "--test-threads=2"])
         .env("TMPDIR", dir.path())
@@ -765,8 +651,8 @@ fn all_of_it_works_for_an_unprivileged_user() {
     let said = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8_lossy(&output.stdout);
     eprintln!("{text}{said}");
-    assert!(output.status.success());
-    assert!(said.contains("in UserNamespace"), "not in a user namespace");
+    assert!(output.status.success(), "in {tier}");
+    assert!(said.contains(&format!("in {tier}")), "not in {tier}");
     // What belongs to ids of the namespace its user can't remove, but root can.
     fs::remove_dir_all(dir.path()).unwrap();
 }
