@@ -356,11 +356,7 @@ impl<'a> Pass<'a, '_> {
     }
 
     /// Sends an entry, and before it those of the directories it lies in.
-    fn send(
-        &mut self,
-        entry: &Entry,
-        content: Option<&mut dyn Read>,
-    ) -> Result<(), SnapshotError> {
+    fn send(&mut self, entry: &Entry, content: Option<&mut dyn Read>) -> Result<(), SnapshotError> {
         for dir in self.pending.iter_mut().filter_map(Option::take) {
             self.summary.entries += 1;
             (self.sink)(&dir, None).map_err(SnapshotError::Layer)?;

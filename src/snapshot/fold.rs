@@ -85,8 +85,8 @@ impl Merge<'_> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             return self.into.adopt(&path, dir, name);
         }
-        let attributes =
-            Attributes::read(dir, name, self.flavour).at("read attributes of", self.host_path(&path))?;
+        let attributes = Attributes::read(dir, name, self.flavour)
+            .at("read attributes of", self.host_path(&path))?;
         if attributes.opaque {
             self.into.clear(&path)?;
         }

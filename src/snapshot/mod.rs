@@ -36,6 +36,7 @@ pub mod worker;
 mod tests;
 
 use std::{
+    collections::HashSet,
     io::{self, Read},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -230,45 +231,45 @@ impl Snapshots {
     /// The lower directories of a chain for overlayfs, lowest first, at least one and at
     /// most about a hundred. All layers of the chain must be unpacked.
     pub fn lower_dirs(&self, chain: &[DiffId]) -> Result<Vec<PathBuf>, SnapshotError> {
-        let mut metas = Vec::with_capacity(chain.len());
-        for diff_id in chain {
-            let path = self.layer(diff_id);
-            Meta::touch(&path);
-            metas.push(Meta::read(&path).ok_or(SnapshotError::Missing { path })?);
+        let mut layers = Vec::with_capacity(chain.len());
+        for diff_id in topmost(chain) {
+            let dir = self.layer(&diff_id);
+            Meta::touch(&dir);
+            let meta = Meta::read(&dir).ok_or(SnapshotError::Missing { path: dir.clone() })?;
+            layers.push((diff_id, dir, meta));
         }
         // A layer that hides everything below is the lowest that counts.
-        let lowest = metas.iter().rposition(|meta| meta.opaque_root).unwrap_or(0);
-        let incomplete = metas.iter().rposition(|meta| !meta.implicit.is_empty());
+        let lowest = layers.iter().rposition(|(_, _, meta)| meta.opaque_root);
+        let layers = layers.split_off(lowest.unwrap_or(0));
+        let incomplete = layers
+            .iter()
+            .rposition(|(_, _, meta)| !meta.implicit.is_empty());
         let folded = incomplete
             .map_or(0, |layer| layer + 1)
-            .max(fold_length(chain.len()));
+            .max(fold_length(layers.len()));
         let mut dirs = Vec::new();
-        let mut rest = lowest;
-        if folded > lowest + 1 {
-            dirs.push(self.folded(chain, lowest, folded)?);
+        let mut rest = 0;
+        // There is nothing to fold below a single layer.
+        if folded > 1 {
+            dirs.push(self.folded(&layers[..folded])?);
             rest = folded;
         }
-        dirs.extend(chain[rest..].iter().map(|id| self.layer(id).join("fs")));
+        dirs.extend(layers[rest..].iter().map(|(_, dir, _)| dir.join("fs")));
         if dirs.is_empty() {
             dirs.push(self.dir.join("empty"));
         }
         Ok(dirs)
     }
 
-    /// The directory that the layers `lowest..end` of a chain are merged in.
-    fn folded(
-        &self,
-        chain: &[DiffId],
-        lowest: usize,
-        end: usize,
-    ) -> Result<PathBuf, SnapshotError> {
-        let chain_id = ChainId::of(chain[..end].iter().copied());
+    /// The directory that these layers are merged in.
+    fn folded(&self, layers: &[(DiffId, PathBuf, Meta)]) -> Result<PathBuf, SnapshotError> {
+        let chain_id = ChainId::of(layers.iter().map(|(diff_id, _, _)| *diff_id));
         let dest = self.dir.join("folds").join(chain_id.0.hex());
         if Meta::read(&dest).is_none() {
             let scratch = Scratch::create(&self.dir, &self.access)?;
             let root = make_dir(scratch.path(), "fs")?;
-            let layers: Vec<_> = chain[lowest..end].iter().map(|id| self.layer(id)).collect();
-            let meta = self.access.fold(&root, &layers)?;
+            let dirs: Vec<_> = layers.iter().map(|(_, dir, _)| dir.clone()).collect();
+            let meta = self.access.fold(&root, &dirs)?;
             meta.write(scratch.path())?;
             self.publish(scratch, &dest)?;
         }
@@ -342,11 +343,9 @@ impl Snapshots {
     /// Removes one that [`list`](Self::list) gave; that it is not there is no error. The
     /// caller makes sure that no step uses it.
     pub fn remove(&self, id: &str) -> Result<(), SnapshotError> {
-        let known = id
-            .split_once('/')
-            .is_some_and(|(kind, hex)| {
-                matches!(kind, "layers" | "folds") && Sha256Digest::from_hex(hex).is_ok()
-            });
+        let known = id.split_once('/').is_some_and(|(kind, hex)| {
+            matches!(kind, "layers" | "folds") && Sha256Digest::from_hex(hex).is_ok()
+        });
         let path = self.dir.join(id);
         if !known || !fs::exists(&path) {
             return Ok(());
@@ -391,6 +390,20 @@ impl Read for Watched<'_> {
         (self.progress)(self.read);
         Ok(n)
     }
+}
+
+/// The chain with only the topmost of equal layers: overlayfs refuses a directory that
+/// is given twice, and a lower one of two equal layers has nothing to add.
+fn topmost(chain: &[DiffId]) -> Vec<DiffId> {
+    let mut seen = HashSet::new();
+    let mut out: Vec<_> = chain
+        .iter()
+        .rev()
+        .filter(|diff_id| seen.insert(**diff_id))
+        .copied()
+        .collect();
+    out.reverse();
+    out
 }
 
 /// How many layers of a chain of `length` are folded because there are too many.

@@ -47,9 +47,9 @@ pub(super) fn is_noise(path: &LayerPath) -> bool {
         return false;
     }
     NOISE.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some(prefix) => path
-            .strip_prefix(prefix.as_bytes())
-            .is_some_and(|rest| !rest.contains(&b'/') && (!rest.is_empty() || !prefix.ends_with('/'))),
+        Some(prefix) => path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| {
+            !rest.contains(&b'/') && (!rest.is_empty() || !prefix.ends_with('/'))
+        }),
         None => path == pattern.as_bytes(),
     })
 }

@@ -191,10 +191,7 @@ pub(super) fn sorted_names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<OsStri
 }
 
 /// Opens the directory `name` in `dir`, never through a symlink.
-pub(super) fn open_dir(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(
         dir,
         name,
@@ -236,11 +233,7 @@ pub(super) fn times(seconds: i64) -> Timestamps {
 }
 
 /// Sets the [`times`] of `name` in `dir`; a symlink is not followed.
-pub(super) fn set_mtime(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    seconds: i64,
-) -> rustix::io::Result<()> {
+pub(super) fn set_mtime(dir: BorrowedFd<'_>, name: &OsStr, seconds: i64) -> rustix::io::Result<()> {
     rustix::fs::utimensat(dir, name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW)
 }
 

@@ -187,13 +187,8 @@ impl Unpacker {
     }
 
     fn mark_opaque(&self, path: &LayerPath, name: &OsStr) -> Result<(), SnapshotError> {
-        overlay::set_attribute(
-            self.current(),
-            name,
-            self.flavour.opaque_attribute(),
-            b"y",
-        )
-        .map_err(|e| self.error("mark as opaque", path, e))
+        overlay::set_attribute(self.current(), name, self.flavour.opaque_attribute(), b"y")
+            .map_err(|e| self.error("mark as opaque", path, e))
     }
 
     /// Hides what lower layers have at `path`; what this layer has there stays.
@@ -215,11 +210,8 @@ impl Unpacker {
     }
 
     fn regular(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), SnapshotError> {
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file: File = self
             .place(&entry.path, |dir, name| {
                 rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
@@ -231,7 +223,11 @@ impl Unpacker {
         let bytes = sparse::write(&file, content).at("write", self.host_path(&entry.path))?;
         self.owned(
             entry,
-            rustix::fs::fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))),
+            rustix::fs::fchown(
+                &file,
+                Some(Uid::from_raw(entry.uid)),
+                Some(Gid::from_raw(entry.gid)),
+            ),
         )?;
         // After the owner: changing that clears setuid bits and capabilities.
         at("change mode of", rustix::fs::fchmod(&file, mode(entry)))?;
@@ -241,7 +237,10 @@ impl Unpacker {
                 rustix::fs::fsetxattr(&file, name, value, rustix::fs::XattrFlags::empty()),
             )?;
         }
-        at("set times of", rustix::fs::futimens(&file, &overlay::times(entry.mtime)))?;
+        at(
+            "set times of",
+            rustix::fs::futimens(&file, &overlay::times(entry.mtime)),
+        )?;
         self.bytes += bytes;
         Ok(())
     }
@@ -343,9 +342,8 @@ impl Unpacker {
         path: &LayerPath,
         mut make: impl FnMut(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<T>,
     ) -> Result<T, SnapshotError> {
-        let (parent, name) = split(path).ok_or_else(|| SnapshotError::NotADirectory {
-            path: path.clone(),
-        })?;
+        let (parent, name) =
+            split(path).ok_or_else(|| SnapshotError::NotADirectory { path: path.clone() })?;
         self.enter(&parent)?;
         let made = match make(self.current(), name) {
             Err(Errno::EXIST) => {
@@ -465,8 +463,7 @@ impl Unpacker {
                 }
             }
         }
-        overlay::set_mtime(dir, name, entry.mtime)
-            .map_err(|e| self.error("set times of", path, e))
+        overlay::set_mtime(dir, name, entry.mtime).map_err(|e| self.error("set times of", path, e))
     }
 
     /// Names the owner in the error of a user namespace that hasn't its id.

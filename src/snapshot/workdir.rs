@@ -75,7 +75,10 @@ pub(super) fn sweep(dir: &Path, access: &Access) -> Result<(), SnapshotError> {
     };
     let mut dead = Vec::new();
     for path in children(&dir.join("work"))? {
-        if path.extension().is_some_and(|extension| extension == "lock") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "lock")
+        {
             if let Some(lock) = FileLock::try_exclusive(&path)? {
                 dead.push((path.with_extension(""), lock));
             }

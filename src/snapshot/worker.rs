@@ -27,9 +27,7 @@ use super::{
 };
 use crate::{
     fs::{self, IoContext},
-    oci::layer::{
-        Compression, LayerBuilder, LayerIndex, LayerOptions, LayerPath, Tree,
-    },
+    oci::layer::{Compression, LayerBuilder, LayerIndex, LayerOptions, LayerPath, Tree},
 };
 
 /// Unpacks a layer.
@@ -100,9 +98,13 @@ fn write_diff(
             level: None,
         },
     );
-    diff(upper, Flavour::User, &lower, &options, &mut |entry, content| {
-        builder.append(entry, content)
-    })?;
+    diff(
+        upper,
+        Flavour::User,
+        &lower,
+        &options,
+        &mut |entry, content| builder.append(entry, content),
+    )?;
     builder.finish()?;
     Ok(())
 }
@@ -152,8 +154,8 @@ fn read_request(bytes: &[u8], path: &Path) -> Result<(Tree, DiffOptions), Snapsh
         rest = after;
         Ok(Some(part))
     };
-    let options: Options = serde_json::from_slice(next()?.unwrap_or_default())
-        .map_err(SnapshotError::Protocol)?;
+    let options: Options =
+        serde_json::from_slice(next()?.unwrap_or_default()).map_err(SnapshotError::Protocol)?;
     let mut layers = Vec::new();
     while let Some(part) = next()? {
         layers.push(Arc::new(LayerIndex::decode(part)?));

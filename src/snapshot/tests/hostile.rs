@@ -86,7 +86,11 @@ fn a_directory_in_place_of_a_symlink_is_inside() {
             symlink("d", "/"),
         ];
         unpack(dir, Flavour::Root, &entries).unwrap();
-        assert!(std::fs::symlink_metadata(dir.join("root/d")).unwrap().is_symlink());
+        assert!(
+            std::fs::symlink_metadata(dir.join("root/d"))
+                .unwrap()
+                .is_symlink()
+        );
         assert!(!Path::new("/planted-by-a-test").exists());
     });
 }
@@ -95,24 +99,37 @@ fn a_directory_in_place_of_a_symlink_is_inside() {
 fn overlayfs_attributes_and_whiteout_devices_are_refused() {
     as_root(|dir| {
         let mut marked = entry("d", EntryKind::Directory);
-        for name in ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque"] {
+        for name in [
+            "trusted.overlay.opaque",
+            "trusted.overlay.redirect",
+            "user.overlay.opaque",
+        ] {
             marked.xattrs.insert(name.to_owned(), b"y".to_vec());
         }
         marked.xattrs.insert("user.fine".to_owned(), b"1".to_vec());
         unpack(dir, Flavour::Root, &[marked]).unwrap();
         let listing = list(&dir.join("root"), true);
         let text = &listing[&LayerPath::new("d").unwrap()];
-        assert!(text.contains("user.fine") && !text.contains("overlay"), "{text}");
+        assert!(
+            text.contains("user.fine") && !text.contains("overlay"),
+            "{text}"
+        );
         std::fs::remove_dir_all(dir.join("root")).unwrap();
 
         let device = entry("x", EntryKind::CharDevice { major: 0, minor: 0 });
         let result = unpack(dir, Flavour::Root, &[device]);
-        assert!(matches!(result, Err(SnapshotError::Device { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(SnapshotError::Device { .. })),
+            "{result:?}"
+        );
         std::fs::remove_dir_all(dir.join("root")).unwrap();
 
         let device = entry("x", EntryKind::BlockDevice { major: 8, minor: 0 });
         let result = unpack(dir, Flavour::User, &[device]);
-        assert!(matches!(result, Err(SnapshotError::Device { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(SnapshotError::Device { .. })),
+            "{result:?}"
+        );
     });
 }
 
@@ -121,8 +138,15 @@ fn a_hard_link_needs_its_target_in_the_layer() {
     as_root(|dir| {
         let whiteout = entry("w", EntryKind::Whiteout);
         for target in ["missing", "w", ""] {
-            let result = unpack(dir, Flavour::Root, &[whiteout.clone(), hard_link("l", target)]);
-            assert!(matches!(result, Err(SnapshotError::HardLinkTarget { .. })), "{result:?}");
+            let result = unpack(
+                dir,
+                Flavour::Root,
+                &[whiteout.clone(), hard_link("l", target)],
+            );
+            assert!(
+                matches!(result, Err(SnapshotError::HardLinkTarget { .. })),
+                "{result:?}"
+            );
             std::fs::remove_dir_all(dir.join("root")).unwrap();
         }
         let entries = [regular("f"), hard_link("f", "f"), hard_link("l", "f")];
@@ -139,12 +163,20 @@ fn order_and_umask_do_not_matter() {
         default_acl.gid = 7;
         // Version 2: user rwx, group rwx, mask rwx, other r-x, and user 5 rwx.
         let mut acl = vec![2, 0, 0, 0];
-        for (tag, permissions, id) in [(1u16, 7u16, -1i32), (2, 7, 5), (4, 7, -1), (16, 7, -1), (32, 5, -1)] {
+        for (tag, permissions, id) in [
+            (1u16, 7u16, -1i32),
+            (2, 7, 5),
+            (4, 7, -1),
+            (16, 7, -1),
+            (32, 5, -1),
+        ] {
             acl.extend(tag.to_le_bytes());
             acl.extend(permissions.to_le_bytes());
             acl.extend(id.to_le_bytes());
         }
-        default_acl.xattrs.insert("system.posix_acl_default".to_owned(), acl);
+        default_acl
+            .xattrs
+            .insert("system.posix_acl_default".to_owned(), acl);
         let child = regular("d/e/f");
         let mut listings = Vec::new();
         for entries in [
@@ -160,7 +192,10 @@ fn order_and_umask_do_not_matter() {
         }
         assert_same("orders", &listings[0], &listings[1]);
         let text = &listings[0][&LayerPath::new("d/e/f").unwrap()];
-        assert!(text.starts_with("100644 0:0") && !text.contains("acl"), "{text}");
+        assert!(
+            text.starts_with("100644 0:0") && !text.contains("acl"),
+            "{text}"
+        );
     });
 }
 
@@ -189,6 +224,9 @@ fn too_deep_is_an_error() {
     as_root(|dir| {
         let path = vec!["d"; 600].join("/");
         let result = unpack(dir, Flavour::Root, &[regular(&path)]);
-        assert!(matches!(result, Err(SnapshotError::TooDeep { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(SnapshotError::TooDeep { .. })),
+            "{result:?}"
+        );
     });
 }

@@ -21,7 +21,10 @@ use std::{
     },
 };
 
-use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 
 use super::{
     Access, DiffOptions, Snapshots, WorkDir,
@@ -83,30 +86,26 @@ impl Drop for Mounted {
 /// Mounts `lowers` (lowest first) at `target`, writable if there is a work directory.
 fn mount(target: &Path, lowers: &[PathBuf], work: Option<&WorkDir>) -> Mounted {
     std::fs::create_dir_all(target).unwrap();
-    let mut dirs: Vec<_> = lowers.iter().map(|p| p.display().to_string()).collect();
-    dirs.reverse();
-    let mut options = format!("lowerdir={}", dirs.join(":"));
-    if let Some(work) = work {
-        options += &format!(
-            ",upperdir={},workdir={}",
-            work.upper.display(),
-            work.work.display()
-        );
-        options += ",index=off,redirect_dir=off,metacopy=off";
-    } else if lowers.len() == 1 {
-        let flags = MountFlags::BIND;
-        rustix::mount::mount(&lowers[0], target, "", flags, None).unwrap();
+    if work.is_none() && lowers.len() == 1 {
+        rustix::mount::mount(&lowers[0], target, "", MountFlags::BIND, None).unwrap();
         return Mounted(target.to_owned());
     }
-    let options = std::ffi::CString::new(options).unwrap();
-    rustix::mount::mount(
-        "overlay",
-        target,
-        "overlay",
-        MountFlags::empty(),
-        options.as_c_str(),
-    )
-    .unwrap();
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    for lower in lowers.iter().rev() {
+        fsconfig_set_string(&fs, "lowerdir+", lower).unwrap();
+    }
+    if let Some(work) = work {
+        fsconfig_set_string(&fs, "upperdir", &work.upper).unwrap();
+        fsconfig_set_string(&fs, "workdir", &work.work).unwrap();
+    }
+    for option in ["index", "redirect_dir", "metacopy"] {
+        fsconfig_set_string(&fs, option, "off").unwrap();
+    }
+    fsconfig_create(&fs).unwrap();
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let mount = fsmount(&fs, flags, MountAttrFlags::empty()).unwrap();
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", rustix::fs::CWD, target, flags).unwrap();
     Mounted(target.to_owned())
 }
 
@@ -246,8 +245,11 @@ fn list_into(
     }
     out.insert(path.clone(), text);
     if kind.is_dir() {
-        for entry in std::fs::read_dir(&host).unwrap() {
-            let path = path.join(&entry.unwrap().file_name());
+        let names = std::fs::read_dir(&host).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        for name in names {
+            let path = path.join(&name);
             list_into(root, &path, exact, links, out);
         }
     }

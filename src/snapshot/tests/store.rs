@@ -6,17 +6,27 @@ use crate::snapshot::{SnapshotError, fold_length};
 /// A layer with a file of its own and one that all layers write.
 fn numbered(number: usize) -> Layer {
     Layer::build(|builder| {
-        builder.append(&entry("d", EntryKind::Directory), None).unwrap();
+        builder
+            .append(&entry("d", EntryKind::Directory), None)
+            .unwrap();
         file(builder, &format!("d/{number:03}"), &number.to_string());
         file(builder, "last", &number.to_string());
         if number % 7 == 6 {
             let gone = format!("x/{:03}", number - 1);
-            builder.append(&entry("x", EntryKind::Directory), None).unwrap();
-            builder.append(&entry(&gone, EntryKind::Whiteout), None).unwrap();
+            builder
+                .append(&entry("x", EntryKind::Directory), None)
+                .unwrap();
+            builder
+                .append(&entry(&gone, EntryKind::Whiteout), None)
+                .unwrap();
         } else {
-            builder.append(&entry("x", EntryKind::Directory), None).unwrap();
+            builder
+                .append(&entry("x", EntryKind::Directory), None)
+                .unwrap();
             if number == 200 {
-                builder.append(&entry("x", EntryKind::Opaque), None).unwrap();
+                builder
+                    .append(&entry("x", EntryKind::Opaque), None)
+                    .unwrap();
             }
             file(builder, &format!("x/{number:03}"), "x");
         }
@@ -90,7 +100,9 @@ fn an_opaque_root_cuts_the_chain() {
         let store = snapshots(dir);
         let base = Layer::build(|builder| file(builder, "below", "b"));
         let over = Layer::build(|builder| {
-            builder.append(&entry("", EntryKind::Directory), None).unwrap();
+            builder
+                .append(&entry("", EntryKind::Directory), None)
+                .unwrap();
             builder.append(&entry("", EntryKind::Opaque), None).unwrap();
             file(builder, "above", "a");
         });
@@ -108,14 +120,20 @@ fn a_tar_with_another_digest_leaves_nothing() {
         let store = snapshots(dir);
         let (right, wrong) = (numbered(1), numbered(2));
         let result = store.unpack(&right.diff_id, &mut wrong.tar.as_slice(), &mut |_| {});
-        assert!(matches!(result, Err(SnapshotError::DiffId { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(SnapshotError::DiffId { .. })),
+            "{result:?}"
+        );
         let truncated = &right.tar[..right.tar.len() / 2];
         let result = store.unpack(&right.diff_id, &mut { truncated }, &mut |_| {});
         assert!(result.is_err());
         assert!(!store.contains(&right.diff_id));
         assert_eq!(std::fs::read_dir(dir.join("root/work")).unwrap().count(), 0);
         let result = store.lower_dirs(&[right.diff_id]);
-        assert!(matches!(result, Err(SnapshotError::Missing { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(SnapshotError::Missing { .. })),
+            "{result:?}"
+        );
     });
 }
 
@@ -184,9 +202,16 @@ fn noise_and_mount_points_are_left_out() {
         std::fs::write(root.join("etc/hosts"), "written to").unwrap();
         drop(mounted);
         let mut options = options();
-        options.stubs = ["run", "run/secrets", "mnt", "mnt/used", "etc/resolv.conf", "etc/hosts"]
-            .map(|path| LayerPath::new(path).unwrap())
-            .to_vec();
+        options.stubs = [
+            "run",
+            "run/secrets",
+            "mnt",
+            "mnt/used",
+            "etc/resolv.conf",
+            "etc/hosts",
+        ]
+        .map(|path| LayerPath::new(path).unwrap())
+        .to_vec();
         let mut paths = Vec::new();
         let summary = store
             .diff(&work, &lower, &options, &mut |entry, _| {
@@ -194,7 +219,10 @@ fn noise_and_mount_points_are_left_out() {
                 Ok(())
             })
             .unwrap();
-        assert_eq!(paths, ["/etc", "/etc/hosts", "/mnt", "/mnt/used", "/mnt/used/f"]);
+        assert_eq!(
+            paths,
+            ["/etc", "/etc/hosts", "/mnt", "/mnt/used", "/mnt/used/f"]
+        );
         assert_eq!(summary.entries, 5);
     });
 }
