@@ -96,9 +96,9 @@ fn header(file: &File) -> Result<(), Fault> {
 }
 
 /// Each layer by itself.
-fn layers(layers: &Entries<Layer>) -> Result<(), Fault> {
+fn layers(layers: &At<Entries<Layer>>) -> Result<(), Fault> {
     if layers.0.is_empty() {
-        return Err(Fault::new(Place::default(), Problem::NoLayers)
+        return Err(Fault::new(layers.place, Problem::NoLayers)
             .hint("add a layer: `layers: {app: {dockerfile: Dockerfile}}`"));
     }
     for (key, layer) in &layers.0 {

@@ -20,7 +20,7 @@ pub(super) struct File {
     pub(super) image: At<String>,
     /// The layer targets by name. Each is one Dockerfile, built alone or on another layer.
     #[schemars(extend("minProperties" = 1))]
-    pub(super) layers: Entries<Layer>,
+    pub(super) layers: At<Entries<Layer>>,
     /// The variants by name; every layer is built in every variant. Without any there is
     /// one, called `default`, for the platform of the host.
     pub(super) variants: Option<Entries<Variant>>,

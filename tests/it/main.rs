@@ -1,1 +1,5 @@
 //! The product against in-process parts: no privilege, no network.
+
+mod config;
+mod reference;
+mod tidy;
