@@ -45,9 +45,7 @@ impl Plain {
     pub(super) fn event(&mut self, ms: u64, event: &BuildEvent) {
         self.summary.note(event);
         let lines = match event {
-            BuildEvent::Warning { .. } | BuildEvent::StepFailed { .. } => {
-                self.trouble(ms, event)
-            }
+            BuildEvent::Warning { .. } | BuildEvent::StepFailed { .. } => self.trouble(ms, event),
             _ if self.quiet => return,
             _ => self.lines(ms, event),
         };
@@ -196,7 +194,11 @@ pub(super) fn finished(
 
 /// The lines of a warning.
 pub(super) fn warning(message: &str, hint: Option<&str>, style: Style) -> Vec<String> {
-    let mut lines = vec![format!("{} {}", style.notable("warning:"), harmless(message))];
+    let mut lines = vec![format!(
+        "{} {}",
+        style.notable("warning:"),
+        harmless(message)
+    )];
     if let Some(hint) = hint {
         lines.push(format!("{} {}", style.help("hint:"), harmless(hint)));
     }

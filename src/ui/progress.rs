@@ -55,9 +55,7 @@ impl Progress {
             ProgressMode::Tty => Form::Tty(Tty::new(out, style)),
             ProgressMode::Json => Form::Json(out),
             ProgressMode::Quiet => Form::Plain(Plain::new(out, style, true)),
-            ProgressMode::Plain | ProgressMode::Auto => {
-                Form::Plain(Plain::new(out, style, false))
-            }
+            ProgressMode::Plain | ProgressMode::Auto => Form::Plain(Plain::new(out, style, false)),
         };
         Arc::new(Self(Mutex::new(form)))
     }

@@ -81,7 +81,9 @@ impl Summary {
 fn short(digest: &str) -> String {
     let digest = harmless(digest);
     match digest.split_once(':') {
-        Some((algorithm, hex)) => format!("{algorithm}:{}", hex.chars().take(12).collect::<String>()),
+        Some((algorithm, hex)) => {
+            format!("{algorithm}:{}", hex.chars().take(12).collect::<String>())
+        }
         None => digest,
     }
 }

@@ -113,7 +113,10 @@ mod tests {
     #[test]
     fn figures() {
         let sizes = [0, 999, 1000, 33_560_000, 999_960_000, u64::MAX].map(bytes);
-        assert_eq!(sizes, ["0 B", "999 B", "1.0 kB", "33.6 MB", "1.0 GB", "18446.7 PB"]);
+        assert_eq!(
+            sizes,
+            ["0 B", "999 B", "1.0 kB", "33.6 MB", "1.0 GB", "18446.7 PB"]
+        );
         let times = [0, 312, 12_399, 185_000, 7_380_000].map(millis);
         assert_eq!(times, ["0.000s", "0.312s", "12.3s", "3m 05s", "2h 03m"]);
     }

@@ -61,7 +61,9 @@ impl Tty {
             } => {
                 if let Some(running) = self.steps.get(step) {
                     let amount = amount(*current, *total);
-                    running.bar.set_message(format!("{} {amount}", harmless(what)));
+                    running
+                        .bar
+                        .set_message(format!("{} {amount}", harmless(what)));
                 }
             }
             BuildEvent::StepFinished {

@@ -65,7 +65,14 @@ build: {network: none, ca-certificates: certs/ca.pem, compression: gzip, source-
 #[test]
 fn targets_are_layers_of_variants_on_platforms_parents_first() {
     let config = Config::parse("memobuild.yml", FULL).unwrap();
-    insta::assert_snapshot!(listed(&config, &Selection::default()), @"");
+    insta::assert_snapshot!(listed(&config, &Selection::default()), @r#"
+    base (cpu, linux/amd64) cpu-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "yes"), ("NOTHING", "")] context="" refresh=604800s
+    ml (cpu, linux/amd64) cpu-ml Dockerfile.ml args=[("DEBUG", "yes")] context="" PARENT=base (cpu, linux/amd64) refresh=43200s
+    app (cpu, linux/amd64) cpu-app docker/cpu/Dockerfile.app args=[("DEBUG", "yes")] context="src" stage=final BASE_IMAGE=ml (cpu, linux/amd64)
+    base (arm, linux/arm64) arm-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "no"), ("NOTHING", "")] context="" refresh=604800s
+    ml (arm, linux/arm64) arm-ml arm64/Dockerfile.ml args=[("DEBUG", "1"), ("ONLY", "ml")] context="" PARENT=base (arm, linux/arm64)
+    app (arm, linux/arm64) arm-app docker/arm/Dockerfile.app args=[] context="src" stage=final BASE_IMAGE=ml (arm, linux/arm64)
+    "#);
 }
 
 #[test]
@@ -116,7 +123,10 @@ fn a_selection_brings_the_parents() {
         variants: vec!["arm".into()],
         platforms: vec!["linux/arm64".parse().unwrap()],
     };
-    insta::assert_snapshot!(listed(&config, &selection), @"");
+    insta::assert_snapshot!(listed(&config, &selection), @r#"
+    base (arm, linux/arm64) arm-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "no"), ("NOTHING", "")] context="" refresh=604800s (parent)
+    ml (arm, linux/arm64) arm-ml arm64/Dockerfile.ml args=[("DEBUG", "1"), ("ONLY", "ml")] context="" PARENT=base (arm, linux/arm64)
+    "#);
 }
 
 #[test]
@@ -140,7 +150,14 @@ fn a_selection_of_nothing_is_an_error_with_a_hint() {
     ] {
         out += &report(&config.targets(&selection).unwrap_err(), None, false);
     }
-    insta::assert_snapshot!(out, @"");
+    insta::assert_snapshot!(out, @r"
+    error: there is no layer `mll`
+    hint: did you mean `ml`?
+    error: there is no variant `cuda`
+    hint: known here: `cpu`, `arm`
+    error: no selected variant is built for `linux/arm64`
+    hint: built are `linux/amd64`
+    ");
 }
 
 /// The message for a `memobuild.yml` in a directory with `files`; the directory is `DIR`.
@@ -173,22 +190,51 @@ variants:
     let cpu = "docker/cpu/Dockerfile";
     let cuda = "docker/cuda/Dockerfile";
     assert!(load(&[cpu, cuda, "src/x", "other/x"], text).is_ok());
-    insta::assert_snapshot!(load(&[cpu, "src/x", "other/x"], text).unwrap_err(), @"");
-    insta::assert_snapshot!(load(&[cpu, cuda, "src/x"], text).unwrap_err(), @"");
-    insta::assert_snapshot!(load(&["docker/cpu/Dockerfile/x"], text).unwrap_err(), @"");
+    insta::assert_snapshot!(load(&[cpu, "src/x", "other/x"], text).unwrap_err(), @r"
+    error: Dockerfile `DIR/docker/cuda/Dockerfile` of app (cuda, linux/amd64) does not exist
+      --> DIR/memobuild.yml:4:21
+     3 | layers:
+     4 |   app: {dockerfile: 'docker/{variant}/Dockerfile', context: src}
+    hint: make the file, or give variant `cuda` its own: `variants.cuda.layers.app.dockerfile`
+    ");
+    insta::assert_snapshot!(load(&[cpu, cuda, "src/x"], text).unwrap_err(), @r"
+    error: context `DIR/other` of app (cuda, linux/amd64) is not a directory
+      --> DIR/memobuild.yml:7:60
+     6 |   cpu: {platforms: [linux/amd64]}
+     7 |   cuda: {platforms: [linux/amd64], layers: {app: {context: other}}}
+    hint: paths start at the directory of `memobuild.yml`
+    ");
+    insta::assert_snapshot!(load(&["docker/cpu/Dockerfile/x"], text).unwrap_err(), @r"
+    error: Dockerfile `DIR/docker/cpu/Dockerfile` of app (cpu, linux/amd64) is a directory
+      --> DIR/memobuild.yml:4:21
+     3 | layers:
+     4 |   app: {dockerfile: 'docker/{variant}/Dockerfile', context: src}
+    hint: name the file in it
+    ");
 }
 
 #[test]
 fn a_configuration_is_there() {
     let error = Config::load(std::path::Path::new("/nonexistent/memobuild.yml")).unwrap_err();
     assert!(matches!(error, ConfigError::Read { .. }));
-    insta::assert_snapshot!(report(&error, None, false), @"");
+    insta::assert_snapshot!(report(&error, None, false), @r"
+    error: the configuration can't be read
+      caused by: can't read `/nonexistent/memobuild.yml`
+      caused by: No such file or directory (os error 2)
+    ");
 }
 
 #[test]
 fn certificates_are_there() {
-    let text = "version: 1\nimage: a\nlayers: {app: {dockerfile: D}}\nbuild: {ca-certificates: ca.pem}\n";
-    insta::assert_snapshot!(load(&["D"], text).unwrap_err(), @"");
+    let text =
+        "version: 1\nimage: a\nlayers: {app: {dockerfile: D}}\nbuild: {ca-certificates: ca.pem}\n";
+    insta::assert_snapshot!(load(&["D"], text).unwrap_err(), @r"
+    error: the certificate file `DIR/ca.pem` does not exist
+      --> DIR/memobuild.yml:4:26
+     3 | layers: {app: {dockerfile: D}}
+     4 | build: {ca-certificates: ca.pem}
+    hint: `host` means the bundle of the host
+    ");
     assert!(load(&["D", "ca.pem"], text).is_ok());
 }
 

@@ -201,7 +201,10 @@ fn kind(schema: &Value) -> String {
         "string" => "text".to_owned(),
         "integer" => "whole number".to_owned(),
         "array" => format!("list of {}", kind(&schema["items"])),
-        "object" => format!("mapping of names to {}", kind(&schema["additionalProperties"])),
+        "object" => format!(
+            "mapping of names to {}",
+            kind(&schema["additionalProperties"])
+        ),
         other => panic!("no word for type {other}"),
     }
 }
