@@ -110,7 +110,9 @@ impl ExitCode {
                 "a registry refused the credentials, or the system refused access to a file"
             }
             Self::NotFound => "an image, a file or a build context does not exist",
-            Self::Integrity => "bytes are not what their digest says, and no good copy could be had",
+            Self::Integrity => {
+                "bytes are not what their digest says, and no good copy could be had"
+            }
             Self::HostUnsupported => "this host can't run steps: `memobuild-ci doctor` says why",
             Self::Interrupted => "stopped by SIGINT; finished steps stay in the cache",
             Self::Terminated => "stopped by SIGTERM; finished steps stay in the cache",

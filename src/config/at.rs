@@ -71,6 +71,25 @@ impl<T: JsonSchema> JsonSchema for At<T> {
     }
 }
 
+/// A text, which a file may also write as a number or a boolean.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Scalar(pub(super) String);
+
+impl JsonSchema for Scalar {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Scalar".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["string", "number", "boolean"]})
+    }
+}
+
 /// A mapping with free keys, in the order of the file.
 #[derive(Debug, Clone)]
 pub(super) struct Entries<T>(pub(super) Vec<(At<String>, T)>);

@@ -5,8 +5,8 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    BuildSettings, CacheSettings, CaCertificates,
-    at::{At, Entries, Place},
+    BuildSettings, CaCertificates, CacheSettings,
+    at::{At, Entries, Place, Scalar},
     error::{Fault, Problem},
     file::{Build, Cache, File, Layer, Override, Refresh, Variant},
     suggest,
@@ -96,9 +96,9 @@ fn header(file: &File) -> Result<(), Fault> {
 }
 
 /// Each layer by itself.
-fn layers(layers: &Entries<Layer>) -> Result<(), Fault> {
+fn layers(layers: &At<Entries<Layer>>) -> Result<(), Fault> {
     if layers.0.is_empty() {
-        return Err(Fault::new(Place::default(), Problem::NoLayers)
+        return Err(Fault::new(layers.place, Problem::NoLayers)
             .hint("add a layer: `layers: {app: {dockerfile: Dockerfile}}`"));
     }
     for (key, layer) in &layers.0 {
@@ -195,7 +195,7 @@ fn check_name(what: &'static str, name: &At<String>) -> Result<(), Fault> {
 }
 
 /// The names of `args`.
-fn check_args(args: Option<&Entries<At<String>>>) -> Result<(), Fault> {
+fn check_args(args: Option<&Entries<At<Scalar>>>) -> Result<(), Fault> {
     args.iter()
         .flat_map(|args| &args.0)
         .try_for_each(|(name, _)| check_arg_name(name))
@@ -363,8 +363,8 @@ impl Combination<'_> {
         let mut args: Vec<(String, String)> = Vec::new();
         for (name, value) in all.into_iter().flatten().flat_map(|a| &a.0) {
             match args.iter_mut().find(|(n, _)| *n == name.value) {
-                Some(arg) => arg.1.clone_from(&value.value),
-                None => args.push((name.value.clone(), value.value.clone())),
+                Some(arg) => arg.1.clone_from(&value.0),
+                None => args.push((name.value.clone(), value.0.clone())),
             }
         }
         args

@@ -102,15 +102,30 @@ pub const VARIABLES: &[Variable] = &[
         "set to anything but `false` or `0`: plain progress lines also on a terminal",
         "bars on a terminal",
     ),
-    proxy("HTTP_PROXY", "proxy for `http` URLs; predefined build argument"),
+    proxy(
+        "HTTP_PROXY",
+        "proxy for `http` URLs; predefined build argument",
+    ),
     proxy("http_proxy", "as `HTTP_PROXY`, and goes before it"),
-    proxy("HTTPS_PROXY", "proxy for `https` URLs; predefined build argument"),
+    proxy(
+        "HTTPS_PROXY",
+        "proxy for `https` URLs; predefined build argument",
+    ),
     proxy("https_proxy", "as `HTTPS_PROXY`, and goes before it"),
-    proxy("ALL_PROXY", "proxy for URLs without their own; predefined build argument"),
+    proxy(
+        "ALL_PROXY",
+        "proxy for URLs without their own; predefined build argument",
+    ),
     proxy("all_proxy", "as `ALL_PROXY`, and goes before it"),
-    proxy("FTP_PROXY", "only handed to steps, as predefined build argument"),
+    proxy(
+        "FTP_PROXY",
+        "only handed to steps, as predefined build argument",
+    ),
     proxy("ftp_proxy", "as `FTP_PROXY`"),
-    proxy("NO_PROXY", "hosts that are reached without proxy; predefined build argument"),
+    proxy(
+        "NO_PROXY",
+        "hosts that are reached without proxy; predefined build argument",
+    ),
     proxy("no_proxy", "as `NO_PROXY`, and goes before it"),
     variable(
         "SSL_CERT_FILE",
@@ -128,7 +143,9 @@ pub const VARIABLES: &[Variable] = &[
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
     /// Not a time.
-    #[error("environment variable `SOURCE_DATE_EPOCH` is `{value}`, not a number of seconds since 1970")]
+    #[error(
+        "environment variable `SOURCE_DATE_EPOCH` is `{value}`, not a number of seconds since 1970"
+    )]
     SourceDateEpoch {
         /// As set.
         value: String,
@@ -327,13 +344,24 @@ mod tests {
             (&[][..], None, "/var/cache/memobuild-ci"),
             (&[("HOME", "/h")], None, "/h/.cache/memobuild-ci"),
             (&[("HOME", "")], None, "/var/cache/memobuild-ci"),
-            (&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")], None, "/x/memobuild-ci"),
-            (&[("HOME", "/h"), ("XDG_CACHE_HOME", "x")], None, "/h/.cache/memobuild-ci"),
+            (
+                &[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")],
+                None,
+                "/x/memobuild-ci",
+            ),
+            (
+                &[("HOME", "/h"), ("XDG_CACHE_HOME", "x")],
+                None,
+                "/h/.cache/memobuild-ci",
+            ),
             (&[("HOME", "/h")], Some("/c"), "/c"),
             (&[("MEMOBUILD_CACHE_DIR", "/e")], Some("/c"), "/e"),
         ] {
             let env = Env::from_pairs(pairs);
-            assert_eq!(env.cache_dir(configured.map(PathBuf::from)), PathBuf::from(dir));
+            assert_eq!(
+                env.cache_dir(configured.map(PathBuf::from)),
+                PathBuf::from(dir)
+            );
         }
     }
 
@@ -352,7 +380,11 @@ mod tests {
             (&[("TERM", "dumb")], Auto, true, false),
         ] {
             let env = Env::from_pairs(pairs);
-            assert_eq!(env.color(choice, terminal), expected, "{pairs:?} {choice:?} {terminal}");
+            assert_eq!(
+                env.color(choice, terminal),
+                expected,
+                "{pairs:?} {choice:?} {terminal}"
+            );
         }
     }
 
@@ -361,7 +393,12 @@ mod tests {
         let epoch = |v| Env::from_pairs(&[("SOURCE_DATE_EPOCH", v)]).source_date_epoch();
         assert_eq!(epoch("1700000000"), Ok(Some(1_700_000_000)));
         assert_eq!(epoch(""), Ok(None));
-        assert!(epoch("yesterday").unwrap_err().to_string().contains("`yesterday`"));
+        assert!(
+            epoch("yesterday")
+                .unwrap_err()
+                .to_string()
+                .contains("`yesterday`")
+        );
     }
 
     #[test]

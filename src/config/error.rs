@@ -3,13 +3,16 @@
 use std::{fmt, path::PathBuf};
 
 use super::at::Place;
-use crate::fs::FsError;
+use crate::{
+    dockerfile::{Source, Span},
+    fs::FsError,
+};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("no configuration")]
+    #[error("the configuration can't be read")]
     Read {
         /// What failed.
         #[source]
@@ -51,6 +54,10 @@ pub enum Problem {
     MissingKey { key: String },
     #[error("key `{key}` is there twice")]
     DuplicateKey { key: String },
+    #[error("expected {expected}")]
+    Expected { expected: &'static str },
+    #[error("no anchor `&…` with this name stands above")]
+    UnknownAnchor,
     #[error("expected {expected}, found {found}")]
     WrongType { expected: String, found: String },
     #[error("`{value}` is none of {allowed}")]
@@ -134,7 +141,7 @@ impl InvalidConfig {
 /// A problem that knows its place but not yet the file.
 #[derive(Debug)]
 pub(super) struct Fault {
-    pub(super) problem: Problem,
+    pub(super) problem: Box<Problem>,
     pub(super) place: Place,
     pub(super) hint: Option<String>,
 }
@@ -143,7 +150,7 @@ impl Fault {
     /// `problem` at `place`.
     pub(super) fn new(place: Place, problem: impl Into<Problem>) -> Self {
         Self {
-            problem: problem.into(),
+            problem: Box::new(problem.into()),
             place,
             hint: None,
         }
@@ -157,31 +164,22 @@ impl Fault {
 
     /// The error as a user sees it.
     pub(super) fn in_file(self, file: &str, text: &str) -> ConfigError {
+        let (start, column) = (self.place.line, self.place.column);
+        let source = Source {
+            name: file.to_owned(),
+            text: text.to_owned(),
+        };
+        let excerpt = match start {
+            0 => String::new(),
+            end => source.excerpt(Span { start, end, column }),
+        };
         ConfigError::Invalid(Box::new(InvalidConfig {
-            problem: self.problem,
-            file: file.to_owned(),
-            line: self.place.line,
-            column: self.place.column,
+            problem: *self.problem,
+            file: source.name,
+            line: start,
+            column,
             hint: self.hint,
-            excerpt: excerpt(text, self.place.line),
+            excerpt,
         }))
     }
-}
-
-/// Line `number` of `text` and the one before.
-fn excerpt(text: &str, number: usize) -> String {
-    let width = number.to_string().len();
-    (1..)
-        .zip(text.lines())
-        .skip(number.saturating_sub(2))
-        .take_while(|(n, _)| *n <= number)
-        .map(|(n, line)| {
-            // A control character could rewrite the terminal.
-            let line: String = line
-                .chars()
-                .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
-                .collect();
-            format!("{}\n", format!(" {n:>width$} | {line}").trim_end())
-        })
-        .collect()
 }

@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::at::{At, Entries};
+use super::at::{At, Entries, Scalar};
 
 /// The layers of an image, the variants they are built in, and how.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -20,7 +20,7 @@ pub(super) struct File {
     pub(super) image: At<String>,
     /// The layer targets by name. Each is one Dockerfile, built alone or on another layer.
     #[schemars(extend("minProperties" = 1))]
-    pub(super) layers: Entries<Layer>,
+    pub(super) layers: At<Entries<Layer>>,
     /// The variants by name; every layer is built in every variant. Without any there is
     /// one, called `default`, for the platform of the host.
     pub(super) variants: Option<Entries<Variant>>,
@@ -46,7 +46,7 @@ pub(super) struct Layer {
     /// `BASE_IMAGE`
     pub(super) base_arg: Option<At<String>>,
     /// Build arguments.
-    pub(super) args: Option<Entries<At<String>>>,
+    pub(super) args: Option<Entries<At<Scalar>>>,
     /// The stage to build. Default: the last one.
     pub(super) target: Option<At<String>>,
     /// When the layer is built anew although nothing it is made from has changed.
@@ -61,7 +61,7 @@ pub(super) struct Variant {
     #[schemars(with = "Option<Vec<String>>", extend("minItems" = 1))]
     pub(super) platforms: Option<At<Vec<At<String>>>>,
     /// Build arguments for all layers, over those of the layer.
-    pub(super) args: Option<Entries<At<String>>>,
+    pub(super) args: Option<Entries<At<Scalar>>>,
     /// What is different for single layers, by the layer's name.
     pub(super) layers: Option<Entries<Override>>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Override {
     /// Another build context.
     pub(super) context: Option<At<String>>,
     /// Build arguments, over those of the layer and of the variant.
-    pub(super) args: Option<Entries<At<String>>>,
+    pub(super) args: Option<Entries<At<Scalar>>>,
     /// Another stage.
     pub(super) target: Option<At<String>>,
     /// Another refresh policy.

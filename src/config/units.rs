@@ -58,7 +58,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
             .find(|c: char| c.is_ascii_digit())
             .unwrap_or(after.len());
         let (unit, next) = after.split_at(end);
-        let (_, factor) = DURATIONS.iter().find(|(u, _)| *u == unit).ok_or_else(error)?;
+        let (_, factor) = DURATIONS
+            .iter()
+            .find(|(u, _)| *u == unit)
+            .ok_or_else(error)?;
         seconds = number
             .checked_mul(*factor)
             .and_then(|s| s.checked_add(seconds))
@@ -110,9 +113,23 @@ mod tests {
             ("2w", 1_209_600),
             ("1h30m", 5400),
         ] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
         }
-        for text in ["", "7", "d", "7 days", "-1d", "1.5h", "7D", "1h30", "99999999999999999w"] {
+        for text in [
+            "",
+            "7",
+            "d",
+            "7 days",
+            "-1d",
+            "1.5h",
+            "7D",
+            "1h30",
+            "99999999999999999w",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -46,9 +46,8 @@ fn fault(error: &Error) -> Fault {
             };
             let hint = suggest::nearest(variant, expected.iter().copied());
             return Fault {
-                problem,
-                place,
                 hint: hint.map(|h| format!("did you mean `{h}`?")),
+                ..Fault::new(place, problem)
             };
         }
         Error::SerdeMissingField { field, .. } => Problem::MissingKey {
@@ -70,6 +69,24 @@ fn fault(error: &Error) -> Fault {
             expected: expected.clone(),
             found: unexpected.clone(),
         },
+        Error::Unexpected { expected, .. } => Problem::Expected {
+            expected: match *expected {
+                "string scalar" => "a text",
+                "mapping start" => "a mapping, `key: value`",
+                "sequence start" => "a list, `[a, b]`",
+                other => other,
+            },
+        },
+        Error::InvalidScalar { ty, .. } => Problem::Expected {
+            expected: match *ty {
+                "u64" => "a whole number, 0 or more",
+                other => other,
+            },
+        },
+        Error::NullIntoString { .. } => Problem::Expected {
+            expected: "a value; an empty text is `\"\"`",
+        },
+        Error::UnknownAnchor { .. } => Problem::UnknownAnchor,
         other => Problem::Yaml {
             message: UserMessageFormatter.format_message(other).into_owned(),
         },

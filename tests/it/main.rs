@@ -9,10 +9,11 @@
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
+mod config;
 mod pull;
+mod reference;
 mod registry_server;
-mod sandbox;
 mod store_kill;
 mod store_trouble;
+mod tidy;
+mod sandbox;
