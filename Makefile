@@ -1,0 +1,66 @@
+# `make demo` and `make test` work on a fresh Debian or Ubuntu machine with Rust; they install the
+# packages they need (apt, by name; as root or through sudo).
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET)/release/memobuild-ci
+DEBUG := $(TARGET)/debug/memobuild-ci
+
+.PHONY: help demo test test-cargo e2e differential record bench lint fmt rust
+
+help:
+	@echo 'make demo          build examples/layered-python three times and show what ran and what was a hit'
+	@echo 'make test          all tests: cargo and end to end'
+	@echo 'make e2e           only the end-to-end tests (K=pattern selects)'
+	@echo 'make differential  compare root file systems and configs with buildah and BuildKit (K=pattern selects)'
+	@echo 'make bench         timings against buildah and BuildKit, as a Markdown table'
+	@echo 'make lint          rustfmt, clippy, rustdoc, licences'
+
+rust:
+	@command -v $(CARGO) >/dev/null || { \
+	  echo 'Rust is missing. Get it from https://rustup.rs:'; \
+	  echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y && . ~/.cargo/env"; exit 1; }
+
+demo: rust
+	scripts/setup-test demo
+	$(CARGO) build --release --locked
+	scripts/demo $(RELEASE)
+
+test: rust
+	scripts/setup-test
+	$(MAKE) --no-print-directory test-cargo e2e
+
+test-cargo: rust
+	$(CARGO) test --locked
+
+e2e: rust
+	scripts/setup-test
+	$(CARGO) build --locked
+	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/run.py $(if $(K),-k $(K))
+
+differential: rust
+	scripts/setup-test
+	-scripts/setup-oracle >/dev/null
+	$(CARGO) build --locked
+	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/differential.py $(if $(K),-k $(K))
+
+# Writes BuildKit's results to tests/e2e/cases/*/expected.json.
+record:
+	scripts/setup-test
+	scripts/setup-oracle >/dev/null
+	python3 tests/e2e/differential.py --record $(if $(K),-k $(K))
+
+bench: rust
+	scripts/setup-test
+	-scripts/setup-oracle >/dev/null
+	$(CARGO) build --release --locked
+	MEMOBUILD_CI_BIN=$(RELEASE) python3 benches/run.py $(BENCH)
+
+lint: rust
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	scripts/check-licences
+
+fmt: rust
+	$(CARGO) fmt
