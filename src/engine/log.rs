@@ -12,17 +12,17 @@ use crate::{
 };
 
 /// Bytes of output that a step may send to the log.
-pub const LOG_MAX_BYTES: usize = 2 << 20;
+pub(super) const LOG_MAX_BYTES: usize = 2 << 20;
 
 /// Lines kept for the error report.
-pub const TAIL_LINES: usize = 25;
+pub(super) const TAIL_LINES: usize = 25;
 
 /// Longest line, in bytes; what follows becomes the next line.
 const LINE_MAX: usize = 16 << 10;
 
 /// Turns chunks of output into log events.
 #[derive(Debug)]
-pub struct StepLog<'a> {
+pub(super) struct StepLog<'a> {
     events: &'a Events,
     redactor: &'a Redactor,
     step: StepId,
@@ -34,7 +34,7 @@ pub struct StepLog<'a> {
 
 impl<'a> StepLog<'a> {
     /// The log of one step.
-    pub fn new(events: &'a Events, redactor: &'a Redactor, step: StepId) -> Self {
+    pub(super) fn new(events: &'a Events, redactor: &'a Redactor, step: StepId) -> Self {
         Self {
             events,
             redactor,
@@ -47,7 +47,7 @@ impl<'a> StepLog<'a> {
     }
 
     /// Takes a chunk as it was read.
-    pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
+    pub(super) fn write(&mut self, stream: Stream, bytes: &[u8]) {
         for part in bytes.split_inclusive(|b| *b == b'\n') {
             let pending = &mut self.pending[index(stream)];
             pending.extend_from_slice(part);
@@ -59,7 +59,7 @@ impl<'a> StepLog<'a> {
     }
 
     /// Sends what is left, says how much was clipped, and gives the last lines.
-    pub fn finish(mut self) -> Vec<String> {
+    pub(super) fn finish(mut self) -> Vec<String> {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let line = mem::take(&mut self.pending[index(stream)]);
             if !line.is_empty() {
