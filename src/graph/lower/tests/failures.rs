@@ -46,7 +46,7 @@ fn failures() {
         "FROM scratch\nEXPOSE http\n",
         "FROM scratch\nEXPOSE 90-80\n",
         "FROM scratch\nSTOPSIGNAL SIGNOPE\n",
-        "FROM scratch\nUSER $UNSET\n",
+        "FROM scratch\nVOLUME $UNSET\n",
     ] {
         out.push_str(&failure(text));
         out.push('\n');
