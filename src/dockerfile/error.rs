@@ -14,7 +14,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerfileError {
     /// What is wrong.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     /// The file as the user named it.
     pub file: String,
     /// Where.
@@ -75,14 +75,6 @@ pub enum Problem {
     Escape { value: String },
     #[error("directive `{directive}` is given twice")]
     DuplicateDirective { directive: String },
-    #[error("`{text}` is not a duration")]
-    Duration { text: String },
-    #[error("`{value}` for `{flag}` is out of range: {expected}")]
-    Range {
-        flag: String,
-        value: String,
-        expected: &'static str,
-    },
     #[error("HEALTHCHECK type `{kind}` is unknown; it is `CMD` or `NONE`")]
     HealthcheckType { kind: String },
     #[error("`{keyword}` can't be a trigger of ONBUILD")]
@@ -137,7 +129,7 @@ impl DockerfileError {
     /// The problem at `span` of `source`.
     pub fn new(source: &Source, span: Span, problem: Problem) -> Self {
         Self {
-            problem,
+            problem: Box::new(problem),
             file: source.name.clone(),
             span,
             hint: None,

@@ -17,6 +17,10 @@ use super::shell_pattern::ShellPattern;
 /// Substitutions inside substitutions that are followed.
 const MAX_DEPTH: usize = 64;
 
+/// Bytes that a word may have after expansion. Values that name themselves twice, line
+/// after line, would otherwise fill the memory.
+const MAX_LENGTH: usize = 4 << 20;
+
 /// Where the values of variables come from.
 pub trait Variables {
     /// The value of a variable; none if it isn't set.
@@ -56,6 +60,8 @@ pub enum ExpandError {
     Required { name: String, message: String },
     #[error("substitutions are nested more than {MAX_DEPTH} deep")]
     TooDeep,
+    #[error("the result is longer than 4 MiB")]
+    TooLong,
 }
 
 /// An expanded word.
@@ -188,6 +194,9 @@ impl Run<'_> {
         let mut text = String::new();
         let mut words = Words::default();
         while let Some(c) = self.chars.next() {
+            if text.len() > MAX_LENGTH {
+                return Err(ExpandError::TooLong);
+            }
             if Some(c) == stop {
                 return Ok((text, words.finish()));
             }
@@ -233,6 +242,7 @@ impl Run<'_> {
         match stop {
             Some('/') => Err(ExpandError::NoSlash),
             Some(_) => Err(ExpandError::OpenBrace),
+            None if text.len() > MAX_LENGTH => Err(ExpandError::TooLong),
             None => Ok((text, words.finish())),
         }
     }
@@ -263,6 +273,9 @@ impl Run<'_> {
     fn double_quoted(&mut self) -> Result<String, ExpandError> {
         let mut text = String::new();
         loop {
+            if text.len() > MAX_LENGTH {
+                return Err(ExpandError::TooLong);
+            }
             match self.chars.next() {
                 None => return Err(ExpandError::OpenQuote { quote: '"' }),
                 Some('"') => return Ok(self.requoted('"', text)),
@@ -397,7 +410,9 @@ impl Run<'_> {
             return Ok(format!("${{{name}{slashes}{text}/{replacement}}}"));
         }
         let value = self.required(name, value);
-        Ok(pattern(&text)?.replace(&value, &replacement, all))
+        pattern(&text)?
+            .replace(&value, &replacement, all, MAX_LENGTH)
+            .ok_or(ExpandError::TooLong)
     }
 
     /// A variable's name: letters, digits and `_`; digits only if it starts with one;

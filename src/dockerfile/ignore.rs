@@ -8,7 +8,7 @@
 //! Patterns are small automata without backtracking: time is the product of the
 //! lengths of pattern and path. Unlike in moby, where they go to a regular expression as
 //! they are, characters inside `[…]` never have another meaning than in
-//! [`pattern`](super::pattern).
+//! COPY sources ([`pattern`]).
 
 use std::{os::unix::ffi::OsStrExt, path::Path};
 

@@ -175,7 +175,8 @@ impl<'a> Reader<'a> {
                 continue;
             }
             // Spaces at the start of a continued line are part of the instruction.
-            let content = if line.is_some() { content } else { trimmed };
+            let started = line.as_ref().is_some_and(|l| !l.text.is_empty());
+            let content = if started { content } else { trimmed };
             if trimmed.is_empty() {
                 if let Some(line) = &mut line {
                     line.empty_line.get_or_insert(self.next);

@@ -159,13 +159,13 @@ impl Parser<'_> {
                 return fail(line.find(word), Problem::FromWord { word: word.clone() });
             }
         };
-        if let Some(name) = &name {
-            if !is_stage_name(name) {
-                let problem = Problem::StageName { name: name.clone() };
-                let hint = "it starts with a letter, followed by letters, digits, `-`, `_`, `.`";
-                return fail(line.find(&words[2]), problem)
-                    .map_err(|e| e.with_hint(Some(hint.to_owned())));
-            }
+        if let Some(name) = &name
+            && !is_stage_name(name)
+        {
+            let problem = Problem::StageName { name: name.clone() };
+            let hint = "it starts with a letter, followed by letters, digits, `-`, `_`, `.`";
+            return fail(line.find(&words[2]), problem)
+                .map_err(|e| e.with_hint(Some(hint.to_owned())));
         }
         Ok(Stage {
             base,

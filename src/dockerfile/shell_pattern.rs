@@ -53,8 +53,15 @@ impl ShellPattern {
         chars[end..].iter().rev().collect()
     }
 
-    /// `text` with the first or all of what matches replaced, the longest at each place.
-    pub(super) fn replace(&self, text: &str, replacement: &str, all: bool) -> String {
+    /// `text` with the first or all of what matches replaced, the longest at each place;
+    /// none if that is longer than `limit` bytes.
+    pub(super) fn replace(
+        &self,
+        text: &str,
+        replacement: &str,
+        all: bool,
+        limit: usize,
+    ) -> Option<String> {
         let chars: Vec<char> = text.chars().collect();
         let ends = ends(&self.0, &chars, true);
         let mut out = String::new();
@@ -69,12 +76,15 @@ impl ShellPattern {
             }
             copied = end;
             search = if end > search { end } else { search + 1 };
+            if out.len() > limit {
+                return None;
+            }
             if !all {
                 break;
             }
         }
         out.extend(&chars[copied..]);
-        out
+        Some(out)
     }
 }
 

@@ -136,6 +136,15 @@ fn faults_are_named() {
         let result = Expander::new('\\').expand(text, &variables());
         assert_eq!(result.map(|e| e.text), Err(expected), "{text}");
     }
+    let bomb = BTreeMap::from([("x".to_owned(), "y".repeat(1 << 20))]);
+    for text in [
+        "$x".repeat(5),
+        "\"$x$x$x$x$x\"".to_owned(),
+        "${x//y/$x}".to_owned(),
+    ] {
+        let result = Expander::new('\\').expand(&text, &bomb);
+        assert_eq!(result, Err(ExpandError::TooLong), "{text}");
+    }
     let deep = "${a:-".repeat(100_000);
     let result = Expander::new('\\').expand(&deep, &variables());
     assert_eq!(result, Err(ExpandError::TooDeep));

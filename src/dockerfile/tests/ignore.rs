@@ -196,7 +196,7 @@ fn naive_ignored(rules: &[(bool, String)], path: &str) -> bool {
             let suffix = pattern.starts_with("**") && !pattern[2..].starts_with('/');
             let matches = || match pattern.strip_prefix("**") {
                 Some(rest) if suffix && !rest.contains(['*', '?']) => path[..end].ends_with(rest),
-                _ => naive(pattern.as_bytes(), path[..end].as_bytes()),
+                _ => naive(pattern.as_bytes(), &path.as_bytes()[..end]),
             };
             above[index] = above[index] || (*exception == ignored && matches());
             if above[index] {

@@ -50,6 +50,8 @@ fn continued_lines_are_joined() {
         ("CMD a # no comment", "a # no comment"),
         ("CMD \\\n a", "a"),
         ("CMD a \\", "a"),
+        ("\\\n  CMD a", "a"),
+        ("\\\n\\\n\\\nCMD a", "a"),
     ] {
         assert_eq!(instructions(text)[0].kind, shell(expected), "{text:?}");
     }

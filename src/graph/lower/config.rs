@@ -35,7 +35,7 @@ impl Lowering<'_> {
                 message
             }
             InstructionKind::User(user) => {
-                let user = self.not_empty(state, "USER", user, span)?;
+                let user = self.word(state, user, span)?;
                 state.config.config.user.clone_from(&user);
                 format!("USER {user}")
             }

@@ -259,12 +259,10 @@ pub(super) fn clean(path: &str) -> String {
 /// `/./`, from which on parents are kept, stays.
 fn relative(path: &str, parents: bool) -> String {
     let strip = |path: &str| clean(path)[1..].to_owned();
-    if parents {
-        if let Some((before, after)) = path.split_once("/./") {
-            return format!("{}/./{}", strip(before), strip(after))
-                .trim_start_matches('/')
-                .to_owned();
-        }
+    if parents && let Some((before, after)) = path.split_once("/./") {
+        return format!("{}/./{}", strip(before), strip(after))
+            .trim_start_matches('/')
+            .to_owned();
     }
     match strip(path) {
         path if path.is_empty() => ".".to_owned(),

@@ -20,6 +20,12 @@ pub enum LowerError {
         /// A name that is near, or all names.
         hint: Option<String>,
     },
+    /// `SOURCE_DATE_EPOCH` is set to something else than a number.
+    #[error("`{text}` in `SOURCE_DATE_EPOCH` is not a number of seconds since 1970")]
+    Epoch {
+        /// The value.
+        text: String,
+    },
     /// The caller didn't resolve an image that `needed_images` named.
     #[error("base image `{reference}` was not resolved for {platform}")]
     MissingImage {
@@ -33,5 +39,16 @@ pub enum LowerError {
 impl From<DockerfileError> for LowerError {
     fn from(error: DockerfileError) -> Self {
         Self::Dockerfile(Arc::new(error))
+    }
+}
+
+impl LowerError {
+    /// What may help.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Dockerfile(error) => error.hint.as_deref(),
+            Self::UnknownStage { hint, .. } => hint.as_deref(),
+            Self::Epoch { .. } | Self::MissingImage { .. } => None,
+        }
     }
 }

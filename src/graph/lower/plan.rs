@@ -139,10 +139,18 @@ impl<'a> Plan<'a> {
         for instruction in &dockerfile.global_args {
             self.global_arg(instruction)?;
         }
-        let epoch = self.input.build_args.get("SOURCE_DATE_EPOCH").cloned();
-        let epoch =
-            epoch.or_else(|| Variables::get(&self.globals, "SOURCE_DATE_EPOCH").map(str::to_owned));
-        self.epoch = self.epoch.or(epoch.and_then(|e| e.trim().parse().ok()));
+        if self.epoch.is_none() {
+            let given = self.input.build_args.get("SOURCE_DATE_EPOCH");
+            let text = given
+                .map(String::as_str)
+                .or_else(|| Variables::get(&self.globals, "SOURCE_DATE_EPOCH"))
+                .filter(|text| !text.is_empty());
+            let parse = |text: &str| {
+                let text = text.to_owned();
+                text.parse().map_err(|_| LowerError::Epoch { text })
+            };
+            self.epoch = text.map(parse).transpose()?;
+        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use crate::{
 
 use super::{
     Clock, LowerError, LowerWarning, Lowered, NoCache,
+    copy::clean,
     env::Env,
     plan::{Origin, Plan},
     warning,
@@ -90,9 +91,14 @@ impl<'a> Lowering<'a> {
             None => self.stage(self.plan.target)?,
         };
         let mut config = state.config;
+        let same =
+            config.os == input.platform.os && config.architecture == input.platform.architecture;
         config.os = input.platform.os.clone();
         config.architecture = input.platform.architecture.clone();
-        config.variant = input.platform.variant.clone();
+        // A base image may be more exact (`arm64/v8`) than the platform's normal form.
+        if input.platform.variant.is_some() || !same {
+            config.variant = input.platform.variant.clone();
+        }
         if !input.labels.is_empty() {
             let labels = config.config.labels.get_or_insert_default();
             labels.extend(input.labels.clone());
@@ -192,6 +198,10 @@ impl<'a> Lowering<'a> {
             Origin::Scratch => state.root = self.origin(&Origin::Scratch, &state, span)?,
         }
         self.refuse_triggers(&mut state, span)?;
+        let dir = &mut state.config.config.working_dir;
+        if !dir.is_empty() {
+            *dir = clean(dir);
+        }
         for (name, value) in default_env(&mut state.config).pairs() {
             state.env.set(name, value);
         }

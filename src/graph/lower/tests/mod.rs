@@ -1,5 +1,7 @@
 //! Dockerfiles and the graphs they become.
 
+mod failures;
+
 use std::collections::BTreeMap;
 
 use crate::{
@@ -103,34 +105,26 @@ fn build(text: &str, build_args: &[(&str, &str)]) -> (BuildGraph, Lowered) {
 }
 
 fn execs(graph: &BuildGraph) -> Vec<&ExecOp> {
-    let exec = |op| match op {
-        &Op::Exec(ref exec) => Some(exec),
+    let ops = graph.vertices.iter().map(|v| &v.op);
+    ops.filter_map(|op| match op {
+        Op::Exec(op) => Some(op),
         _ => None,
-    };
-    graph.vertices.iter().filter_map(|v| exec(&v.op)).collect()
+    })
+    .collect()
 }
 
 fn files(graph: &BuildGraph) -> Vec<&FileOp> {
-    let file = |op| match op {
-        &Op::File(ref file) => Some(file),
+    let ops = graph.vertices.iter().map(|v| &v.op);
+    ops.filter_map(|op| match op {
+        Op::File(op) => Some(op),
         _ => None,
-    };
-    graph.vertices.iter().filter_map(|v| file(&v.op)).collect()
+    })
+    .collect()
 }
 
 fn env<'a>(exec: &'a ExecOp, name: &str) -> Option<&'a str> {
     let (_, value) = exec.env.iter().find(|(n, _)| n == name)?;
     Some(value)
-}
-
-/// The message of the error that lowering gives, as users see it.
-fn failure(text: &str) -> String {
-    let dockerfile = parse("Dockerfile", text).unwrap();
-    match try_lower(&mut graph(), &input(&dockerfile)) {
-        Ok(_) => "ACCEPTED\n".to_owned(),
-        Err(LowerError::Dockerfile(error)) => error.render(),
-        Err(error) => format!("error: {error}\n"),
-    }
 }
 
 #[test]
@@ -535,68 +529,4 @@ fn a_directory_can_be_a_base() {
             "[2/2] RUN x"
         ]
     );
-}
-
-#[test]
-fn failures() {
-    let mut out = String::new();
-    for text in [
-        "FROM $NOTHING\n",
-        "FROM --platform=a/b/c/d x\n",
-        "FROM ${A:?missing}\n",
-        "FROM triggers\n",
-        "FROM scratch AS a\nONBUILD RUN x\nFROM a\n",
-        "FROM scratch\nRUN --mount=type=secret,id=x cat /run/secrets/x\n",
-        "FROM scratch\nRUN --mount=type=ssh git clone x\n",
-        "FROM scratch\nRUN --security=insecure x\n",
-        "FROM scratch\nRUN --device=gpu x\n",
-        "FROM scratch\nRUN --mount=type=cache,from=x,target=/c y\n",
-        "FROM scratch\nRUN --mount=type=bind,target=/a/.. y\n",
-        "FROM scratch\nARG T=cache\nRUN --mount=type=$T y\n",
-        "FROM scratch\nADD https://example.com/a.tar /\n",
-        "FROM scratch\nADD git@example.com:a/b.git /\n",
-        "FROM scratch\nADD --checksum=sha256:00 a /\n",
-        "FROM scratch\nADD --keep-git-dir a /\n",
-        "FROM scratch\nCOPY https://example.com/a /\n",
-        "FROM scratch\nCOPY --from=1 a /\n",
-        "FROM scratch\nCOPY --from=0 a /\n",
-        "FROM scratch AS a\nCOPY --from=b x /\nFROM scratch AS b\nFROM a\n",
-        "FROM scratch\nCOPY --chmod=999 a /\n",
-        "FROM scratch\nCOPY --chmod=u+q a /\n",
-        "FROM scratch\nCOPY $UNSET /\n",
-        "FROM scratch\nENV A=${B\n",
-        "FROM scratch\nEXPOSE http\n",
-        "FROM scratch\nEXPOSE 90-80\n",
-        "FROM scratch\nSTOPSIGNAL SIGNOPE\n",
-        "FROM scratch\nUSER $UNSET\n",
-    ] {
-        out.push_str(&failure(text));
-        out.push('\n');
-    }
-    insta::assert_snapshot!(out);
-}
-
-#[test]
-fn what_is_not_needed_may_be_unsupported() {
-    let text = "\
-FROM triggers
-RUN --mount=type=secret,id=x y
-FROM scratch
-RUN --security=sandbox x
-";
-    let (graph, _) = build(text, &[]);
-    assert_eq!(execs(&graph).len(), 1);
-}
-
-#[test]
-fn names_are_cut_and_secrets_warned_about() {
-    let long = "é ".repeat(200);
-    let text = format!("FROM scratch\nARG API_TOKEN\nENV PUBLIC_KEY=1\nRUN {long}\n");
-    let (graph, lowered) = build(&text, &[]);
-    let name = &graph.vertices[1].name;
-    assert_eq!(name.chars().count(), 121);
-    assert!(name.ends_with('…'), "{name}");
-    let rules: Vec<&str> = lowered.warnings.iter().map(|w| w.rule).collect();
-    assert_eq!(rules, ["SecretsUsedInArgOrEnv"]);
-    assert_eq!(lowered.warnings[0].location.as_ref().unwrap().start, 2);
 }
