@@ -53,6 +53,8 @@ mod place;
 mod probe;
 mod seccomp;
 mod seccomp_table;
+#[cfg(target_arch = "x86_64")]
+mod seccomp_table_i386;
 mod spec;
 mod step;
 mod user;

@@ -6,8 +6,9 @@
 //! the table fail with ENOSYS, upon which C libraries fall back to older calls, where
 //! EPERM would be a failure. It is loaded last: of two errors the later filter's counts.
 //!
-//! Programs of another architecture of the same processor (i386 on x86-64) are killed
-//! with SIGSYS: the table has no numbers for them.
+//! On x86-64 i386 programs run too (wine, 32-bit tool chains): `seccompiler` knows no such
+//! architecture, so an allow list for them is put before what it compiles. Programs of any
+//! other architecture of the processor are killed with SIGSYS.
 
 use std::{collections::BTreeMap, io};
 
@@ -80,34 +81,116 @@ fn allow_list() -> Result<BpfProgram, seccompiler::BackendError> {
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(families)?]);
 
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    SeccompFilter::new(rules, refuse, SeccompAction::Allow, ARCH)?.try_into()
+    let native: BpfProgram =
+        SeccompFilter::new(rules, refuse, SeccompAction::Allow, ARCH)?.try_into()?;
+    Ok(before_native(native))
+}
+
+// linux/filter.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JA, BPF_JMP|BPF_JEQ|BPF_K,
+// BPF_JMP|BPF_JGT|BPF_K, BPF_JMP|BPF_JGE|BPF_K, BPF_JMP|BPF_JSET|BPF_K, BPF_RET|BPF_K.
+const LOAD: u16 = 0x20;
+const JUMP: u16 = 0x05;
+const EQUAL: u16 = 0x15;
+const GREATER: u16 = 0x25;
+const AT_LEAST: u16 = 0x35;
+const ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+/// Offsets in `struct seccomp_data`: the call's number, the architecture, the low half
+/// of the first argument.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+/// One instruction; `jt` and `jf` are how many to skip if a comparison holds or not.
+const fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+const ALLOW: sock_filter = step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW);
+
+const fn fail(errno: i32) -> sock_filter {
+    step(
+        RETURN,
+        0,
+        0,
+        libc::SECCOMP_RET_ERRNO | errno.cast_unsigned(),
+    )
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn before_native(native: BpfProgram) -> BpfProgram {
+    native
+}
+
+/// The filter of i386 programs, then that of native ones.
+#[cfg(target_arch = "x86_64")]
+fn before_native(native: BpfProgram) -> BpfProgram {
+    use super::seccomp_table_i386 as i386;
+
+    /// `AUDIT_ARCH_I386`.
+    const I386: u32 = 0x4000_0003;
+
+    let refuse = fail(libc::EPERM);
+    let mut filter = vec![step(LOAD, 0, 0, NUMBER)];
+    for call in i386::ALLOWED {
+        filter.extend([step(EQUAL, 0, 1, *call), ALLOW]);
+    }
+
+    filter.extend([
+        step(EQUAL, 0, 4, i386::CLONE),
+        step(LOAD, 0, 0, FIRST_ARGUMENT),
+    ]);
+    let namespaces = u32::try_from(CLONE_NAMESPACES).unwrap_or(u32::MAX);
+    filter.extend([step(ANY_BIT, 1, 0, namespaces), ALLOW, refuse.clone()]);
+
+    let skip = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
+    let values = PERSONALITIES.map(|v| u32::try_from(v).unwrap_or_default());
+    filter.push(step(
+        EQUAL,
+        0,
+        skip(2 + 2 * values.len()),
+        i386::PERSONALITY,
+    ));
+    filter.push(step(LOAD, 0, 0, FIRST_ARGUMENT));
+    for value in values {
+        filter.extend([step(EQUAL, 0, 1, value), ALLOW]);
+    }
+    filter.push(refuse.clone());
+
+    filter.extend([step(EQUAL, 1, 0, i386::SOCKET), refuse.clone()]);
+    filter.push(step(LOAD, 0, 0, FIRST_ARGUMENT));
+    for family in NO_SOCKETS.into_iter().chain([AF_VSOCK]) {
+        let family = u32::try_from(family).unwrap_or_default();
+        filter.extend([step(EQUAL, 0, 1, family), refuse.clone()]);
+    }
+    let last = u32::try_from(LAST_FAMILY).unwrap_or_default();
+    filter.extend([step(GREATER, 0, 1, last), refuse, ALLOW]);
+
+    let length = u32::try_from(filter.len()).unwrap_or(u32::MAX);
+    let mut program = vec![
+        step(LOAD, 0, 0, ARCHITECTURE),
+        step(EQUAL, 1, 0, I386),
+        // Conditional jumps reach 255 instructions only.
+        step(JUMP, 0, 0, length),
+    ];
+    program.extend(filter);
+    program.extend(native);
+    program
 }
 
 /// ENOSYS for `clone3` and for calls newer than the table; everything else is allowed here.
 fn unknown_calls() -> BpfProgram {
-    // linux/filter.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K,
-    // BPF_RET|BPF_K.
-    const LOAD: u16 = 0x20;
-    const EQUAL: u16 = 0x15;
-    const AT_LEAST: u16 = 0x35;
-    const RETURN: u16 = 0x06;
     let newest = ALLOWED.iter().chain(ALLOWED_HERE).max().copied();
     let number = |call: c_long| u32::try_from(call).unwrap_or(u32::MAX);
-    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     vec![
-        // The call's number is the first field of `struct seccomp_data`. Its architecture
-        // is the first filter's concern.
-        step(LOAD, 0, 0, 0),
+        // The same for i386: numbers of calls this new are equal on all architectures.
+        step(LOAD, 0, 0, NUMBER),
         step(EQUAL, 3, 0, number(libc::SYS_clone3)),
         step(AT_LEAST, 1, 0, X32),
         step(AT_LEAST, 1, 0, number(newest.unwrap_or_default()) + 1),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-        step(
-            RETURN,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(),
-        ),
+        ALLOW,
+        fail(libc::ENOSYS),
     ]
 }
 
@@ -116,12 +199,7 @@ mod tests {
     use super::*;
 
     /// What the kernel would do: runs a filter on `struct seccomp_data`.
-    fn verdict(program: &[sock_filter], call: c_long, args: &[u64]) -> u32 {
-        let arch: u32 = if cfg!(target_arch = "x86_64") {
-            0xc000_003e
-        } else {
-            0xc000_00b7
-        };
+    fn verdict(arch: u32, program: &[sock_filter], call: c_long, args: &[u64]) -> u32 {
         let mut data = Vec::new();
         data.extend(u32::try_from(call).unwrap().to_le_bytes());
         data.extend(arch.to_le_bytes());
@@ -143,6 +221,7 @@ mod tests {
                 0x15 => at += jump(a == step.k),
                 0x25 => at += jump(a > step.k),
                 0x35 => at += jump(a >= step.k),
+                0x45 => at += jump(a & step.k != 0),
                 0x54 => a &= step.k,
                 0x06 => return step.k,
                 code => panic!("instruction {code:#x}"),
@@ -152,10 +231,19 @@ mod tests {
 
     /// The error number a step sees; none if the call is allowed.
     fn error(call: c_long, args: &[u64]) -> Option<i32> {
+        let native = if cfg!(target_arch = "x86_64") {
+            0xc000_003e
+        } else {
+            0xc000_00b7
+        };
+        error_on(native, call, args)
+    }
+
+    fn error_on(arch: u32, call: c_long, args: &[u64]) -> Option<i32> {
         let allow = allow_list().unwrap();
         let (first, second) = (
-            verdict(&allow, call, args),
-            verdict(&unknown_calls(), call, args),
+            verdict(arch, &allow, call, args),
+            verdict(arch, &unknown_calls(), call, args),
         );
         let strict = if second == libc::SECCOMP_RET_ALLOW {
             first
@@ -220,6 +308,31 @@ mod tests {
         }
         // The kernel looks at the low half of the word only, and so must the filter.
         assert_eq!(error(libc::SYS_socket, &[1 << 32 | 40]), perm);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn programs_of_i386_get_the_same_verdicts() {
+        let error = |call: c_long, args: &[u64]| error_on(0x4000_0003, call, args);
+        let (perm, nosys) = (Some(libc::EPERM), Some(libc::ENOSYS));
+        assert_eq!(error(1, &[]), None, "exit");
+        assert_eq!(error(11, &[]), None, "execve");
+        assert_eq!(error(403, &[]), None, "clock_gettime64");
+        assert_eq!(error(21, &[]), perm, "mount");
+        assert_eq!(error(288, &[]), perm, "keyctl");
+        assert_eq!(error(310, &[]), perm, "unshare");
+        assert_eq!(error(404, &[]), perm, "clock_settime64");
+        assert_eq!(error(435, &[]), nosys, "clone3");
+        assert_eq!(error(500, &[]), nosys);
+        assert_eq!(error(120, &[17]), None);
+        assert_eq!(error(120, &[0x1000_0000]), perm);
+        assert_eq!(error(136, &[8]), None);
+        assert_eq!(error(136, &[0xffff_ffff]), None);
+        assert_eq!(error(136, &[9]), perm);
+        assert_eq!(error(359, &[2]), None);
+        assert_eq!(error(359, &[45]), None);
+        assert_eq!(error(359, &[40]), perm);
+        assert_eq!(error(359, &[46]), perm);
     }
 
     #[test]

@@ -537,6 +537,40 @@ fn a_failed_set_up_names_the_step() {
     assert!(error.hint().is_some());
 }
 
+/// An i386 executable that does `exit(42)`.
+#[cfg(target_arch = "x86_64")]
+fn i386_program() -> Vec<u8> {
+    let code = b"\xb8\x01\0\0\0\xbb\x2a\0\0\0\xcd\x80";
+    let (base, headers) = (0x0804_8000_u32, 84_u32);
+    let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0\x01\0\0\0".to_vec();
+    elf.extend([base + headers, 52, 0, 0].map(u32::to_le_bytes).concat());
+    elf.extend([52_u16, 32, 1, 0, 0, 0].map(u16::to_le_bytes).concat());
+    let size = headers + u32::try_from(code.len()).unwrap();
+    elf.extend(
+        [1, 0, base, base, size, size, 5, 0x1000]
+            .map(u32::to_le_bytes)
+            .concat(),
+    );
+    elf.extend(code);
+    elf
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn programs_of_i386_run() {
+    let Some(sandbox) = sandbox() else { return };
+    let image = Image::new();
+    let program = image.lower().join("i386");
+    fs::write(&program, i386_program()).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    if Command::new(&program).status().is_err() {
+        eprintln!("skipped: this kernel runs no i386 programs");
+        return;
+    }
+    let ran = run(&sandbox, &image.spec(&["/i386"]));
+    assert_eq!(ran.finished.exit, Exit::Code(42));
+}
+
 #[test]
 fn usage_is_measured() {
     let Some(sandbox) = sandbox() else { return };
@@ -652,7 +686,11 @@ fn run_again(tier: &str, script: &str) {
     let text = String::from_utf8_lossy(&output.stdout);
     eprintln!("{text}{said}");
     assert!(output.status.success(), "in {tier}");
-    assert!(said.contains(&format!("in {tier}")), "not in {tier}");
+    let allowed = said.contains(&format!("in {tier}"));
+    assert!(allowed || std::env::var_os("CI").is_none(), "not in {tier}");
+    if !allowed {
+        eprintln!("skipped: this host does not get an unprivileged user to `{tier}`");
+    }
     // What belongs to ids of the namespace its user can't remove, but root can.
     fs::remove_dir_all(dir.path()).unwrap();
 }
