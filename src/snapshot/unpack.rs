@@ -72,7 +72,6 @@ pub(super) fn unpack_tar(
         let entry = item.entry.clone();
         unpacker.apply(&entry, &mut item)?;
     }
-    drop(entries);
     // The diff id covers whatever follows the end mark.
     std::io::copy(&mut tar, &mut std::io::sink()).map_err(LayerError::Read)?;
     unpacker.finish()
@@ -455,12 +454,15 @@ impl Unpacker {
         if !symlink {
             rustix::fs::chmodat(dir, name, mode(entry), AtFlags::empty())
                 .map_err(|e| self.error("change mode of", path, e))?;
-            for (attribute, value) in kept(entry) {
-                // The kernel knows `user.*` on files and directories only.
-                if entry.kind == EntryKind::Directory || !attribute.starts_with("user.") {
-                    overlay::set_attribute(dir, name, attribute, value)
-                        .map_err(|e| self.error("set an attribute of", path, e))?;
-                }
+        }
+        for (attribute, value) in kept(entry) {
+            // The kernel knows `user.*` on files and directories only, and no access
+            // control lists on symlinks.
+            if entry.kind == EntryKind::Directory
+                || !(attribute.starts_with("user.") || symlink && attribute.starts_with("system."))
+            {
+                overlay::set_attribute(dir, name, attribute, value)
+                    .map_err(|e| self.error("set an attribute of", path, e))?;
             }
         }
         overlay::set_mtime(dir, name, entry.mtime).map_err(|e| self.error("set times of", path, e))
