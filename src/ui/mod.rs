@@ -19,3 +19,6 @@ mod tty;
 pub use progress::{Progress, ProgressMode};
 pub use report::report;
 pub use text::{bytes, harmless, millis};
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,15 @@
 //! One line an event, for CI logs and files.
 //!
 //! Every line starts with a word of ours or with `#` and the number of the step, so a
-//! step's output can never be read as a command to the CI runner (`::set-output`,
-//! `##vso[…]`), which counts only at the start of a line.
+//! step's output can never be read as a command to the CI runner that counts at the start
+//! of a line (`::set-output`); [`inert`] takes care of those that count anywhere.
 
 use std::{collections::HashMap, io::Write};
 
 use super::{
     style::Style,
     summary::Summary,
-    text::{bytes, count, harmless, millis},
+    text::{bytes, count, harmless, inert, millis},
 };
 use crate::event::{BuildEvent, Outcome, StepId};
 
@@ -51,7 +51,7 @@ impl Plain {
         };
         for line in lines {
             // A log that nobody can take must not end the build.
-            let _ = writeln!(self.out, "{line}");
+            let _ = writeln!(self.out, "{}", inert(&line));
         }
         let _ = self.out.flush();
     }
@@ -130,9 +130,6 @@ impl Plain {
                 current,
                 total,
             } => self.progress(ms, &harmless(what), *current, *total),
-            BuildEvent::Exported { target, dest, .. } => {
-                vec![format!("wrote {} to {}", harmless(target), harmless(dest))]
-            }
             BuildEvent::Finished { ok, totals } => self.summary.lines(*ok, totals, self.style),
             _ => Vec::new(),
         }

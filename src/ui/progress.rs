@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{json, plain::Plain, style::Style, tty::Tty};
+use super::{json, plain::Plain, style::Style, terminal::size_of_stderr, tty::Tty};
 use crate::event::{BuildEvent, EventSink};
 
 /// How to show progress, as `--progress` says.
@@ -52,7 +52,7 @@ impl Progress {
     pub fn new(mode: ProgressMode, color: bool, out: Box<dyn Write + Send>) -> Arc<dyn EventSink> {
         let style = Style::new(color);
         let form = match mode.resolve(std::io::stderr().is_terminal()) {
-            ProgressMode::Tty => Form::Tty(Tty::new(out, style)),
+            ProgressMode::Tty => Form::Tty(Tty::new(out, style, size_of_stderr)),
             ProgressMode::Json => Form::Json(out),
             ProgressMode::Quiet => Form::Plain(Plain::new(out, style, true)),
             ProgressMode::Plain | ProgressMode::Auto => Form::Plain(Plain::new(out, style, false)),

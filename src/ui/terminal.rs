@@ -11,15 +11,20 @@ use indicatif::TermLike;
 /// Columns and lines where the size can't be had.
 const FALLBACK: (u16, u16) = (80, 24);
 
-/// Writes ANSI sequences to `out` and takes the size from stderr.
+/// Gives columns and lines, as of now.
+pub(super) type Size = fn() -> (u16, u16);
+
+/// Writes ANSI sequences.
 pub(super) struct Terminal {
     out: Mutex<Box<dyn Write + Send>>,
+    size: Size,
 }
 
 impl Terminal {
-    pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
+    pub(super) fn new(out: Box<dyn Write + Send>, size: Size) -> Self {
         Self {
             out: Mutex::new(out),
+            size,
         }
     }
 
@@ -39,7 +44,7 @@ impl Terminal {
 }
 
 /// Columns and lines of stderr.
-pub(super) fn size() -> (u16, u16) {
+pub(super) fn size_of_stderr() -> (u16, u16) {
     match rustix::termios::tcgetwinsize(io::stderr()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
         _ => FALLBACK,
@@ -54,11 +59,11 @@ impl fmt::Debug for Terminal {
 
 impl TermLike for Terminal {
     fn width(&self) -> u16 {
-        size().0
+        (self.size)().0
     }
 
     fn height(&self) -> u16 {
-        size().1
+        (self.size)().1
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {

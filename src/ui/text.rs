@@ -1,5 +1,7 @@
 //! Figures and foreign text, in a form for people.
 
+use std::borrow::Cow;
+
 /// `bytes` with a decimal unit: `512 B`, `33.6 MB`.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
@@ -55,6 +57,26 @@ pub fn harmless(text: &str) -> String {
         }
     }
     out
+}
+
+/// `line` without commands that a CI runner obeys anywhere in a line: GitHub's and Azure's
+/// `##[…]`, `##vso[…]` and TeamCity's `##teamcity[…]` get a space between the hashes.
+pub(super) fn inert(line: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut copied = 0;
+    for (at, _) in line.match_indices('[') {
+        let head = line[..at].trim_end_matches(|c: char| c.is_ascii_alphanumeric());
+        if head.ends_with("##") {
+            let hash = head.len() - 1;
+            out.push_str(&line[copied..hash]);
+            out.push(' ');
+            copied = hash;
+        }
+    }
+    match copied {
+        0 => Cow::Borrowed(line),
+        _ => Cow::Owned(out + &line[copied..]),
+    }
 }
 
 /// Whether `c` reorders the text around it.
@@ -136,6 +158,20 @@ mod tests {
             ("\u{9b}31mred", "red"),
         ] {
             assert_eq!(harmless(text), shown, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn commands_to_runners_are_inert() {
+        for (line, shown) in [
+            (
+                "#1 0.1 ##[error]x ##vso[task.x]",
+                "#1 0.1 # #[error]x # #vso[task.x]",
+            ),
+            ("###[a] ##teamcity[b", "## #[a] # #teamcity[b"),
+            ("## a heading [x]", "## a heading [x]"),
+        ] {
+            assert_eq!(inert(line), shown);
         }
     }
 

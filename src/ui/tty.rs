@@ -8,39 +8,33 @@ use super::{
     plain::{finished, warning},
     style::Style,
     summary::Summary,
-    terminal::{Terminal, size},
+    terminal::{Size, Terminal},
     text::{bytes, clip, harmless, millis},
 };
 use crate::event::{BuildEvent, Outcome, StepId};
 
 /// Redraws each second at most.
 const HERTZ: u8 = 10;
-/// Lines of a failed step's log that stay on the terminal.
-const TAIL: usize = 20;
 
 /// Draws bars.
 pub(super) struct Tty {
     bars: MultiProgress,
     style: Style,
-    steps: HashMap<StepId, Running>,
+    size: Size,
+    steps: HashMap<StepId, ProgressBar>,
     transfers: HashMap<String, ProgressBar>,
     summary: Summary,
 }
 
-/// A step on its way.
-struct Running {
-    bar: ProgressBar,
-    /// The last lines of its log, oldest first.
-    tail: std::collections::VecDeque<String>,
-}
-
 impl Tty {
-    pub(super) fn new(out: Box<dyn Write + Send>, style: Style) -> Self {
-        let terminal = Box::new(Terminal::new(out));
+    /// Draws on `out`, a terminal of this size.
+    pub(super) fn new(out: Box<dyn Write + Send>, style: Style, size: Size) -> Self {
+        let terminal = Box::new(Terminal::new(out, size));
         let target = ProgressDrawTarget::term_like_with_hz(terminal, HERTZ);
         Self {
             bars: MultiProgress::with_draw_target(target),
             style,
+            size,
             steps: HashMap::new(),
             transfers: HashMap::new(),
             summary: Summary::default(),
@@ -52,18 +46,20 @@ impl Tty {
         self.summary.note(event);
         match event {
             BuildEvent::StepStarted { step, name, .. } => self.start(*step, name),
-            BuildEvent::StepLog { step, line, .. } => self.log(*step, line),
+            BuildEvent::StepLog { step, line, .. } => {
+                if let Some(bar) = self.steps.get(step) {
+                    bar.set_message(harmless(line));
+                }
+            }
             BuildEvent::StepProgress {
                 step,
                 what,
                 current,
                 total,
             } => {
-                if let Some(running) = self.steps.get(step) {
+                if let Some(bar) = self.steps.get(step) {
                     let amount = amount(*current, *total);
-                    running
-                        .bar
-                        .set_message(format!("{} {amount}", harmless(what)));
+                    bar.set_message(format!("{} {amount}", harmless(what)));
                 }
             }
             BuildEvent::StepFinished {
@@ -102,10 +98,8 @@ impl Tty {
             }
             BuildEvent::Finished { ok, totals } => {
                 // Whatever was cut short must not stay as a bar.
-                for (_, running) in self.steps.drain() {
-                    running.bar.finish_and_clear();
-                }
-                for (_, bar) in self.transfers.drain() {
+                let steps = self.steps.drain().map(|(_, bar)| bar);
+                for bar in steps.chain(self.transfers.drain().map(|(_, bar)| bar)) {
                     bar.finish_and_clear();
                 }
                 for line in self.summary.lines(*ok, totals, self.style) {
@@ -129,38 +123,22 @@ impl Tty {
         let bar = self.bars.add(ProgressBar::new_spinner());
         bar.set_style(template("{prefix} {elapsed} {wide_msg}"));
         // Half of the line is left to the log.
-        let width = usize::from(size().0) / 2;
+        let width = usize::from((self.size)().0) / 2;
         bar.set_prefix(clip(&harmless(name), width));
         bar.enable_steady_tick(Duration::from_millis(500));
-        let tail = std::collections::VecDeque::with_capacity(TAIL);
-        self.steps.insert(step, Running { bar, tail });
+        self.steps.insert(step, bar);
     }
 
-    fn log(&mut self, step: StepId, line: &str) {
-        if let Some(running) = self.steps.get_mut(&step) {
-            let line = harmless(line);
-            running.bar.set_message(line.clone());
-            if running.tail.len() == TAIL {
-                running.tail.pop_front();
-            }
-            running.tail.push_back(line);
+    /// Takes the bar of `step` away.
+    fn clear(&mut self, step: StepId) {
+        if let Some(bar) = self.steps.remove(&step) {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
         }
-    }
-
-    /// Takes the bar of `step` away and gives the last lines of its log.
-    fn clear(&mut self, step: StepId) -> Vec<String> {
-        let Some(running) = self.steps.remove(&step) else {
-            return Vec::new();
-        };
-        running.bar.finish_and_clear();
-        self.bars.remove(&running.bar);
-        running.tail.into()
     }
 
     fn fail(&mut self, step: StepId, name: &str, reason: &str, ms: u64) {
-        for line in self.clear(step) {
-            self.say(&format!("  | {line}"));
-        }
+        self.clear(step);
         let failed = self.style.bad("failed");
         self.say(&format!(
             "{}: {failed} after {}: {}",

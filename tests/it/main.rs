@@ -9,6 +9,11 @@
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by it, also in its helpers"
+)]
+
 mod config;
 mod pull;
 mod reference;
