@@ -7,7 +7,10 @@ use crate::{
         expand::Variables,
         is_heredoc,
     },
-    graph::{CacheSharing, ExecOp, FileAction, FileOp, ModeChange, MountOp, NetworkMode, Op},
+    graph::{
+        CacheSharing, CopyAction, ExecOp, FileAction, FileOp, ModeChange, MountOp, NetworkMode, Op,
+        VertexId,
+    },
 };
 
 use super::{
@@ -194,14 +197,51 @@ impl Lowering<'_> {
                     Some(name) => self.plan.from(state.index, "RUN --mount", name, span)?,
                     None => Origin::Local(self.plan.input.context),
                 };
+                let source = clean(&absolute("/", mount.source.as_deref().unwrap_or("/")));
+                let mut from = self.origin(&origin, state, span)?;
+                if let Origin::Local(_) = origin {
+                    from = self.context_files(state, from, &source, span)?;
+                }
                 Ok(MountOp::Bind {
-                    from: self.origin(&origin, state, span)?,
-                    source: clean(&absolute("/", mount.source.as_deref().unwrap_or("/"))),
+                    from,
+                    source,
                     target,
                     writable: !mount.readonly,
                 })
             }
         }
+    }
+}
+
+impl Lowering<'_> {
+    /// A root file system that holds `source` of a local context at its own path, so that a
+    /// bind mount has an identity: what it shows is in the key of the step.
+    fn context_files(
+        &mut self,
+        state: &State,
+        context: VertexId,
+        source: &str,
+        span: Span,
+    ) -> Result<VertexId, LowerError> {
+        let root = self.origin(&Origin::Scratch, state, span)?;
+        let path = source.trim_start_matches('/');
+        let copy = CopyAction {
+            from: context,
+            sources: vec![if path.is_empty() { "." } else { path }.to_owned()],
+            dest: "/".to_owned(),
+            owner: None,
+            mode: None,
+            unpack: false,
+            parents: !path.is_empty(),
+            exclude: Vec::new(),
+            link: false,
+        };
+        let op = Op::File(FileOp {
+            root,
+            actions: vec![FileAction::Copy(copy)],
+            mtime: state.clock.epoch,
+        });
+        Ok(self.helper(state, op, "preparing files of the context", span))
     }
 }
 
