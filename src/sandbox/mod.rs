@@ -223,7 +223,7 @@ impl Sandbox {
     fn command(&self) -> Command {
         let mut command = match &self.access {
             Access::Root(program) => {
-                let mut command = Command::new(program.path());
+                let mut command = program.command();
                 command.arg(INIT);
                 command
             }

@@ -81,7 +81,7 @@ pub fn probe(program: &Program) -> ProbeReport {
     let mut tier = None;
     let root = rustix::process::geteuid().is_root() && in_first_user_namespace();
     if root {
-        let mut command = Command::new(program.path());
+        let mut command = program.command();
         command.arg(PROBE);
         tier = tiers(&mut findings, command, false);
     }
