@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     io::{self, Write},
-    path::Path,
     process::ExitCode,
 };
 
@@ -33,7 +32,7 @@ fn hidden(args: &[OsString]) -> Option<ExitCode> {
             }
         }),
         sandbox::INIT => Some(sandbox::init()),
-        sandbox::PROBE => Some(sandbox::probe_child(Path::new(rest.first()?))),
+        sandbox::PROBE => Some(sandbox::probe_child(rest)),
         _ => None,
     }
 }
