@@ -1,6 +1,6 @@
 //! What this host allows: every part of a sandbox is really tried, in a child.
 //!
-//! [`probe`] starts the hidden subcommand [`PROBE`] as root, or inside a user namespace, in
+//! [`probe()`] starts the hidden subcommand [`PROBE`] as root, or inside a user namespace, in
 //! an empty directory. It tries the parts one after the other and prints one JSON line for
 //! each. A part that doesn't work gets the one fix that helps.
 

@@ -7,7 +7,7 @@
 //!
 //! # How the namespace is entered
 //!
-//! The started process runs `__userns MODE UIDS GIDS SUBCOMMAND …` ([`enter`]):
+//! The started process runs `__userns MODE UIDS GIDS SUBCOMMAND …` ([`enter()`]):
 //!
 //! 1. It forks a helper that stays outside and waits.
 //! 2. It unshares the user namespace and tells the helper.
