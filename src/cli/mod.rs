@@ -108,10 +108,7 @@ pub fn hidden(args: Vec<OsString>) -> Result<ProcessCode, Vec<OsString>> {
             }
         }),
         sandbox::INIT => Ok(sandbox::init()),
-        sandbox::PROBE => Ok(match rest {
-            [dir] => sandbox::probe_child(dir.as_ref()),
-            _ => ProcessCode::FAILURE,
-        }),
+        sandbox::PROBE => Ok(sandbox::probe_child(rest)),
         name if name.starts_with("__") => {
             let code = snapshot::worker::dispatch(
                 &args,
