@@ -55,46 +55,30 @@ impl Compression {
     }
 }
 
-/// Compresses one frame after another.
-pub(super) enum FrameEncoder {
-    Plain,
-    Gzip(flate2::Compression),
-    Zstd(Box<zstd::bulk::Compressor<'static>>),
+/// The frame that holds `data`.
+pub(super) fn compress_frame(data: &[u8], options: LayerOptions) -> Result<Vec<u8>, LayerError> {
+    let frame = match options.compression {
+        Compression::None => Ok(data.to_vec()),
+        Compression::Gzip => gzip_member(data, options.level.unwrap_or(6)),
+        Compression::Zstd => zstd_frame(data, options.level.unwrap_or(3)),
+    };
+    frame.map_err(LayerError::Compress)
 }
 
-impl FrameEncoder {
-    pub(super) fn new(options: LayerOptions) -> Result<Self, LayerError> {
-        match options.compression {
-            Compression::None => Ok(Self::Plain),
-            Compression::Gzip => {
-                let level = options.level.unwrap_or(6).clamp(0, 9).unsigned_abs();
-                Ok(Self::Gzip(flate2::Compression::new(level)))
-            }
-            Compression::Zstd => {
-                let encoder = zstd::bulk::Compressor::new(options.level.unwrap_or(3)).and_then(
-                    |mut encoder| {
-                        encoder.set_parameter(CParameter::ContentSizeFlag(true))?;
-                        encoder.set_parameter(CParameter::ChecksumFlag(true))?;
-                        Ok(encoder)
-                    },
-                );
-                Ok(Self::Zstd(Box::new(encoder.map_err(LayerError::Compress)?)))
-            }
-        }
-    }
+fn gzip_member(data: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let level = flate2::Compression::new(level.clamp(0, 9).unsigned_abs());
+    let mut member = flate2::GzBuilder::new().mtime(0).write(Vec::new(), level);
+    member.write_all(data)?;
+    member.finish()
+}
 
-    /// The frame that holds `data`.
-    pub(super) fn compress(&mut self, data: &[u8]) -> Result<Vec<u8>, LayerError> {
-        match self {
-            Self::Plain => Ok(data.to_vec()),
-            Self::Gzip(level) => {
-                let mut member = flate2::GzBuilder::new().mtime(0).write(Vec::new(), *level);
-                member.write_all(data).and_then(|()| member.finish())
-            }
-            .map_err(LayerError::Compress),
-            Self::Zstd(encoder) => encoder.compress(data).map_err(LayerError::Compress),
-        }
-    }
+fn zstd_frame(data: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    // A new context each time: from level 5 on a context's hash tables are salted by
+    // what it did before, and bytes must not depend on which thread did what.
+    let mut encoder = zstd::bulk::Compressor::new(level)?;
+    encoder.set_parameter(CParameter::ContentSizeFlag(true))?;
+    encoder.set_parameter(CParameter::ChecksumFlag(true))?;
+    encoder.compress(data)
 }
 
 /// The content of the frame `bytes`, which must have `size` bytes.
@@ -209,7 +193,7 @@ impl<R: BufRead> FrameReader<R> {
         let State::Between(mut blob) = std::mem::replace(&mut self.state, State::Failed) else {
             return Err(io::Error::other("the layer could not be read before"));
         };
-        if blob.fill_buf()?.is_empty() {
+        if uninterrupted(|| blob.fill_buf().map(<[u8]>::is_empty))? {
             self.state = State::Between(blob);
             return Ok(false);
         }
@@ -234,7 +218,7 @@ impl<R: BufRead> FrameReader<R> {
             State::Between(blob) | State::Plain(blob) => blob,
             State::Gzip(decoder) => decoder.into_inner(),
             State::Zstd(mut decoder) => {
-                decoder.finish_frame()?;
+                uninterrupted(|| decoder.finish_frame())?;
                 decoder.into_inner()
             }
             State::Failed => return Err(io::Error::other("the layer could not be read before")),
@@ -248,6 +232,16 @@ impl<R: BufRead> FrameReader<R> {
         }
         self.state = State::Between(blob);
         Ok(())
+    }
+}
+
+/// Repeats `read` as long as a signal interrupts it.
+fn uninterrupted<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //!
 //! So a file that changes changes its own frames, and the cuts of all others stay.
 //! Frames are compressed by up to four threads, a further one hashes the tar; at
-//! most about 40 MiB of frames are on their way. Bytes don't depend on the threads.
+//! most 16 MiB of frames are on their way. Bytes don't depend on the threads.
 //! A layer of one frame starts no thread.
 
 use std::{
@@ -28,7 +28,7 @@ use sha2::Digest as _;
 
 use super::{
     Frame, LayerError, LayerPath,
-    compress::{FrameEncoder, LayerOptions},
+    compress::{LayerOptions, compress_frame},
 };
 use crate::digest::{HashingWriter, ReadHashes, Sha256Digest};
 
@@ -48,7 +48,7 @@ const SMALL_FRAME: usize = 256 << 10;
 const FULL_FRAME: usize = 2 << 20;
 
 /// Bytes of frames between the cut and the output.
-const IN_FLIGHT: usize = 32 << 20;
+const IN_FLIGHT: usize = 16 << 20;
 
 /// Whether a frame of `held` bytes ends before the entry at `next` of `size` bytes.
 pub(super) fn ends_before(held: usize, next: &LayerPath, size: u64) -> bool {
@@ -140,7 +140,7 @@ impl<W: Write> FrameWriter<W> {
     /// Takes the last frame and waits until all are written.
     pub(super) fn finish(mut self, data: Vec<u8>) -> Result<Written<W>, LayerError> {
         let sha256 = if self.pool.is_none() {
-            let frame = FrameEncoder::new(self.options)?.compress(&data)?;
+            let frame = compress_frame(&data, self.options)?;
             self.write(&frame, data.len())?;
             Sha256Digest::of(&data)
         } else {
@@ -191,12 +191,11 @@ impl Pool {
         let queue = Arc::new(Mutex::new(queue));
         let mut workers = Vec::with_capacity(threads);
         for _ in 0..threads {
-            let mut encoder = FrameEncoder::new(options)?;
             let queue = Arc::clone(&queue);
             let work = move || {
                 while let Some(job) = next_job(&queue) {
                     // Nobody listens any more if the writer has failed.
-                    let _ = job.reply.send(encoder.compress(&job.data));
+                    let _ = job.reply.send(compress_frame(&job.data, options));
                 }
             };
             workers.push(spawn("compress", work)?);

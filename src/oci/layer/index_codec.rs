@@ -25,7 +25,7 @@ use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path
 
 use super::{
     Compression, DiffId, Entry, EntryKind, Frame, IndexEntry, LayerError, LayerIndex, LayerPath,
-    compress::{FrameEncoder, LayerOptions},
+    compress::{LayerOptions, compress_frame},
     index::canonical_order,
 };
 use crate::digest::{Blake3Digest, Sha256Digest};
@@ -63,7 +63,7 @@ impl LayerIndex {
             compression: Compression::Zstd,
             level: Some(3),
         };
-        let frame = FrameEncoder::new(options)?.compress(&body.0)?;
+        let frame = compress_frame(&body.0, options)?;
         Ok([MAGIC, &[VERSION], &frame].concat())
     }
 

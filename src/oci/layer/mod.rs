@@ -17,6 +17,8 @@ mod index;
 mod index_codec;
 mod read;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use builder::{BuiltLayer, LayerBuilder};
