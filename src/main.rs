@@ -34,12 +34,9 @@ fn hidden(args: &[OsString]) -> Option<ExitCode> {
         }),
         sandbox::INIT => Some(sandbox::init()),
         sandbox::PROBE => Some(sandbox::probe_child(Path::new(rest.first()?))),
-        _ => snapshot::worker::dispatch(
-            args,
-            &mut io::stdin(),
-            &mut io::stdout(),
-            &mut io::stderr(),
-        )
-        .map(ExitCode::from),
+        _ => {
+            snapshot::worker::dispatch(args, &mut io::stdin(), &mut io::stdout(), &mut io::stderr())
+                .map(ExitCode::from)
+        }
     }
 }

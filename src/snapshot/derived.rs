@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use super::{Snapshots, SnapshotError};
+use super::{SnapshotError, Snapshots};
 use crate::cache::{CacheError, DerivedData, DerivedUse, Subject};
 
 impl DerivedData for Snapshots {
@@ -15,7 +15,9 @@ impl DerivedData for Snapshots {
                 DerivedUse {
                     id: snapshot.id,
                     bytes: snapshot.bytes,
-                    used: used.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+                    used: used.map_or(0, |time| {
+                        i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+                    }),
                 }
             })
             .collect())
