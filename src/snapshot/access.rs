@@ -52,11 +52,7 @@ pub enum Access {
 
 impl Access {
     /// Unpacks all of `tar` into the empty directory `dir`.
-    pub(super) fn unpack(
-        &self,
-        dir: &Path,
-        tar: &mut (dyn Read + Send),
-    ) -> Result<Meta, SnapshotError> {
+    pub(super) fn unpack(&self, dir: &Path, tar: &mut dyn Read) -> Result<Meta, SnapshotError> {
         match self {
             Self::Root => unpack_tar(dir, Flavour::Root, tar),
             Self::UserNamespace(inside) => {

@@ -206,8 +206,8 @@ impl Snapshots {
     pub fn unpack(
         &self,
         diff_id: &DiffId,
-        tar: &mut (dyn Read + Send),
-        progress: &mut (dyn FnMut(u64) + Send),
+        tar: &mut dyn Read,
+        progress: &mut dyn FnMut(u64),
     ) -> Result<(), SnapshotError> {
         let dest = self.layer(diff_id);
         if self.contains(diff_id) {
@@ -382,9 +382,9 @@ impl Snapshots {
 
 /// Tells how many bytes have been read.
 struct Watched<'a> {
-    tar: &'a mut (dyn Read + Send),
+    tar: &'a mut dyn Read,
     read: u64,
-    progress: &'a mut (dyn FnMut(u64) + Send),
+    progress: &'a mut dyn FnMut(u64),
 }
 
 impl Read for Watched<'_> {

@@ -132,7 +132,7 @@ impl Layer {
 fn sandbox() -> Option<Sandbox> {
     let missing = |what: &str| {
         assert!(std::env::var_os("CI").is_none(), "{what}, and this is CI");
-        eprintln!("skipped: {what}");
+        println!("skipped: {what}");
         None
     };
     if !Path::new(BUSYBOX).exists() {
@@ -313,7 +313,7 @@ fn all_of_it_works_for_an_unprivileged_user() {
     }
     let have = |path: &str| Path::new(path).exists();
     if !have("/usr/bin/newuidmap") || !have("/usr/bin/setpriv") {
-        eprintln!("skipped: no newuidmap or setpriv");
+        println!("skipped: no newuidmap or setpriv");
         return;
     }
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
