@@ -260,9 +260,10 @@ fn a_step_gives_the_same_layer_to_root_and_user() {
     layer.unpack(&fresh);
     let (unpacked, _) = step(&sandbox, &fresh, &[&base, &layer], look);
     let stable = |text: &str| -> Vec<String> {
-        // Sandbox and work directory touch the times of the directories they mount on.
+        // The sandbox makes mounts of its own there, and mount points in `/etc`.
+        let own = ["/ ", "/dev", "/etc", "/proc", "/sys"];
         text.lines()
-            .filter(|line| !line.starts_with("/ ") && !line.starts_with("/etc"))
+            .filter(|line| !own.iter().any(|path| line.starts_with(path)))
             .map(str::to_owned)
             .collect()
     };
