@@ -1,4 +1,9 @@
+<<<<<<< HEAD
 //! The product against in-process parts: no network, no privilege where none is named.
+=======
+//! The product against in-process parts: no privilege, no network.
+
+>>>>>>> snapshot
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -9,6 +14,7 @@
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
 
+<<<<<<< HEAD
 #![expect(
     clippy::unwrap_used,
     reason = "a test fails by it, also in its helpers"
@@ -22,3 +28,9 @@ mod store_kill;
 mod store_trouble;
 mod tidy;
 mod sandbox;
+=======
+mod sandbox;
+mod snapshot;
+mod store_kill;
+mod store_trouble;
+>>>>>>> snapshot
