@@ -7,7 +7,7 @@ use indicatif::BinaryBytes;
 
 use super::{CliError, Context, ExitCode, answer, config};
 use crate::{
-    cache::{CacheError, DerivedData, DerivedUse, DiskStore, GcPolicy, Subject},
+    cache::{DiskStore, GcPolicy},
     config::units,
     sandbox::Sandbox,
     engine::snapshot_access,
@@ -177,7 +177,10 @@ fn gc(
             "give `--max-size` or `--max-age`, or set them under `cache:` in `memobuild.yml`",
         ));
     }
-    let report = store.gc(&policy, &Unpacked::open(&store)?)?;
+    let report = match unpacked(&store)? {
+        Some(snapshots) => store.gc(&policy, &snapshots)?,
+        None => store.gc(&policy, &())?,
+    };
     let text = if json {
         let value = serde_json::json!({
             "schema_version": 1,
@@ -207,54 +210,10 @@ fn gc(
 
 /// The unpacked layers beside the blobs; none where no sandbox works, because nobody can
 /// have unpacked any.
-struct Unpacked(Option<Snapshots>);
-
-impl Unpacked {
-    fn open(store: &DiskStore) -> Result<Self, CliError> {
-        let Ok(sandbox) = Sandbox::detect(Program::current()?) else {
-            return Ok(Self(None));
-        };
-        let access = snapshot_access(&sandbox);
-        Ok(Self(Some(Snapshots::open(&store.snapshots_dir(), access)?)))
-    }
-
-    fn trouble(act: &'static str, error: crate::snapshot::SnapshotError) -> CacheError {
-        CacheError::Broken {
-            act,
-            subject: Subject::Path("snapshots".into()),
-            source: Box::new(error),
-        }
-    }
-}
-
-impl DerivedData for Unpacked {
-    fn list(&self) -> Result<Vec<DerivedUse>, CacheError> {
-        let Some(snapshots) = &self.0 else {
-            return Ok(Vec::new());
-        };
-        let list = snapshots.list().map_err(|e| Self::trouble("list", e))?;
-        Ok(list
-            .into_iter()
-            .map(|snapshot| DerivedUse {
-                used: snapshot
-                    .used
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .ok()
-                    .and_then(|d| i64::try_from(d.as_millis()).ok())
-                    .unwrap_or(0),
-                id: snapshot.id,
-                bytes: snapshot.bytes,
-            })
-            .collect())
-    }
-
-    fn remove(&self, id: &str) -> Result<bool, CacheError> {
-        let Some(snapshots) = &self.0 else {
-            return Ok(false);
-        };
-        snapshots
-            .remove(id)
-            .map(|()| true)
-            .map_err(|e| Self::trouble("remove", e))
-    }
+fn unpacked(store: &DiskStore) -> Result<Option<Snapshots>, CliError> {
+    let Ok(sandbox) = Sandbox::detect(Program::current()?) else {
+        return Ok(None);
+    };
+    let access = snapshot_access(&sandbox);
+    Ok(Some(Snapshots::open(&store.snapshots_dir(), access)?))
 }
