@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error as _,
     io,
     num::NonZero,
     path::{Path, PathBuf},
@@ -21,7 +22,7 @@ use super::{
     prepare::{self, Prepared},
 };
 use crate::{
-    cache::{CacheError, DiskStore, Producer},
+    cache::{DiskStore, Producer},
     config::{self, BuildSettings, CaCertificates, Config, units},
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
@@ -240,7 +241,7 @@ fn warn(events: &Events, prepared: &Prepared) {
     }
 }
 
-fn progress_mode(context: &Context, args: &BuildArgs) -> ProgressMode {
+pub(super) fn progress_mode(context: &Context, args: &BuildArgs) -> ProgressMode {
     if context.global.quiet {
         return ProgressMode::Quiet;
     }
@@ -277,8 +278,8 @@ fn watch_signals(stop: &CancellationToken) -> Result<Arc<AtomicI32>, CliError> {
     Ok(signalled)
 }
 
-/// The local store. One that can't be written is replaced by a temporary one, which the
-/// second value removes.
+/// The local store. One that can't be used is replaced by a temporary one, which the second
+/// value removes: trouble with a cache costs hits, not the build.
 fn open_store(
     context: &Context,
     args: &BuildArgs,
@@ -290,18 +291,17 @@ fn open_store(
         Some(dir) => dir.clone(),
         None => context.env.cache_dir(configured),
     };
-    let opened = DiskStore::open(&dir);
-    let read_only = match &opened {
-        Ok(store) => !store.is_writable(),
-        Err(CacheError::ReadOnly { .. } | CacheError::Denied { .. }) => true,
-        Err(_) => false,
+    let trouble = match DiskStore::open(&dir) {
+        Ok(store) if store.is_writable() => return Ok((store, None)),
+        Ok(_) => "it can't be written".to_owned(),
+        Err(error) => match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
     };
-    if !read_only {
-        return Ok((opened?, None));
-    }
     events.warn(
         format!(
-            "the cache directory `{}` can't be written; this build starts without a cache and keeps nothing",
+            "the cache directory `{}` can't be used ({trouble}); this build starts without a cache and keeps nothing",
             dir.display()
         ),
         Some("choose another directory with `--cache-dir` or `MEMOBUILD_CACHE_DIR`".to_owned()),

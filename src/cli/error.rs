@@ -1,6 +1,6 @@
 //! What a command can fail with, and the exit code for it.
 
-use std::{error::Error as _, io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf};
 
 use super::exit::ExitCode;
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     },
     registry::{RegistryError, Trouble},
     snapshot::SnapshotError,
-    ui,
+    ui::{self, ReportOptions},
 };
 
 /// Why a command failed.
@@ -135,15 +135,39 @@ impl CliError {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
-            Self::Lower(LowerError::UnknownStage { hint, .. }) => hint.clone(),
-            Self::Build(error) => error.hint(),
+            Self::Lower(error) => error.hint().map(str::to_owned),
+            Self::Build(BuildError::StepTimeout { .. }) => {
+                Some("give it more time with `--step-timeout`".to_owned())
+            }
+            Self::Cache(CacheError::Version { .. }) => Some(
+                "use another directory with `MEMOBUILD_CACHE_DIR`, or remove this one".to_owned(),
+            ),
             _ => None,
         }
     }
 
-    /// The error as the user sees it.
-    pub(super) fn report(&self, color: bool) -> String {
-        ui::report(self, self.hint().as_deref(), color)
+    /// The error as the user sees it, with up to `log_lines` lines of a failed step's output.
+    pub(super) fn report(&self, log_lines: usize, color: bool) -> String {
+        let hint = self.hint();
+        let options = ReportOptions {
+            hint: hint.as_deref(),
+            log_lines,
+            color,
+        };
+        ui::report(self.shown(), options)
+    }
+
+    /// The error that knows its details. One that only passes another on hides its type:
+    /// the source of a transparent error is the source of what it wraps.
+    fn shown(&self) -> &(dyn Error + 'static) {
+        match self {
+            Self::Config(error) => error,
+            Self::Selection(error) => error,
+            Self::Dockerfile(error) => error,
+            Self::Lower(error) => error,
+            Self::Build(error) => error,
+            error => error,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 pub mod exit;
 mod images;
+mod missing;
 mod output;
 mod prepare;
 
@@ -103,7 +104,7 @@ pub fn hidden(args: Vec<OsString>) -> Result<ProcessCode, Vec<OsString>> {
             Ok(inner) => hidden(inner).unwrap_or(ProcessCode::FAILURE),
             Err(error) => {
                 // Without the namespace there is nobody else to tell.
-                let _ = writeln!(io::stderr(), "{}", ui::report(&error, None, false));
+                let _ = writeln!(io::stderr(), "{}", ui::report(&error, ui::ReportOptions::default()));
                 ProcessCode::from(userns::EnterError::EXIT_CODE)
             }
         }),
@@ -128,8 +129,15 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
+            let told = match missing::explain(&error) {
+                Some(error) => {
+                    let color = io::stderr().is_terminal();
+                    io::stderr().write_all(error.report(0, color).as_bytes())
+                }
+                None => error.print(),
+            };
             // Nobody to tell if the terminal is gone.
-            let _ = error.print();
+            let _ = told;
             return match error.use_stderr() {
                 true => ProcessCode::from(ExitCode::Usage.code()),
                 false => ProcessCode::SUCCESS,
@@ -149,6 +157,10 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         env,
         color,
     };
+    let log_lines = match &cli.command {
+        Command::Build(args) => build::progress_mode(&context, args).log_lines(),
+        _ => 0,
+    };
     let result = enter_directory(&context).and_then(|()| match cli.command {
         Command::Build(args) => build::run(&context, &args),
         Command::Cache(command) => cache::run(&context, &command),
@@ -159,7 +171,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     match result {
         Ok(code) => ProcessCode::from(code.code()),
         Err(error) => {
-            let report = error.report(color);
+            let report = error.report(log_lines, color);
             let _ = io::stderr().write_all(report.as_bytes());
             ProcessCode::from(error.exit().code())
         }
