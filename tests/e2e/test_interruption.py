@@ -62,7 +62,7 @@ class Interruption(support.EndToEnd):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.build(context)
-        self.memobuild("cache", "gc")
+        self.memobuild("cache", "gc", "--max-size", "1GB")
         mounts = open("/proc/self/mounts").read()
         self.assertNotIn(self.directory, mounts)
 
