@@ -325,17 +325,15 @@ fn options(
         (Some(CompressionArg::Zstd), _) | (None, _) => Compression::Zstd,
     };
     let step_timeout = match &args.step_timeout {
-        Some(text) => Some(units::parse_duration(text).map_err(|error| {
-            CliError::usage(format!("`--step-timeout {text}`: {error}"))
-        })?),
+        Some(text) => Some(
+            units::parse_duration(text)
+                .map_err(|error| CliError::usage(format!("`--step-timeout {text}`: {error}")))?,
+        ),
         None => None,
     };
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(EngineOptions {
-        jobs: args
-            .jobs
-            .or(settings.jobs)
-            .map_or(processors, NonZero::get),
+        jobs: args.jobs.or(settings.jobs).map_or(processors, NonZero::get),
         normalise: !args.keep_noise,
         layer: LayerOptions {
             compression,

@@ -9,8 +9,8 @@ use super::{CliError, Context, ExitCode, answer, config};
 use crate::{
     cache::{DiskStore, GcPolicy},
     config::units,
-    sandbox::Sandbox,
     engine::snapshot_access,
+    sandbox::Sandbox,
     snapshot::Snapshots,
     userns::Program,
 };
@@ -65,14 +65,22 @@ pub(super) fn run(context: &Context, command: &CacheCommand) -> Result<ExitCode,
             max_age,
             json,
             store,
-        } => gc(context, store, max_size.as_deref(), max_age.as_deref(), *json),
+        } => gc(
+            context,
+            store,
+            max_size.as_deref(),
+            max_age.as_deref(),
+            *json,
+        ),
     }
 }
 
 fn open(context: &Context, args: &StoreArgs) -> Result<DiskStore, CliError> {
     let dir = match &args.cache_dir {
         Some(dir) => dir.clone(),
-        None => context.env.cache_dir(configured(context).and_then(|c| c.dir)),
+        None => context
+            .env
+            .cache_dir(configured(context).and_then(|c| c.dir)),
     };
     Ok(DiskStore::open(dir)?)
 }

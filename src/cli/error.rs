@@ -10,11 +10,7 @@ use crate::{
     engine::BuildError,
     fs::FsError,
     graph::lower::LowerError,
-    oci::{
-        layout::LayoutError,
-        platform::ParsePlatformError,
-        reference::ParseReferenceError,
-    },
+    oci::{layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError},
     registry::{RegistryError, Trouble},
     snapshot::SnapshotError,
     ui::{self, ReportOptions},

@@ -104,7 +104,11 @@ pub fn hidden(args: Vec<OsString>) -> Result<ProcessCode, Vec<OsString>> {
             Ok(inner) => hidden(inner).unwrap_or(ProcessCode::FAILURE),
             Err(error) => {
                 // Without the namespace there is nobody else to tell.
-                let _ = writeln!(io::stderr(), "{}", ui::report(&error, ui::ReportOptions::default()));
+                let _ = writeln!(
+                    io::stderr(),
+                    "{}",
+                    ui::report(&error, ui::ReportOptions::default())
+                );
                 ProcessCode::from(userns::EnterError::EXIT_CODE)
             }
         }),

@@ -69,7 +69,14 @@ mod tests {
             parse("type=oci,dest=a,tar=false").unwrap(),
             Destination::Layout("a".into())
         );
-        for text in ["dir", "type=local,dest=a", "type=oci", "dest=a", "type=oci,dest=a,tar=x", "type=oci,dest=a,y=z"] {
+        for text in [
+            "dir",
+            "type=local,dest=a",
+            "type=oci",
+            "dest=a",
+            "type=oci,dest=a,tar=x",
+            "type=oci,dest=a,y=z",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -466,10 +466,7 @@ fn platforms(args: &BuildArgs) -> Result<Vec<Platform>, CliError> {
 }
 
 /// `--build-arg NAME=VALUE`, or `NAME` for the value of the environment.
-fn build_args(
-    context: &Context,
-    args: &BuildArgs,
-) -> Result<BTreeMap<String, String>, CliError> {
+fn build_args(context: &Context, args: &BuildArgs) -> Result<BTreeMap<String, String>, CliError> {
     let mut out = BTreeMap::new();
     // Proxies are predefined arguments, as in `docker build`.
     for (name, value) in context.env.proxies() {
@@ -516,7 +513,9 @@ fn hosts(list: &[String]) -> Result<Vec<(String, String)>, CliError> {
 fn pair<'t>(text: &'t str, option: &str) -> Result<(&'t str, &'t str), CliError> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name, value)),
-        _ => Err(CliError::usage(format!("`{option} {text}` is not `NAME=VALUE`"))),
+        _ => Err(CliError::usage(format!(
+            "`{option} {text}` is not `NAME=VALUE`"
+        ))),
     }
 }
 

@@ -69,7 +69,10 @@ impl Runtime {
     }
 
     fn lock(&self, diff_id: DiffId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self
+            .unpacking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(locks.entry(diff_id).or_default())
     }
 }
@@ -354,12 +357,11 @@ impl Attempt {
         let runtime = Arc::clone(runtime);
         let made = blocking(move || {
             let mut builder = LayerBuilder::new(store.writer()?, layer_options);
-            let summary =
-                runtime
-                    .snapshots
-                    .diff(&work, &tree, &options, &mut |entry, content| {
-                        builder.append(entry, content)
-                    });
+            let summary = runtime
+                .snapshots
+                .diff(&work, &tree, &options, &mut |entry, content| {
+                    builder.append(entry, content)
+                });
             let summary = match summary {
                 Err(SnapshotError::Layer(error)) => return Err(layer_error(&store, error)),
                 summary => summary?,

@@ -403,9 +403,13 @@ fn a_failed_step() -> BuildError {
             excerpt: " 13 | COPY requirements.txt .\n 14 | RUN pip install -r requirements.txt\n"
                 .to_owned(),
         },
-        tail: ["Collecting nunpy", "##[error]no such \u{1b}[1mthing\u{1b}[0m", "::stop"]
-            .map(str::to_owned)
-            .to_vec(),
+        tail: [
+            "Collecting nunpy",
+            "##[error]no such \u{1b}[1mthing\u{1b}[0m",
+            "::stop",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         end: ProcessEnd::Code(1),
     }
 }
@@ -428,7 +432,10 @@ fn a_report_of_a_step_ends_with_its_output() {
       | ::stop
     ");
     let short = report(&a_failed_step(), options(1));
-    assert!(short.ends_with("  the last line of its output:\n  | ::stop\n"), "{short}");
+    assert!(
+        short.ends_with("  the last line of its output:\n  | ::stop\n"),
+        "{short}"
+    );
     let none = report(&a_failed_step(), options(0));
     assert!(none.ends_with("process exited with code 1\n"), "{none}");
 }
@@ -441,10 +448,15 @@ fn layers_of_the_http_client_are_left_out() {
         text: &'static str,
         source: Option<Box<Layer>>,
     }
-    let texts = ["refused", "tcp connect error", "client error (Connect)", "no way"];
-    let chain = texts.into_iter().fold(None, |source, text| {
-        Some(Box::new(Layer { text, source }))
-    });
+    let texts = [
+        "refused",
+        "tcp connect error",
+        "client error (Connect)",
+        "no way",
+    ];
+    let chain = texts
+        .into_iter()
+        .fold(None, |source, text| Some(Box::new(Layer { text, source })));
     insta::assert_snapshot!(report(&*chain.unwrap(), ReportOptions::default()), @r"
     error: no way
       caused by: refused
