@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use indicatif::BinaryBytes;
 
 use super::{CliError, Context, ExitCode, answer, config};
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
     engine::snapshot_access,
     sandbox::Sandbox,
     snapshot::Snapshots,
+    ui::bytes,
     userns::Program,
 };
 
@@ -51,7 +51,7 @@ pub(super) enum CacheCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StoreArgs {
-    /// Directory of the local cache
+    /// Directory of the local cache [default: `MEMOBUILD_CACHE_DIR`]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
@@ -107,7 +107,7 @@ fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
             text += &format!(
                 "{}  {:>10}  {}\n",
                 result.key.0.short(),
-                BinaryBytes(size).to_string(),
+                bytes(size),
                 result.step.name
             );
         }
@@ -116,7 +116,7 @@ fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
             "{} entries, {} blobs, {}\n",
             stats.actions,
             stats.blobs,
-            BinaryBytes(stats.blob_bytes)
+            bytes(stats.blob_bytes)
         );
     }
     answer(&text)?;
@@ -139,7 +139,7 @@ fn verify(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
         let mut text = format!(
             "{} blobs read, {}; {} corrupt, {} entries unreadable, {} entries without their blobs\n",
             report.blobs,
-            BinaryBytes(report.bytes),
+            bytes(report.bytes),
             report.corrupt.len(),
             report.unreadable,
             report.incomplete.len()
@@ -208,8 +208,8 @@ fn gc(
             report.actions,
             report.blobs,
             report.derived,
-            BinaryBytes(report.freed_bytes),
-            BinaryBytes(report.kept_bytes)
+            bytes(report.freed_bytes),
+            bytes(report.kept_bytes)
         )
     };
     answer(&text)?;

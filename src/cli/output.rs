@@ -43,7 +43,7 @@ pub(super) fn parse(text: &str) -> Result<Destination, CliError> {
         Some(kind) => {
             return Err(CliError::usage_hint(
                 format!("output type `{kind}` is not supported yet"),
-                "`type=oci` is",
+                "`-o type=oci,dest=DIR,tar=false` writes an image layout",
             ));
         }
         None => return Err(CliError::usage(format!("`-o {text}` has no `type=`"))),

@@ -173,7 +173,7 @@ fn settings(
         Some(other) => {
             return Err(CliError::usage_hint(
                 format!("network `{other}` is not supported"),
-                "`host` and `none` are",
+                "use `host` or `none`",
             ));
         }
         None => match configured.and_then(|b| b.network) {
@@ -190,7 +190,7 @@ fn settings(
             dir if dir.contains("://") => {
                 return Err(CliError::usage_hint(
                     format!("build context `{dir}` is not supported yet"),
-                    "a directory, `oci-layout://` and `docker-image://` are",
+                    "name a directory, `oci-layout://DIR` or `docker-image://REF`",
                 ));
             }
             dir => NamedContext::Local(add_context(graph, name, Path::new(dir), None)?),
@@ -318,6 +318,12 @@ fn from_arguments(
         })?;
     }
     let file = match &args.file {
+        Some(file) if file == Path::new("-") => {
+            return Err(CliError::usage_hint(
+                "a Dockerfile from standard input is not supported yet",
+                "write it to a file and name that with `-f`",
+            ));
+        }
         Some(file) => file.clone(),
         None => dir.join("Dockerfile"),
     };

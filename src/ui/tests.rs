@@ -239,7 +239,7 @@ fn json_is_one_object_a_line() {
     insta::assert_snapshot!(show(ProgressMode::Json, false, &a_failure()), @r#"
     {"v":1,"ms":10,"event":"step-started","step":1,"name":"[1/2] RUN make","target":"ml (cpu, linux/amd64)"}
     {"v":1,"ms":20,"event":"step-log","step":1,"stream":"stdout","line":"make: *** [all] Error 2"}
-    {"v":1,"ms":30,"event":"step-failed","step":1,"name":"[1/2] RUN make","reason":"process exited with code 2","ms":20}
+    {"v":1,"ms":30,"event":"step-failed","step":1,"name":"[1/2] RUN make","reason":"process exited with code 2","took_ms":20}
     {"v":1,"ms":40,"event":"step-cancelled","step":2,"name":"[2/2] RUN make install"}
     {"v":1,"ms":50,"event":"finished","ok":false,"totals":{"ran":0,"hits":0,"step_ms":0,"saved_ms":0,"bytes_fetched":0,"bytes_written":0,"wall_ms":50}}
     "#);
@@ -461,4 +461,12 @@ fn layers_of_the_http_client_are_left_out() {
     error: no way
       caused by: refused
     ");
+}
+
+#[test]
+fn no_field_of_an_event_is_there_twice() {
+    for (_, event) in a_build().into_iter().chain(a_failure()) {
+        let fields = serde_json::to_value(&event).unwrap();
+        assert!(fields.get("v").is_none() && fields.get("ms").is_none(), "{fields}");
+    }
 }
