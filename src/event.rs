@@ -242,7 +242,10 @@ pub struct Recorder(Mutex<Vec<BuildEvent>>);
 impl Recorder {
     /// A copy of all events so far, in order of arrival.
     pub fn events(&self) -> Vec<BuildEvent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

@@ -36,25 +36,25 @@
 //! | `.memobuild-output/<name>-<tag>` | the image | OCI image layout 1.1 |
 //! | `memobuild.yml` | layer targets and variants | `docs/reference/configuration.md` |
 
-pub mod sys;
-pub mod redact;
 pub mod digest;
-pub mod fs;
 pub mod event;
+pub mod fs;
+pub mod redact;
+pub mod sys;
 
-pub mod oci;
-pub mod dockerfile;
 pub mod config;
+pub mod dockerfile;
+pub mod oci;
 
 pub mod graph;
 pub mod key;
 
-pub mod registry;
 pub mod cache;
+pub mod registry;
 
-pub mod userns;
-pub mod snapshot;
 pub mod sandbox;
+pub mod snapshot;
+pub mod userns;
 
 pub mod context;
 pub mod engine;

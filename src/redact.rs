@@ -1,1 +1,242 @@
-//! Being written.
+//! Secret values are kept out of logs.
+//!
+//! A [`Redactor`] knows the values that must not be shown and replaces them, and
+//! their base64 and URL-encoded forms, by `***`. It works on lines: a secret that
+//! spans lines is known line by line. One pass over a line is linear in its length
+//! however many secrets there are.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use aho_corasick::AhoCorasick;
+
+/// Shortest value in bytes that is redacted. Shorter ones would tear words apart and
+/// be guessed from the gaps.
+pub const MIN_SECRET: usize = 4;
+
+/// What stands in a secret's place.
+pub const MASK: &str = "***";
+
+/// Replaces secret values in lines of text.
+#[derive(Debug, Clone, Default)]
+pub struct Redactor {
+    hidden: Hidden,
+}
+
+/// What is hidden.
+#[derive(Debug, Clone, Default)]
+enum Hidden {
+    #[default]
+    Nothing,
+    Matches(AhoCorasick),
+    /// Whole lines: there are more secrets than a matcher has states for.
+    Everything,
+}
+
+impl Redactor {
+    /// A redactor for these values. Values shorter than [`MIN_SECRET`] bytes are
+    /// ignored, as is white space around a value or a line of it.
+    pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
+        let mut forms = BTreeSet::new();
+        for secret in secrets {
+            let secret = secret.as_ref();
+            add_forms(&mut forms, secret);
+            for line in secret.lines() {
+                add_forms(&mut forms, line);
+            }
+        }
+        let hidden = if forms.is_empty() {
+            Hidden::Nothing
+        } else {
+            AhoCorasick::new(&forms).map_or(Hidden::Everything, Hidden::Matches)
+        };
+        Self { hidden }
+    }
+
+    /// Whether there is nothing to hide.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.hidden, Hidden::Nothing)
+    }
+
+    /// `line` with every secret in it replaced by [`MASK`]. Secrets that overlap or
+    /// touch become one mask.
+    pub fn redact<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        let hidden = match &self.hidden {
+            Hidden::Nothing => return Cow::Borrowed(line),
+            Hidden::Matches(patterns) => hidden_ranges(patterns, line),
+            Hidden::Everything => return Cow::Borrowed(MASK),
+        };
+        if hidden.is_empty() {
+            return Cow::Borrowed(line);
+        }
+        let mut out = String::with_capacity(line.len());
+        let mut shown = 0;
+        for (start, end) in hidden {
+            out.push_str(&line[shown..start]);
+            out.push_str(MASK);
+            shown = end;
+        }
+        out.push_str(&line[shown..]);
+        Cow::Owned(out)
+    }
+}
+
+/// The parts of `line` that hold secrets, in order, apart from each other.
+fn hidden_ranges(patterns: &AhoCorasick, line: &str) -> Vec<(usize, usize)> {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    // Overlapping matches come in the order of their ends; a later one may start
+    // before several earlier ones.
+    for found in patterns.find_overlapping_iter(line) {
+        let (mut start, end) = (found.start(), found.end());
+        while let Some(last) = ranges.last().copied().filter(|last| last.1 >= start) {
+            start = start.min(last.0);
+            ranges.pop();
+        }
+        ranges.push((start, end));
+    }
+    ranges
+}
+
+/// Adds the forms in which a value may show.
+fn add_forms(forms: &mut BTreeSet<String>, value: &str) {
+    let value = value.trim();
+    if value.len() < MIN_SECRET {
+        return;
+    }
+    forms.insert(value.to_owned());
+    for space in ["%20", "+"] {
+        let encoded = percent_encode(value, space);
+        forms.insert(lower_escapes(&encoded));
+        forms.insert(encoded);
+    }
+    for alphabet in [STANDARD, URL_SAFE] {
+        for offset in 0..3 {
+            forms.extend(base64_core(value.as_bytes(), offset, alphabet));
+        }
+    }
+}
+
+/// Percent-encoding of everything but RFC 3986's unreserved characters, with `space`
+/// for a space (`+` in `application/x-www-form-urlencoded`).
+fn percent_encode(value: &str, space: &str) -> String {
+    value
+        .bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            b' ' => space.to_owned(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// The same with `%2f` for `%2F`, as some programs write it.
+fn lower_escapes(encoded: &str) -> String {
+    let mut digits = 0;
+    encoded
+        .chars()
+        .map(|c| {
+            if c == '%' {
+                digits = 2;
+                return c;
+            }
+            let in_escape = digits > 0;
+            digits = i32::max(0, digits - 1);
+            if in_escape { c.to_ascii_lowercase() } else { c }
+        })
+        .collect()
+}
+
+const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// The base64 digits (RFC 4648) that depend on `bytes` alone when they stand `offset`
+/// bytes (0 to 2) after a group's start in a longer text, such as `user:password`.
+fn base64_core(bytes: &[u8], offset: usize, alphabet: &[u8; 64]) -> Option<String> {
+    let bit = |at: usize| (bytes[at / 8] >> (7 - at % 8)) & 1;
+    // Digits are 6 bits; the first whole one starts where 8 * offset + at is a
+    // multiple of 6.
+    let first = (6 - 8 * offset % 6) % 6;
+    let digits: Vec<u8> = (first..)
+        .step_by(6)
+        .take_while(|at| at + 6 <= bytes.len() * 8)
+        .map(|at| (at..at + 6).fold(0, |digit, at| digit << 1 | bit(at)))
+        .map(|digit| alphabet[usize::from(digit)])
+        .collect();
+    String::from_utf8(digits)
+        .ok()
+        .filter(|text| text.len() >= MIN_SECRET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn secrets_are_masked_and_nothing_else() {
+        let redactor = Redactor::new(["hunter22", "abc", "  padded\n"]);
+        let redact = |line: &str| redactor.redact(line).into_owned();
+        assert_eq!(redact("password hunter22!"), "password ***!");
+        assert_eq!(redact("hunter22hunter22"), "***");
+        assert_eq!(
+            redact("abc stays, it is too short"),
+            "abc stays, it is too short"
+        );
+        assert_eq!(redact("[padded]"), "[***]");
+        assert!(matches!(redactor.redact("clean"), Cow::Borrowed("clean")));
+        assert!(Redactor::new(["abc"]).is_empty());
+    }
+
+    #[test]
+    fn overlapping_secrets_leave_no_rest() {
+        let redactor = Redactor::new(["abcdef", "cdefgh", "bcdefghijk", "def1"]);
+        assert_eq!(redactor.redact("xabcdefghy"), "x***y");
+        assert_eq!(redactor.redact("xabcdefghijky"), "x***y");
+        assert_eq!(redactor.redact("abcdef1"), "***");
+    }
+
+    #[test]
+    fn encoded_forms_are_masked() {
+        let redactor = Redactor::new(["s3cr3t pass/word"]);
+        let redact = |line: &str| redactor.redact(line).into_owned();
+        assert_eq!(redact("?k=s3cr3t%20pass%2Fword&"), "?k=***&");
+        assert_eq!(redact("?k=s3cr3t+pass%2Fword&"), "?k=***&");
+        assert_eq!(redact("?k=s3cr3t%20pass%2fword&"), "?k=***&");
+        // printf 's3cr3t pass/word' | base64
+        assert_eq!(redact("czNjcjN0IHBhc3Mvd29yZA=="), "***A==");
+        // printf 'user:s3cr3t pass/word' | base64
+        assert_eq!(
+            redact("Basic dXNlcjpzM2NyM3QgcGFzcy93b3Jk."),
+            "Basic dXNlcjp***."
+        );
+    }
+
+    #[test]
+    fn each_line_of_a_secret_is_one() {
+        let redactor = Redactor::new(["-----BEGIN KEY-----\nMIIabc+/\nzz\n"]);
+        assert_eq!(redactor.redact("> MIIabc+/"), "> ***");
+        assert_eq!(redactor.redact("zz"), "zz");
+    }
+
+    proptest! {
+        #[test]
+        fn no_secret_survives(
+            secrets in prop::collection::vec("[ab]{4,6}", 1..5),
+            line in "[abc]{0,40}",
+        ) {
+            let redactor = Redactor::new(&secrets);
+            let redacted = redactor.redact(&line);
+            for secret in &secrets {
+                prop_assert!(!redacted.contains(secret.as_str()));
+            }
+            // What is left is what was there, in order.
+            let mut rest = line.as_str();
+            for part in redacted.split(MASK) {
+                let at = rest.find(part);
+                prop_assert!(at.is_some());
+                rest = &rest[at.unwrap() + part.len()..];
+            }
+        }
+    }
+}

@@ -1,1 +1,36 @@
-//! Being written.
+//! The cache: an action cache and a blob store.
+//!
+//! An *action* is the result of a step, kept under a [`CacheKey`](crate::key::CacheKey): a small JSON
+//! [`ActionResult`] that names blobs. A *blob* is bytes under their SHA-256. Both are
+//! narrow traits, [`ActionCache`] and [`BlobStore`], with one [`conformance`] suite
+//! for everything that implements them. [`DiskStore`] is the local store, shared by
+//! all processes of a machine; [`MemoryStore`] serves tests.
+//!
+//! Four outcomes are kept apart all the way up: a miss is `None`, and a
+//! [`CacheError`] says whether trying again can help, whether bytes are wrong, or
+//! whether something is broken. A caller that is building treats every error as a
+//! miss and says so with an event; no trouble of a cache fails a build.
+//!
+//! The layout of the local store is specified in `docs/internals/storage-format.md`.
+
+pub mod conformance;
+mod contract;
+mod disk;
+mod error;
+mod gc;
+mod memory;
+mod record;
+
+pub use contract::{ActionCache, Blob, BlobSource, BlobStore, BoxFuture, VerifyingReader};
+pub use disk::{
+    BlobFile, BlobWriter, BuildLease, DiskStore, StoreStats, StoredAction, VerifiedBlob,
+    VerifyReport,
+};
+pub use error::{CacheError, CacheWarning, Cause, Subject};
+pub use gc::{
+    ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
+};
+pub use memory::MemoryStore;
+pub use record::{
+    ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo,
+};

@@ -1,1 +1,218 @@
-//! Being written.
+//! The command line: parse, call one operation, print.
+//!
+//! stdout is the answer, stderr the talk. Every failure ends in one report on stderr and
+//! a documented exit code ([`exit`]).
+
+mod build;
+mod cache;
+mod completions;
+mod config;
+mod doctor;
+mod error;
+pub mod exit;
+mod images;
+mod missing;
+mod output;
+mod prepare;
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode as ProcessCode,
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::env::{ColorChoice, Env},
+    sandbox, snapshot, ui, userns,
+};
+use error::CliError;
+use exit::ExitCode;
+
+/// Incremental container image builds for CI.
+#[derive(Debug, Parser)]
+#[command(name = "memobuild-ci", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// Work in this directory
+    #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+    /// Use this configuration instead of `memobuild.yml` in the directory
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// When to use colour
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true)]
+    color: When,
+    /// Say only what is wrong
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more about our own work (twice: even more)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum When {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build images from the layer targets of `memobuild.yml`, or from one Dockerfile
+    Build(Box<build::BuildArgs>),
+    /// Look into the local cache, or clean it
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
+    /// Check `memobuild.yml`, or print its JSON schema
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Say what this machine allows, and what to do about the rest
+    Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// What every command works with.
+struct Context {
+    global: Global,
+    env: Env,
+    color: bool,
+}
+
+/// Runs a hidden subcommand, which the program starts itself with; gives the arguments back
+/// if they are none.
+pub fn hidden(args: Vec<OsString>) -> Result<ProcessCode, Vec<OsString>> {
+    let Some(first) = args.first().and_then(|a| a.to_str()) else {
+        return Err(args);
+    };
+    let rest = &args[1..];
+    match first {
+        userns::ENTER => Ok(match userns::enter(rest) {
+            Ok(inner) => hidden(inner).unwrap_or(ProcessCode::FAILURE),
+            Err(error) => {
+                // Without the namespace there is nobody else to tell.
+                let _ = writeln!(io::stderr(), "{}", ui::report(&error, ui::ReportOptions::default()));
+                ProcessCode::from(userns::EnterError::EXIT_CODE)
+            }
+        }),
+        sandbox::INIT => Ok(sandbox::init()),
+        sandbox::PROBE => Ok(sandbox::probe_child(rest)),
+        name if name.starts_with("__") => {
+            let code = snapshot::worker::dispatch(
+                &args,
+                &mut io::stdin(),
+                &mut io::stdout(),
+                &mut io::stderr(),
+            );
+            code.map(ProcessCode::from).ok_or(args)
+        }
+        _ => Err(args),
+    }
+}
+
+/// Runs the command that `args` (without the program's name) ask for.
+pub fn run(args: Vec<OsString>) -> ProcessCode {
+    let args = std::iter::once(OsString::from("memobuild-ci")).chain(args);
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let told = match missing::explain(&error) {
+                Some(error) => {
+                    let color = io::stderr().is_terminal();
+                    io::stderr().write_all(error.report(0, color).as_bytes())
+                }
+                None => error.print(),
+            };
+            // Nobody to tell if the terminal is gone.
+            let _ = told;
+            return match error.use_stderr() {
+                true => ProcessCode::from(ExitCode::Usage.code()),
+                false => ProcessCode::SUCCESS,
+            };
+        }
+    };
+    let env = Env::of_process();
+    let choice = match cli.global.color {
+        When::Auto => ColorChoice::Auto,
+        When::Always => ColorChoice::Always,
+        When::Never => ColorChoice::Never,
+    };
+    let color = env.color(choice, io::stderr().is_terminal());
+    start_log(&env, cli.global.verbose);
+    let context = Context {
+        global: cli.global,
+        env,
+        color,
+    };
+    let log_lines = match &cli.command {
+        Command::Build(args) => build::progress_mode(&context, args).log_lines(),
+        _ => 0,
+    };
+    let result = enter_directory(&context).and_then(|()| match cli.command {
+        Command::Build(args) => build::run(&context, &args),
+        Command::Cache(command) => cache::run(&context, &command),
+        Command::Config(command) => config::run(&context, &command),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    });
+    match result {
+        Ok(code) => ProcessCode::from(code.code()),
+        Err(error) => {
+            let report = error.report(log_lines, color);
+            let _ = io::stderr().write_all(report.as_bytes());
+            ProcessCode::from(error.exit().code())
+        }
+    }
+}
+
+fn enter_directory(context: &Context) -> Result<(), CliError> {
+    match &context.global.directory {
+        Some(dir) => std::env::set_current_dir(dir).map_err(|source| CliError::Directory {
+            dir: dir.clone(),
+            source,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn start_log(env: &Env, verbose: u8) {
+    let filter = match verbose {
+        0 => env.log_filter().to_owned(),
+        1 => "memobuild_ci=debug".to_owned(),
+        _ => "trace".to_owned(),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+/// Prints an answer. A reader that went away early is no error.
+fn answer(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(CliError::Answer),
+    }
+}
+
+/// The whole command tree, for completions and the reference page.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

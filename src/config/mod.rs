@@ -1,1 +1,140 @@
-//! Being written.
+//! `memobuild.yml`, and the environment variables that the program reads.
+//!
+//! [`Config::load`] reads a file and gives the targets to build, a layer of a variant
+//! on a platform each, in topological order ([`Config::targets`]). Whatever is wrong is
+//! an [`InvalidConfig`] with file, line, column, excerpt and, where one is known, a
+//! hint. [`schema`] is the JSON schema for editors. [`env`](mod@env) declares every
+//! environment variable once.
+//!
+//! The format is described in `docs/reference/configuration.md`, which is generated
+//! from the doc comments in `file.rs`. Its version is the number under `version`.
+
+mod at;
+mod check;
+pub mod env;
+mod error;
+mod file;
+mod suggest;
+mod target;
+mod template;
+pub mod units;
+mod yaml;
+
+use std::{
+    num::NonZero,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use error::{ConfigError, InvalidConfig, Problem};
+pub use file::{Compression, Network};
+pub use target::{DEFAULT_VARIANT, Selection, SelectionError, TargetConfig, TargetName};
+
+/// Names of the configuration file, in the order of look-up.
+pub const FILE_NAMES: [&str; 2] = ["memobuild.yml", "memobuild.yaml"];
+
+/// A configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the image, without a tag.
+    pub image: String,
+    /// The local cache.
+    pub cache: CacheSettings,
+    /// Defaults for builds.
+    pub build: BuildSettings,
+    targets: Vec<TargetConfig>,
+}
+
+/// The local cache, as far as the file speaks of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Its directory.
+    pub dir: Option<PathBuf>,
+    /// Bytes above which the least recently used is removed.
+    pub max_size: Option<u64>,
+    /// Age since the last use at which an entry is removed.
+    pub max_age: Option<Duration>,
+}
+
+/// Defaults for builds, as far as the file gives them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildSettings {
+    /// The network of RUN steps.
+    pub network: Option<Network>,
+    /// Certificate authorities for RUN steps.
+    pub ca_certificates: Option<CaCertificates>,
+    /// Compression of new layers.
+    pub compression: Option<Compression>,
+    /// Seconds since 1970.
+    pub source_date_epoch: Option<u64>,
+    /// Steps that run at the same time.
+    pub jobs: Option<NonZero<usize>>,
+}
+
+/// Certificate authorities that RUN steps see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CaCertificates {
+    /// Those of the host.
+    Host,
+    /// Those of a PEM file.
+    File(PathBuf),
+}
+
+impl Config {
+    /// The configuration file in `dir`, if there is one.
+    pub fn find(dir: &Path) -> Option<PathBuf> {
+        FILE_NAMES
+            .iter()
+            .map(|name| dir.join(name))
+            .find(|path| crate::fs::exists(path))
+    }
+
+    /// Reads the file at `path` and checks that all the files it names are there. They
+    /// are looked for from its directory.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let root = path.parent().unwrap_or_else(|| Path::new(""));
+        Self::load_in(path, root)
+    }
+
+    /// The same for a configuration that lies elsewhere than the repository at `root`.
+    pub fn load_in(path: &Path, root: &Path) -> Result<Self, ConfigError> {
+        let text =
+            crate::fs::read_to_string(path).map_err(|source| ConfigError::Read { source })?;
+        Self::read(&path.to_string_lossy(), &text, root, true)
+    }
+
+    /// The configuration with this `text`, called `name` in messages. Nothing is looked
+    /// for; paths are relative to the file's directory.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
+        Self::read(name, text, Path::new(""), false)
+    }
+
+    fn read(name: &str, text: &str, root: &Path, look: bool) -> Result<Self, ConfigError> {
+        let config = || {
+            let file = yaml::read(text)?;
+            let config = Self {
+                targets: check::targets(&file, root)?,
+                cache: check::cache(file.cache.as_ref(), root)?,
+                build: check::build(file.build.as_ref(), root)?,
+                image: file.image.value.clone(),
+            };
+            if look {
+                check::files(&file, &config.targets)?;
+                check::certificates(&file, &config.build)?;
+            }
+            Ok(config)
+        };
+        config().map_err(|fault: error::Fault| fault.in_file(name, text))
+    }
+
+    /// The targets that `selection` names and those they are built on, in topological
+    /// order.
+    pub fn targets(&self, selection: &Selection) -> Result<Vec<TargetConfig>, SelectionError> {
+        target::select(&self.targets, selection)
+    }
+}
+
+/// The JSON schema of `memobuild.yml` (draft 2020-12).
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(file::File).to_value()
+}

@@ -146,7 +146,11 @@ mod tests {
         assert_eq!(digest.to_string(), text);
         assert_eq!(text.parse(), Ok(digest));
         assert!(text.to_uppercase().parse::<Sha256Digest>().is_err());
-        assert!(text.replace("e3b0", "E3b0").parse::<Sha256Digest>().is_err());
+        assert!(
+            text.replace("e3b0", "E3b0")
+                .parse::<Sha256Digest>()
+                .is_err()
+        );
         assert!(text.parse::<Blake3Digest>().is_err());
         assert!("sha256:e3".parse::<Sha256Digest>().is_err());
         assert_eq!(

@@ -83,9 +83,50 @@ pub fn create_dir_all(path: impl AsRef<Path>) -> Result<(), FsError> {
     std::fs::create_dir_all(&path).at("create directory", path)
 }
 
+/// Makes the directory at `path`, if it is missing, with this mode whatever the umask.
+/// The owner is set where the process may do that.
+pub fn create_dir_owned(
+    path: impl AsRef<Path>,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+) -> Result<(), FsError> {
+    create_dir_all(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+        .at("set the mode of", &path)?;
+    match std::os::unix::fs::chown(&path, Some(uid), Some(gid)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result.at("set the owner of", &path),
+    }
+}
+
+/// A new directory in `dir` that is removed when dropped.
+pub fn temp_dir_in(dir: impl AsRef<Path>) -> Result<tempfile::TempDir, FsError> {
+    tempfile::tempdir_in(&dir).at("create a directory in", dir)
+}
+
 /// Whether something stands at `path` (a symlink counts, wherever it points).
 pub fn exists(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok()
+}
+
+/// The absolute path of what `path` names, symlinks followed.
+pub fn canonicalize(path: impl AsRef<Path>) -> Result<PathBuf, FsError> {
+    std::fs::canonicalize(&path).at("find", path)
+}
+
+/// Size in bytes of the file at `path`.
+pub fn size(path: impl AsRef<Path>) -> Result<u64, FsError> {
+    Ok(std::fs::metadata(&path).at("look at", path)?.len())
+}
+
+/// Whether both paths name one file of one file system.
+pub fn same_file(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
 }
 
 /// Removes the file at `path`; that it is not there is no error.

@@ -8,6 +8,13 @@
 //! configurations are computed while lowering, because no step's execution changes
 //! them.
 
+pub mod lower;
+
+pub use lower::{
+    LowerError, LowerInput, LowerWarning, Lowered, NamedContext, NoCache, Parent, lower,
+    needed_images,
+};
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
@@ -28,6 +35,8 @@ pub struct BuildGraph {
     pub targets: Vec<GraphTarget>,
     /// The local directories that `Op::Context` vertices name by position.
     pub contexts: Vec<LocalContext>,
+    /// The texts of the Dockerfiles by the names that locations use, for errors.
+    pub dockerfiles: BTreeMap<String, String>,
 }
 
 /// One image asked for.
@@ -91,7 +100,7 @@ pub struct Vertex {
 }
 
 /// What a vertex does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Gives the root file system without anything in it.
     Scratch,

@@ -79,7 +79,9 @@ impl FromStr for Platform {
         };
         let parts: Vec<&str> = text.split('/').collect();
         let valid = |p: &&str| {
-            !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+            !p.is_empty()
+                && p.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
         };
         if !parts.iter().all(|p| valid(&p)) {
             return Err(error());

@@ -1,1 +1,20 @@
-//! The product against in-process parts: no privilege, no network.
+//! The product against in-process parts: no network, no privilege where none is named.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "helpers of tests fail by panics and talk by printing, as tests do"
+)]
+
+mod config;
+mod pull;
+mod reference;
+mod registry_server;
+mod snapshot;
+mod store_kill;
+mod store_trouble;
+mod tidy;
+mod sandbox;

@@ -6,9 +6,30 @@
 //! [`Descriptor`](LayerBlob). Its *index* is a small table of the entries with
 //! digests and offsets, enough to decide COPY, USER and `--from` without the bytes.
 
+mod builder;
+mod compress;
+mod content;
 mod entry;
+mod error;
+mod frames;
+mod header;
+mod index;
+mod index_codec;
+mod read;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod tree;
 
+pub use builder::{BuiltLayer, LayerBuilder};
+pub use compress::{LayerOptions, decompress};
+pub use content::LayerContent;
 pub use entry::{Entry, EntryKind, LayerPath, LayerPathError};
+pub use error::{LayerError, TreeError};
+pub use index::{Frame, IndexEntry, LayerIndex};
+pub use read::{TarEntries, TarEntry};
+pub use scan::{ScannedLayer, scan};
+pub use tree::{Found, Tree, Walk};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +64,9 @@ impl ChainId {
         if self == Self::empty() {
             return Self(diff_id.0);
         }
-        Self(Sha256Digest::of(format!("{} {}", self.0, diff_id.0).as_bytes()))
+        Self(Sha256Digest::of(
+            format!("{} {}", self.0, diff_id.0).as_bytes(),
+        ))
     }
 
     /// The chain of these layers, lowest first.

@@ -1,0 +1,172 @@
+//! Actions: look-up, storage, uses.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Row, params};
+
+use super::DiskStore;
+use crate::{
+    cache::{ActionResult, CacheError, CacheWarning},
+    digest::{Blake3Digest, Sha256Digest},
+    key::CacheKey,
+};
+
+/// An action with its time of last use, for listings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAction {
+    /// The action.
+    pub result: ActionResult,
+    /// Last use, in milliseconds since 1970.
+    pub used: i64,
+}
+
+impl DiskStore {
+    /// The results under `keys`, in their order, by one query. An unreadable entry is a
+    /// miss and a warning.
+    ///
+    /// Under a lease, a hit counts as a use.
+    pub fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Option<ActionResult>>, CacheError> {
+        let wanted = hex_list(keys.iter().map(|key| key.0.as_bytes()));
+        let unmarked: Vec<&[u8; 32]> = keys
+            .iter()
+            .map(|key| key.0.as_bytes())
+            .filter(|id| self.must_mark(id))
+            .collect();
+        if !unmarked.is_empty() {
+            // First the mark, then the look: what is found afterwards is protected. A
+            // mark that fails costs protection, not the hit.
+            let (ids, now) = (hex_list(unmarked.iter().copied()), self.now());
+            let marked = self.shared.index.write("mark as used", |transaction| {
+                mark(transaction, "actions", "key", &ids, now)
+            });
+            for id in unmarked {
+                self.note_mark(id, &marked);
+            }
+        }
+        let rows = self.shared.index.read("look up keys in", |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT key, record FROM actions
+                 WHERE key IN (SELECT unhex(value) FROM json_each(?1))",
+            )?;
+            statement
+                .query_map([&wanted], |row| {
+                    Ok((row.get::<_, [u8; 32]>(0)?, record_bytes(row)?))
+                })?
+                .collect::<rusqlite::Result<HashMap<_, _>>>()
+        })?;
+        Ok(keys
+            .iter()
+            .map(|key| self.decode(*key, rows.get(key.0.as_bytes())?))
+            .collect())
+    }
+
+    /// Keeps `result` under its key, in place of what stood there.
+    pub fn put_action(&self, result: &ActionResult) -> Result<(), CacheError> {
+        self.check_writable()?;
+        let (key, record, now) = (*result.key.0.as_bytes(), result.encode(), self.now());
+        let blobs = result.blobs();
+        let put = self
+            .shared
+            .index
+            .write("enter an action into", |transaction| {
+                transaction
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO actions (key, record, used) VALUES (?, ?, ?)",
+                    )?
+                    .execute(params![&key[..], record, now])?;
+                transaction
+                    .prepare_cached("DELETE FROM action_blobs WHERE key = ?")?
+                    .execute([&key[..]])?;
+                let mut insert = transaction.prepare_cached(
+                    "INSERT OR IGNORE INTO action_blobs (key, digest) VALUES (?, ?)",
+                )?;
+                for digest in &blobs {
+                    insert.execute([&key[..], &digest.as_bytes()[..]])?;
+                }
+                Ok(())
+            });
+        self.note_mark(&key, &put);
+        put
+    }
+
+    /// Notes that these were used now. For the end of a build, in one transaction; on
+    /// a store that can't be written this does nothing.
+    pub fn touch(&self, keys: &[CacheKey], blobs: &[Sha256Digest]) -> Result<(), CacheError> {
+        if !self.is_writable() || (keys.is_empty() && blobs.is_empty()) {
+            return Ok(());
+        }
+        let now = self.now();
+        let keys = hex_list(keys.iter().map(|key| key.0.as_bytes()));
+        let blobs = hex_list(blobs.iter().map(Sha256Digest::as_bytes));
+        self.shared.index.write("note uses in", |transaction| {
+            mark(transaction, "actions", "key", &keys, now)?;
+            mark(transaction, "blobs", "digest", &blobs, now)
+        })
+    }
+
+    /// All readable actions, the last used first.
+    pub fn actions(&self) -> Result<Vec<StoredAction>, CacheError> {
+        let rows = self.shared.index.read("list actions of", |connection| {
+            connection
+                .prepare_cached("SELECT key, record, used FROM actions ORDER BY used DESC, key")?
+                .query_map([], |row| {
+                    Ok((row.get::<_, [u8; 32]>(0)?, record_bytes(row)?, row.get(2)?))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(key, record, used)| {
+                let key = CacheKey(Blake3Digest::from_bytes(key));
+                let result = self.decode(key, &record)?;
+                Some(StoredAction { result, used })
+            })
+            .collect())
+    }
+
+    fn decode(&self, key: CacheKey, record: &[u8]) -> Option<ActionResult> {
+        match ActionResult::decode(key, record) {
+            Ok(result) => Some(result),
+            Err(error) => {
+                self.shared.index.warn(CacheWarning::UnreadableAction {
+                    key,
+                    reason: error.to_string(),
+                });
+                None
+            }
+        }
+    }
+}
+
+/// The second column as bytes, whatever type it has: a value that is no record shows
+/// when it is decoded.
+fn record_bytes(row: &Row<'_>) -> rusqlite::Result<Vec<u8>> {
+    Ok(row
+        .get_ref(1)?
+        .as_bytes()
+        .map(<[u8]>::to_vec)
+        .unwrap_or_default())
+}
+
+/// Sets the time of last use of the rows with these ids.
+fn mark(
+    connection: &Connection,
+    table: &str,
+    column: &str,
+    ids: &str,
+    now: i64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(&format!(
+            "UPDATE {table} SET used = max(used, ?2)
+             WHERE {column} IN (SELECT unhex(value) FROM json_each(?1))"
+        ))?
+        .execute(params![ids, now])?;
+    Ok(())
+}
+
+/// A JSON list of hex strings: a parameter that holds any number of keys.
+pub(super) fn hex_list<'a>(ids: impl Iterator<Item = &'a [u8; 32]>) -> String {
+    let items: Vec<String> = ids.map(|id| format!("\"{}\"", hex::encode(id))).collect();
+    format!("[{}]", items.join(","))
+}

@@ -1,0 +1,227 @@
+//! What a command can fail with, and the exit code for it.
+
+use std::{error::Error, io, path::PathBuf};
+
+use super::exit::ExitCode;
+use crate::{
+    cache::CacheError,
+    config::{ConfigError, SelectionError, env::EnvError},
+    dockerfile::DockerfileError,
+    engine::BuildError,
+    fs::FsError,
+    graph::lower::LowerError,
+    oci::{
+        layout::LayoutError,
+        platform::ParsePlatformError,
+        reference::ParseReferenceError,
+    },
+    registry::{RegistryError, Trouble},
+    snapshot::SnapshotError,
+    ui::{self, ReportOptions},
+};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// The command line asks for something that makes no sense.
+    #[error("{message}")]
+    Usage {
+        message: String,
+        hint: Option<String>,
+    },
+    #[error("can't work in directory `{}`", dir.display())]
+    Directory { dir: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    #[error(transparent)]
+    Dockerfile(#[from] DockerfileError),
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    #[error("can't use base image `{reference}`")]
+    BaseImage {
+        reference: String,
+        source: RegistryError,
+    },
+    #[error("can't use base image `{reference}`")]
+    BaseLayout {
+        reference: String,
+        source: LayoutError,
+    },
+    #[error("can't use base image `{reference}`")]
+    BaseReference {
+        reference: String,
+        source: ParseReferenceError,
+    },
+    #[error("can't use base image `{reference}`")]
+    BaseLayoutReference {
+        reference: String,
+        source: crate::oci::layout::ParseLayoutReferenceError,
+    },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Platform(#[from] ParsePlatformError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error("the build was interrupted")]
+    Signal { signal: i32 },
+    #[error("the local cache can't be used")]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    #[error("can't start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("can't write the answer to stdout")]
+    Answer(#[source] io::Error),
+    #[error("can't encode the answer as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+impl CliError {
+    /// A wrong command line.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// A wrong command line, and what to write instead.
+    pub(super) fn usage_hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    pub(super) fn exit(&self) -> ExitCode {
+        match self {
+            Self::Usage { .. } | Self::Selection(_) | Self::Platform(_) => ExitCode::Usage,
+            Self::Config(ConfigError::Read { source }) if source.is_not_found() => {
+                ExitCode::NotFound
+            }
+            Self::Config(_) | Self::Env(_) => ExitCode::InvalidConfiguration,
+            Self::Dockerfile(_)
+            | Self::Lower(_)
+            | Self::BaseReference { .. }
+            | Self::BaseLayoutReference { .. } => ExitCode::InvalidDockerfile,
+            Self::BaseImage { source, .. } | Self::Registry(source) => registry(source),
+            Self::BaseLayout { source, .. } => layout(source),
+            Self::Build(error) => build(error),
+            Self::Signal { signal: 15 } => ExitCode::Terminated,
+            Self::Signal { .. } => ExitCode::Interrupted,
+            Self::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                ExitCode::NotFound
+            }
+            Self::Fs(error) => file(error),
+            Self::Cache(CacheError::Transient { .. }) => ExitCode::Transient,
+            Self::Cache(CacheError::Denied { .. }) => ExitCode::Denied,
+            Self::Directory { .. }
+            | Self::Cache(_)
+            | Self::Snapshot(_)
+            | Self::Runtime(_)
+            | Self::Answer(_)
+            | Self::Json(_) => ExitCode::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. } => hint.clone(),
+            Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
+            Self::Lower(error) => error.hint().map(str::to_owned),
+            Self::Build(BuildError::StepTimeout { .. }) => {
+                Some("give it more time with `--step-timeout`".to_owned())
+            }
+            Self::Cache(CacheError::Version { .. }) => Some(
+                "use another directory with `MEMOBUILD_CACHE_DIR`, or remove this one".to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// The error as the user sees it, with up to `log_lines` lines of a failed step's output.
+    pub(super) fn report(&self, log_lines: usize, color: bool) -> String {
+        let hint = self.hint();
+        let options = ReportOptions {
+            hint: hint.as_deref(),
+            log_lines,
+            color,
+        };
+        ui::report(self.shown(), options)
+    }
+
+    /// The error that knows its details. One that only passes another on hides its type:
+    /// the source of a transparent error is the source of what it wraps.
+    fn shown(&self) -> &(dyn Error + 'static) {
+        match self {
+            Self::Config(error) => error,
+            Self::Selection(error) => error,
+            Self::Dockerfile(error) => error,
+            Self::Lower(error) => error,
+            Self::Build(error) => error,
+            error => error,
+        }
+    }
+}
+
+fn registry(error: &RegistryError) -> ExitCode {
+    match error.trouble() {
+        Trouble::Transient => ExitCode::Transient,
+        Trouble::Denied => ExitCode::Denied,
+        Trouble::NotFound => ExitCode::NotFound,
+        Trouble::Integrity => ExitCode::Integrity,
+        Trouble::Unsupported | Trouble::Local => ExitCode::Internal,
+    }
+}
+
+fn layout(error: &LayoutError) -> ExitCode {
+    match error {
+        LayoutError::NotALayout { .. }
+        | LayoutError::NotFound { .. }
+        | LayoutError::NotOne { .. } => ExitCode::NotFound,
+        LayoutError::File(error) => file(error),
+        LayoutError::Occupied { .. } => ExitCode::Usage,
+        _ => ExitCode::Integrity,
+    }
+}
+
+fn file(error: &FsError) -> ExitCode {
+    match error.source.kind() {
+        io::ErrorKind::NotFound => ExitCode::NotFound,
+        io::ErrorKind::PermissionDenied => ExitCode::Denied,
+        _ => ExitCode::Internal,
+    }
+}
+
+fn build(error: &BuildError) -> ExitCode {
+    match error {
+        BuildError::Step { .. } | BuildError::Files { .. } | BuildError::User { .. } => {
+            ExitCode::StepFailed
+        }
+        BuildError::StepTimeout { .. } => ExitCode::StepTimedOut,
+        BuildError::Sandbox { .. }
+        | BuildError::SandboxSetup(_)
+        | BuildError::NoSandbox
+        | BuildError::ForeignPlatform { .. } => ExitCode::HostUnsupported,
+        BuildError::Context(error) => match error.source().and_then(|e| e.downcast_ref()) {
+            Some(error) => file(error),
+            None => ExitCode::InvalidDockerfile,
+        },
+        BuildError::BaseImage { source, .. } => registry(source),
+        BuildError::Layout(error) => layout(error),
+        BuildError::Fs(error) => file(error),
+        BuildError::Interrupted => ExitCode::Interrupted,
+        BuildError::Store(_)
+        | BuildError::Snapshot(_)
+        | BuildError::Layer(_)
+        | BuildError::Internal { .. }
+        | BuildError::Lost(_) => ExitCode::Internal,
+    }
+}

@@ -1,0 +1,423 @@
+//! The environment variables that the program reads, declared once.
+//!
+//! [`Env`] is a snapshot of exactly the variables in [`VARIABLES`]; nothing else of the
+//! environment is read, and nothing of it enters a cache key or an image, with the
+//! exception of `SOURCE_DATE_EPOCH`. `docs/reference/environment.md` is generated from
+//! the table.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+/// One environment variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, as Markdown.
+    pub meaning: &'static str,
+    /// What holds if it is not set, as Markdown.
+    pub default: &'static str,
+    /// Whether its value must not be shown.
+    pub secret: bool,
+}
+
+const fn variable(name: &'static str, meaning: &'static str, default: &'static str) -> Variable {
+    Variable {
+        name,
+        meaning,
+        default,
+        secret: false,
+    }
+}
+
+const fn proxy(name: &'static str, meaning: &'static str) -> Variable {
+    Variable {
+        name,
+        meaning,
+        default: "no proxy",
+        // A proxy's URL may hold a password.
+        secret: true,
+    }
+}
+
+/// Every variable that the program reads. An empty value counts as not set.
+pub const VARIABLES: &[Variable] = &[
+    variable(
+        "MEMOBUILD_CACHE_DIR",
+        "directory of the local cache",
+        "`cache.dir` of `memobuild.yml`, else `$XDG_CACHE_HOME/memobuild-ci`, else `$HOME/.cache/memobuild-ci`, else `/var/cache/memobuild-ci`",
+    ),
+    variable(
+        "MEMOBUILD_OUTPUT",
+        "directory for the images built from a `memobuild.yml`",
+        "`.memobuild-output`",
+    ),
+    variable(
+        "MEMOBUILD_LOG",
+        "what the program logs about its own work on stderr: a level (`error`, `warn`, `info`, `debug`, `trace`) or a list of `module=level`",
+        "`warn`",
+    ),
+    variable(
+        "SOURCE_DATE_EPOCH",
+        "seconds since 1970 that times in the image are clamped to; steps see it too",
+        "`build.source-date-epoch` of `memobuild.yml`, else the time of the base image",
+    ),
+    variable(
+        "DOCKER_CONFIG",
+        "directory of Docker's `config.json`, which holds registry credentials and names credential helpers",
+        "`$HOME/.docker`",
+    ),
+    variable("HOME", "home directory, for the defaults above", "none"),
+    variable(
+        "XDG_CACHE_HOME",
+        "directory for caches, for the default above; must be absolute",
+        "`$HOME/.cache`",
+    ),
+    variable(
+        "TMPDIR",
+        "directory for temporary files outside of the cache",
+        "`/tmp`",
+    ),
+    variable(
+        "PATH",
+        "where credential helpers, `newuidmap` and `newgidmap` are looked for; steps get the image's `PATH`, not this one",
+        "the system's",
+    ),
+    variable(
+        "NO_COLOR",
+        "no colour, unless `--color=always` asks for it ([no-color.org](https://no-color.org))",
+        "colour on a terminal",
+    ),
+    variable(
+        "CLICOLOR_FORCE",
+        "colour also where stderr is no terminal, unless it is `0`",
+        "colour on a terminal",
+    ),
+    variable(
+        "TERM",
+        "the kind of terminal; `dumb` means neither colour nor progress bars",
+        "none",
+    ),
+    variable(
+        "CI",
+        "set to anything but `false` or `0`: plain progress lines also on a terminal",
+        "bars on a terminal",
+    ),
+    proxy(
+        "HTTP_PROXY",
+        "proxy for `http` URLs; predefined build argument",
+    ),
+    proxy("http_proxy", "as `HTTP_PROXY`, and goes before it"),
+    proxy(
+        "HTTPS_PROXY",
+        "proxy for `https` URLs; predefined build argument",
+    ),
+    proxy("https_proxy", "as `HTTPS_PROXY`, and goes before it"),
+    proxy(
+        "ALL_PROXY",
+        "proxy for URLs without their own; predefined build argument",
+    ),
+    proxy("all_proxy", "as `ALL_PROXY`, and goes before it"),
+    proxy(
+        "FTP_PROXY",
+        "only handed to steps, as predefined build argument",
+    ),
+    proxy("ftp_proxy", "as `FTP_PROXY`"),
+    proxy(
+        "NO_PROXY",
+        "hosts that are reached without proxy; predefined build argument",
+    ),
+    proxy("no_proxy", "as `NO_PROXY`, and goes before it"),
+    variable(
+        "SSL_CERT_FILE",
+        "PEM file with the certificate authorities of the host, for registries and for `--ca-certificates host`",
+        "the system's bundle, such as `/etc/ssl/certs/ca-certificates.crt`",
+    ),
+    variable(
+        "SSL_CERT_DIR",
+        "directory with certificate authorities of the host",
+        "none",
+    ),
+];
+
+/// A variable with a value that means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvError {
+    /// Not a time.
+    #[error(
+        "environment variable `SOURCE_DATE_EPOCH` is `{value}`, not a number of seconds since 1970"
+    )]
+    SourceDateEpoch {
+        /// As set.
+        value: String,
+    },
+}
+
+/// When to use colour, as `--color` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ColorChoice {
+    /// On a terminal, unless the environment says otherwise.
+    #[default]
+    Auto,
+    /// In any case.
+    Always,
+    /// In no case.
+    Never,
+}
+
+/// The declared variables that are set and not empty.
+#[derive(Clone, Default)]
+pub struct Env(BTreeMap<&'static str, OsString>);
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Values may be secret.
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Env {
+    /// The environment of this process, now.
+    pub fn of_process() -> Self {
+        Self::from_lookup(|name| std::env::var_os(name))
+    }
+
+    /// An environment with these variables only; names that are not declared are
+    /// ignored.
+    pub fn from_pairs(pairs: &[(&str, &str)]) -> Self {
+        Self::from_lookup(|name| {
+            let pair = pairs.iter().find(|(n, _)| *n == name);
+            pair.map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
+        let names = VARIABLES.iter().map(|v| v.name);
+        let set = names.filter_map(|name| Some((name, lookup(name)?)));
+        Self(set.filter(|(_, value)| !value.is_empty()).collect())
+    }
+
+    /// The value of a declared variable, if it is UTF-8.
+    fn text(&self, name: &'static str) -> Option<&str> {
+        debug_assert!(VARIABLES.iter().any(|v| v.name == name), "{name}");
+        self.0.get(name)?.to_str()
+    }
+
+    fn path(&self, name: &'static str) -> Option<PathBuf> {
+        debug_assert!(VARIABLES.iter().any(|v| v.name == name), "{name}");
+        self.0.get(name).map(PathBuf::from)
+    }
+
+    /// `HOME`.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.path("HOME")
+    }
+
+    /// The directory of the local cache; `configured` is `cache.dir` of the
+    /// configuration.
+    pub fn cache_dir(&self, configured: Option<PathBuf>) -> PathBuf {
+        let xdg = || self.path("XDG_CACHE_HOME").filter(|dir| dir.is_absolute());
+        let home = || self.home().map(|home| home.join(".cache"));
+        // A container without HOME; there the program runs as root.
+        let system = || PathBuf::from("/var/cache");
+        self.path("MEMOBUILD_CACHE_DIR")
+            .or(configured)
+            .unwrap_or_else(|| {
+                let base = xdg().or_else(home).unwrap_or_else(system);
+                base.join("memobuild-ci")
+            })
+    }
+
+    /// The directory for images built from a configuration.
+    pub fn output_dir(&self) -> PathBuf {
+        self.path("MEMOBUILD_OUTPUT")
+            .unwrap_or_else(|| ".memobuild-output".into())
+    }
+
+    /// The filter of the program's own log.
+    pub fn log_filter(&self) -> &str {
+        self.text("MEMOBUILD_LOG").unwrap_or("warn")
+    }
+
+    /// Seconds since 1970.
+    pub fn source_date_epoch(&self) -> Result<Option<u64>, EnvError> {
+        let Some(value) = self.0.get("SOURCE_DATE_EPOCH") else {
+            return Ok(None);
+        };
+        let number = value.to_str().and_then(|v| v.parse().ok());
+        number.map(Some).ok_or_else(|| EnvError::SourceDateEpoch {
+            value: value.to_string_lossy().into_owned(),
+        })
+    }
+
+    /// The path of Docker's `config.json`, whether or not it is there.
+    pub fn docker_config(&self) -> Option<PathBuf> {
+        let home = || self.home().map(|home| home.join(".docker"));
+        let dir = self.path("DOCKER_CONFIG").or_else(home)?;
+        Some(dir.join("config.json"))
+    }
+
+    /// The directory for temporary files.
+    pub fn temp_dir(&self) -> PathBuf {
+        self.path("TMPDIR").unwrap_or_else(|| "/tmp".into())
+    }
+
+    /// Whether to colour what goes to stderr; `terminal` is whether it is one.
+    pub fn color(&self, choice: ColorChoice, terminal: bool) -> bool {
+        match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto if self.0.contains_key("NO_COLOR") => false,
+            ColorChoice::Auto => {
+                let forced = self.text("CLICOLOR_FORCE").is_some_and(|v| v != "0");
+                forced || (terminal && !self.dumb())
+            }
+        }
+    }
+
+    /// Whether progress bars make sense on stderr; `terminal` is whether it is one.
+    pub fn bars(&self, terminal: bool) -> bool {
+        terminal && !self.dumb() && !self.ci()
+    }
+
+    fn dumb(&self) -> bool {
+        self.text("TERM") == Some("dumb")
+    }
+
+    /// Whether this is a CI job.
+    pub fn ci(&self) -> bool {
+        self.0.get("CI").is_some_and(|v| v != "false" && v != "0")
+    }
+
+    /// The proxy variables that are set, as name and value: Docker's predefined build
+    /// arguments. The values may hold passwords.
+    pub fn proxies(&self) -> Vec<(&'static str, String)> {
+        let set = self.0.iter().filter(|(name, _)| is_proxy(name));
+        set.map(|(name, value)| (*name, value.to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    /// The PEM file that `SSL_CERT_FILE` names.
+    pub fn ssl_cert_file(&self) -> Option<PathBuf> {
+        self.path("SSL_CERT_FILE")
+    }
+
+    /// The directory that `SSL_CERT_DIR` names.
+    pub fn ssl_cert_dir(&self) -> Option<PathBuf> {
+        self.path("SSL_CERT_DIR")
+    }
+
+    /// The values that must not be shown, for redaction.
+    pub fn secrets(&self) -> Vec<String> {
+        let secret = VARIABLES.iter().filter(|v| v.secret);
+        secret
+            // Only proxies are secret, and of them only the ones with a password.
+            .filter_map(|v| self.text(v.name))
+            .filter(|value| value.contains('@'))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// The value of any variable, for `--build-arg NAME` without a value: the user names it.
+pub fn build_arg(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Whether `name` is one of the proxy variables, in either case of letters.
+fn is_proxy(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with("_proxy")
+}
+
+/// Whether `name` is a build argument that every Dockerfile has without declaring it:
+/// the proxy variables. They enter neither image nor key.
+pub fn is_predefined_arg(name: &str) -> bool {
+    is_proxy(name) && VARIABLES.iter().any(|v| v.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_directory() {
+        for (pairs, configured, dir) in [
+            (&[][..], None, "/var/cache/memobuild-ci"),
+            (&[("HOME", "/h")], None, "/h/.cache/memobuild-ci"),
+            (&[("HOME", "")], None, "/var/cache/memobuild-ci"),
+            (
+                &[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")],
+                None,
+                "/x/memobuild-ci",
+            ),
+            (
+                &[("HOME", "/h"), ("XDG_CACHE_HOME", "x")],
+                None,
+                "/h/.cache/memobuild-ci",
+            ),
+            (&[("HOME", "/h")], Some("/c"), "/c"),
+            (&[("MEMOBUILD_CACHE_DIR", "/e")], Some("/c"), "/e"),
+        ] {
+            let env = Env::from_pairs(pairs);
+            assert_eq!(
+                env.cache_dir(configured.map(PathBuf::from)),
+                PathBuf::from(dir)
+            );
+        }
+    }
+
+    #[test]
+    fn colour_follows_flag_then_environment_then_terminal() {
+        use ColorChoice::{Always, Auto, Never};
+        for (pairs, choice, terminal, expected) in [
+            (&[][..], Auto, true, true),
+            (&[], Auto, false, false),
+            (&[("NO_COLOR", "1")], Auto, true, false),
+            (&[("NO_COLOR", "")], Auto, true, true),
+            (&[("NO_COLOR", "1")], Always, false, true),
+            (&[("CLICOLOR_FORCE", "1")], Auto, false, true),
+            (&[("CLICOLOR_FORCE", "0")], Auto, false, false),
+            (&[("CLICOLOR_FORCE", "1")], Never, true, false),
+            (&[("TERM", "dumb")], Auto, true, false),
+        ] {
+            let env = Env::from_pairs(pairs);
+            assert_eq!(
+                env.color(choice, terminal),
+                expected,
+                "{pairs:?} {choice:?} {terminal}"
+            );
+        }
+    }
+
+    #[test]
+    fn source_date_epoch_is_a_number_or_an_error() {
+        let epoch = |v| Env::from_pairs(&[("SOURCE_DATE_EPOCH", v)]).source_date_epoch();
+        assert_eq!(epoch("1700000000"), Ok(Some(1_700_000_000)));
+        assert_eq!(epoch(""), Ok(None));
+        assert!(
+            epoch("yesterday")
+                .unwrap_err()
+                .to_string()
+                .contains("`yesterday`")
+        );
+    }
+
+    #[test]
+    fn values_are_neither_shown_nor_read_when_undeclared() {
+        let env = Env::from_pairs(&[
+            ("https_proxy", "http://u:hunter2@proxy:3128"),
+            ("NO_PROXY", "localhost"),
+            ("SECRET", "x"),
+        ]);
+        assert_eq!(format!("{env:?}"), r#"{"NO_PROXY", "https_proxy"}"#);
+        assert_eq!(env.secrets(), ["http://u:hunter2@proxy:3128"]);
+        assert_eq!(env.proxies().len(), 2);
+        assert!(is_predefined_arg("no_proxy") && !is_predefined_arg("my_proxy"));
+    }
+
+    #[test]
+    fn no_variable_is_declared_twice() {
+        for (i, variable) in VARIABLES.iter().enumerate() {
+            assert!(VARIABLES[..i].iter().all(|v| v.name != variable.name));
+        }
+    }
+}

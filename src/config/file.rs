@@ -1,0 +1,152 @@
+//! The form of `memobuild.yml`, version 1.
+//!
+//! The doc comments here are what editors show: they become the descriptions of the
+//! JSON schema and of `docs/reference/configuration.md`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::at::{At, Entries, Scalar};
+
+/// The layers of an image, the variants they are built in, and how.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(title = "memobuild.yml")]
+pub(super) struct File {
+    /// Version of this format.
+    #[schemars(extend("const" = 1))]
+    pub(super) version: At<u64>,
+    /// Name of the image, without a tag: `service` or `registry.example/team/service`.
+    pub(super) image: At<String>,
+    /// The layer targets by name. Each is one Dockerfile, built alone or on another layer.
+    #[schemars(extend("minProperties" = 1))]
+    pub(super) layers: At<Entries<Layer>>,
+    /// The variants by name; every layer is built in every variant. Without any there is
+    /// one, called `default`, for the platform of the host.
+    pub(super) variants: Option<Entries<Variant>>,
+    /// The local cache.
+    pub(super) cache: Option<Cache>,
+    /// How to build. A flag on the command line goes before what stands here.
+    pub(super) build: Option<Build>,
+}
+
+/// One layer target.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Layer {
+    /// Path of the Dockerfile, from the directory of `memobuild.yml`. `{variant}`,
+    /// `{layer}` and `{arch}` (`amd64`, `arm64`, …) are replaced.
+    pub(super) dockerfile: At<String>,
+    /// Path of the build context, with the same replacements. Default: `.`
+    pub(super) context: Option<At<String>>,
+    /// The layer this one is built on. Its result becomes the value of the argument
+    /// that `base-arg` names.
+    pub(super) from: Option<At<String>>,
+    /// The `ARG` before the first `FROM` that stands for the layer in `from`. Default:
+    /// `BASE_IMAGE`
+    pub(super) base_arg: Option<At<String>>,
+    /// Build arguments.
+    pub(super) args: Option<Entries<At<Scalar>>>,
+    /// The stage to build. Default: the last one.
+    pub(super) target: Option<At<String>>,
+    /// When the layer is built anew although nothing it is made from has changed.
+    pub(super) refresh: Option<Refresh>,
+}
+
+/// A set of platforms, with what is different there.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Variant {
+    /// The platforms, each `os/arch` or `os/arch/variant`. Default: the host's.
+    #[schemars(with = "Option<Vec<String>>", extend("minItems" = 1))]
+    pub(super) platforms: Option<At<Vec<At<String>>>>,
+    /// Build arguments for all layers, over those of the layer.
+    pub(super) args: Option<Entries<At<Scalar>>>,
+    /// What is different for single layers, by the layer's name.
+    pub(super) layers: Option<Entries<Override>>,
+}
+
+/// What a variant changes in a layer. What is not given stays.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Override {
+    /// Another Dockerfile.
+    pub(super) dockerfile: Option<At<String>>,
+    /// Another build context.
+    pub(super) context: Option<At<String>>,
+    /// Build arguments, over those of the layer and of the variant.
+    pub(super) args: Option<Entries<At<Scalar>>>,
+    /// Another stage.
+    pub(super) target: Option<At<String>>,
+    /// Another refresh policy.
+    pub(super) refresh: Option<Refresh>,
+}
+
+/// When something is built anew although nothing it is made from has changed: what it
+/// downloads may have.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Refresh {
+    /// Not at all.
+    Never,
+    /// When it is older than 1 day.
+    Daily,
+    /// When it is older than 7 days.
+    Weekly,
+    /// When it is older than so much: `12h`, `7d`, `2w`.
+    MaxAge(At<String>),
+}
+
+/// The local cache: layer blobs, results of steps, unpacked layers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Cache {
+    /// Its directory, from the directory of `memobuild.yml`. `MEMOBUILD_CACHE_DIR` goes
+    /// before it. Default: `$XDG_CACHE_HOME/memobuild-ci`
+    pub(super) dir: Option<At<String>>,
+    /// The size above which the least recently used is removed: `10GB`, `10GiB`.
+    pub(super) max_size: Option<At<String>>,
+    /// The age since its last use at which an entry is removed: `30d`.
+    pub(super) max_age: Option<At<String>>,
+}
+
+/// Defaults for builds.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Build {
+    /// The network of `RUN` steps. Default: `host`
+    pub(super) network: Option<Network>,
+    /// Certificate authorities to show to `RUN` steps beside the image's own: `host`, or
+    /// the path of a PEM file. They enter no layer and no key.
+    pub(super) ca_certificates: Option<At<String>>,
+    /// Compression of new layers. Default: `zstd`
+    pub(super) compression: Option<Compression>,
+    /// Seconds since 1970 that all times in the image are clamped to, unless
+    /// `SOURCE_DATE_EPOCH` is set in the environment.
+    pub(super) source_date_epoch: Option<At<u64>>,
+    /// Steps that run at the same time. Default: the number of processors.
+    #[schemars(extend("minimum" = 1))]
+    pub(super) jobs: Option<At<u64>>,
+}
+
+/// The network of `RUN` steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The host's.
+    #[default]
+    Host,
+    /// Only a loopback device of its own.
+    None,
+}
+
+/// The compression of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Zstandard: quick, small; needs a consumer from 2020 or later.
+    #[default]
+    Zstd,
+    /// Gzip: understood by every consumer.
+    Gzip,
+}

@@ -1,0 +1,300 @@
+//! From physical lines to instructions: directives, comments, continuations, heredocs.
+
+use super::{
+    ast::Heredoc,
+    error::{DockerfileError, Problem},
+    source::{Source, Span},
+    words,
+};
+
+/// One instruction with everything that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// The instruction, continuations joined, without surrounding spaces.
+    pub(super) text: String,
+    /// All its lines, heredocs included.
+    pub(super) span: Span,
+    /// Its heredocs, in order.
+    pub(super) heredocs: Vec<Heredoc>,
+    /// An empty line between its lines, which will be an error one day.
+    pub(super) empty_line: Option<usize>,
+    /// For each physical line: its offset in `text`, its number, its column.
+    pieces: Vec<(usize, usize, usize)>,
+}
+
+impl Line {
+    /// The span with the column of this byte of `text`, and that line alone if it
+    /// isn't the first.
+    pub(super) fn at(&self, offset: usize) -> Span {
+        let piece = self
+            .pieces
+            .iter()
+            .rev()
+            .find(|(start, ..)| *start <= offset);
+        let Some((start, line, column)) = piece else {
+            return self.span;
+        };
+        let before = self.text.get(*start..offset).unwrap_or_default();
+        Span {
+            start: *line,
+            end: if *line == self.span.start {
+                self.span.end
+            } else {
+                *line
+            },
+            column: column + before.chars().count(),
+        }
+    }
+
+    /// The span for a word of `text`, wherever it stands first.
+    pub(super) fn find(&self, word: &str) -> Span {
+        self.text.find(word).map_or(self.span, |at| self.at(at))
+    }
+}
+
+/// A file taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lines {
+    /// `# escape=`.
+    pub(super) escape: char,
+    /// `# syntax=`.
+    pub(super) syntax: Option<String>,
+    /// The instructions.
+    pub(super) lines: Vec<Line>,
+}
+
+/// Takes the file apart.
+pub(super) fn read(source: &Source) -> Result<Lines, DockerfileError> {
+    let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
+    let mut reader = Reader {
+        source,
+        physical: text.split_inclusive('\n').collect(),
+        next: 0,
+        escape: '\\',
+    };
+    let syntax = reader.directives()?;
+    let mut lines = Vec::new();
+    while let Some(line) = reader.line()? {
+        lines.push(line);
+    }
+    Ok(Lines {
+        escape: reader.escape,
+        syntax,
+        lines,
+    })
+}
+
+struct Reader<'a> {
+    source: &'a Source,
+    /// With their line ends.
+    physical: Vec<&'a str>,
+    /// Index of the next line to read.
+    next: usize,
+    escape: char,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the directives at the top; gives the frontend's name. They end at the
+    /// first line that isn't one.
+    fn directives(&mut self) -> Result<Option<String>, DockerfileError> {
+        let mut syntax = None;
+        let mut seen: Vec<String> = Vec::new();
+        for (number, line) in (1..).zip(&self.physical) {
+            let Some((name, value)) = directive(line) else {
+                break;
+            };
+            let name = name.to_ascii_lowercase();
+            if !matches!(name.as_str(), "syntax" | "escape" | "check") {
+                break;
+            }
+            let span = Span {
+                start: number,
+                end: number,
+                column: 1,
+            };
+            let fail = |problem| Err(DockerfileError::new(self.source, span, problem));
+            if seen.contains(&name) {
+                return fail(Problem::DuplicateDirective { directive: name });
+            }
+            match name.as_str() {
+                "escape" => match value {
+                    "\\" => self.escape = '\\',
+                    "`" => self.escape = '`',
+                    _ => {
+                        return fail(Problem::Escape {
+                            value: value.to_owned(),
+                        });
+                    }
+                },
+                "syntax" if is_builtin_frontend(value) => syntax = Some(value.to_owned()),
+                "syntax" => {
+                    let problem = Problem::Syntax {
+                        name: value.to_owned(),
+                    };
+                    let hint = "only `docker/dockerfile` is; take the line out if \
+                                the file needs nothing else";
+                    return fail(problem).map_err(|e| e.with_hint(Some(hint.to_owned())));
+                }
+                // Which lint rules to skip: nothing that changes the image.
+                _ => {}
+            }
+            seen.push(name);
+        }
+        Ok(syntax)
+    }
+
+    /// The next instruction.
+    fn line(&mut self) -> Result<Option<Line>, DockerfileError> {
+        let Some(mut line) = self.joined() else {
+            return Ok(None);
+        };
+        if may_have_heredoc(&line.text) {
+            for word in words::heredoc_words(&line.text) {
+                let content = self.heredoc(&line, &word)?;
+                line.heredocs.push(Heredoc {
+                    name: word.name,
+                    content,
+                    expand: word.expand,
+                    chomp: word.chomp,
+                });
+            }
+            line.span.end = self.next;
+        }
+        Ok(Some(line))
+    }
+
+    /// The next instruction without its heredocs: continued lines joined, comments and
+    /// empty lines left out.
+    fn joined(&mut self) -> Option<Line> {
+        let mut line: Option<Line> = None;
+        while let Some(raw) = self.physical.get(self.next) {
+            self.next += 1;
+            let content = raw.trim_end_matches(['\r', '\n']);
+            let trimmed = content.trim_start();
+            if trimmed.starts_with('#') {
+                continue;
+            }
+            // Spaces at the start of a continued line are part of the instruction.
+            let started = line.as_ref().is_some_and(|l| !l.text.is_empty());
+            let content = if started { content } else { trimmed };
+            if trimmed.is_empty() {
+                if let Some(line) = &mut line {
+                    line.empty_line.get_or_insert(self.next);
+                }
+                continue;
+            }
+            let (content, continued) = self.continuation(content);
+            let column =
+                raw.trim_end_matches(['\r', '\n']).chars().count() - trimmed.chars().count() + 1;
+            let current = line.get_or_insert_with(|| Line {
+                text: String::new(),
+                span: Span {
+                    start: self.next,
+                    end: self.next,
+                    column,
+                },
+                heredocs: Vec::new(),
+                empty_line: None,
+                pieces: Vec::new(),
+            });
+            let first = current.pieces.is_empty();
+            let column = if first { column } else { 1 };
+            current.pieces.push((current.text.len(), self.next, column));
+            current.text.push_str(content);
+            current.span.end = self.next;
+            if !continued {
+                if current.text.trim().is_empty() {
+                    line = None;
+                    continue;
+                }
+                break;
+            }
+        }
+        let mut line = line.filter(|l| !l.text.trim().is_empty())?;
+        line.text.truncate(line.text.trim_end().len());
+        Some(line)
+    }
+
+    /// The line without the escape character at its end, and whether there was one. A
+    /// doubled escape character doesn't continue a line.
+    fn continuation(&self, line: &'a str) -> (&'a str, bool) {
+        let end = line.trim_end_matches([' ', '\t']);
+        match end.strip_suffix(self.escape) {
+            Some(rest) if !rest.ends_with(self.escape) => (rest, true),
+            _ => (line, false),
+        }
+    }
+
+    /// The lines up to the terminator.
+    fn heredoc(
+        &mut self,
+        line: &Line,
+        word: &words::HeredocWord,
+    ) -> Result<String, DockerfileError> {
+        let mut content = String::new();
+        while let Some(raw) = self.physical.get(self.next) {
+            self.next += 1;
+            let text = raw.trim_end_matches(['\r', '\n']);
+            let text = if word.chomp {
+                text.trim_start_matches('\t')
+            } else {
+                text
+            };
+            if text == word.name {
+                return Ok(content);
+            }
+            content.push_str(raw);
+        }
+        let problem = Problem::OpenHeredoc {
+            name: word.name.clone(),
+        };
+        let hint = format!(
+            "end it with a line that is `{}` and nothing else",
+            word.name
+        );
+        Err(DockerfileError::new(self.source, line.find("<<"), problem).with_hint(Some(hint)))
+    }
+}
+
+/// Name and value of a line `# name=value`.
+fn directive(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.trim().strip_prefix('#')?.split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    let mut chars = name.chars();
+    let valid = chars.next()?.is_ascii_alphabetic() && chars.all(|c| c.is_ascii_alphanumeric());
+    (valid && !value.is_empty()).then_some((name, value))
+}
+
+/// Whether this frontend is the language that we read.
+fn is_builtin_frontend(name: &str) -> bool {
+    let name = name.split_whitespace().next().unwrap_or_default();
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let end = name.find([':', '@']).unwrap_or(name.len());
+    matches!(
+        &name[..end],
+        "docker/dockerfile" | "docker/dockerfile-upstream"
+    )
+}
+
+/// Whether the instruction is one whose `<<` words start heredocs.
+fn may_have_heredoc(text: &str) -> bool {
+    if !text.contains("<<") {
+        return false;
+    }
+    let mut rest = text;
+    loop {
+        let (keyword, arguments) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        rest = arguments.trim_start();
+        match keyword.to_ascii_uppercase().as_str() {
+            "ONBUILD" => {}
+            "RUN" | "COPY" | "ADD" => break,
+            _ => return false,
+        }
+    }
+    while let Some(flag) = rest.strip_prefix("--") {
+        rest = flag
+            .split_once(char::is_whitespace)
+            .map_or("", |(_, rest)| rest.trim_start());
+    }
+    !matches!(words::json(rest), words::Json::Strings(_))
+}

@@ -1,0 +1,67 @@
+//! The text of a Dockerfile, and places in it.
+
+use std::fmt::Write as _;
+
+/// Lines shown of an instruction that is longer.
+const EXCERPT_LINES: usize = 8;
+
+/// Lines of a Dockerfile. They count from 1; `end` is inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// First line.
+    pub start: usize,
+    /// Last line.
+    pub end: usize,
+    /// Column in `start`, in characters from 1.
+    pub column: usize,
+}
+
+/// A Dockerfile as it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Source {
+    /// The file as the user named it.
+    pub name: String,
+    /// The whole text.
+    pub text: String,
+}
+
+impl Source {
+    /// The lines of `span` with the one before, numbered:
+    ///
+    /// ```text
+    ///  13 | COPY requirements.txt .
+    ///  14 | RUN pip install -r requirements.txt
+    /// ```
+    ///
+    /// Each line ends with a line feed. Of more than eight lines the middle is left out.
+    pub fn excerpt(&self, span: Span) -> String {
+        let first = span.start.saturating_sub(1).max(1);
+        let width = span.end.to_string().len();
+        let mut out = String::new();
+        for (number, line) in (1..).zip(self.text.lines()).skip(first - 1) {
+            if number > span.end {
+                break;
+            }
+            let shown = number - first;
+            if shown == EXCERPT_LINES && number != span.end {
+                let _ = writeln!(out, " {:>width$} | …", "");
+            }
+            if shown < EXCERPT_LINES || number == span.end {
+                let line = line.trim_end();
+                // A control character could rewrite the terminal.
+                let line: String = line.chars().map(visible).collect();
+                let _ = writeln!(out, "{}", format!(" {number:>width$} | {line}").trim_end());
+            }
+        }
+        out
+    }
+}
+
+/// `c`, or the replacement character for what a terminal would act on.
+fn visible(c: char) -> char {
+    if c.is_control() && c != '\t' {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        c
+    }
+}

@@ -1,0 +1,55 @@
+//! The nearest right word for a wrong one.
+
+/// The candidate with the smallest edit distance from `word` (letter case aside), if
+/// it is near enough to be what was meant: at most half its length, and 3.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word: Vec<char> = word.to_lowercase().chars().collect();
+    candidates
+        .into_iter()
+        .filter_map(|candidate| {
+            let chars: Vec<char> = candidate.to_lowercase().chars().collect();
+            // Most words of a foreign text are out of reach by length alone.
+            if word.len().abs_diff(chars.len()) > 3 {
+                return None;
+            }
+            let distance = distance(&word, &chars);
+            (distance <= (chars.len() / 2).clamp(1, 3)).then_some((distance, candidate))
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance, with one row.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_found_and_far_ones_not() {
+        let words = ["RUN", "COPY", "ENTRYPOINT", "WORKDIR"];
+        for (wrong, right) in [
+            ("RUNN", Some("RUN")),
+            ("cpoy", Some("COPY")),
+            ("COPPY", Some("COPY")),
+            ("ENTRYPONIT", Some("ENTRYPOINT")),
+            ("WRKDIR", Some("WORKDIR")),
+            ("apt-get", None),
+        ] {
+            assert_eq!(nearest(wrong, words), right, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Splitting the arguments of an instruction.
+
+use super::expand::Expander;
+
+/// Spaces that separate words; a no-break space doesn't.
+pub(super) fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\u{b}' | '\u{c}' | '\r')
+}
+
+/// Words between spaces, quotes meaning nothing.
+pub(super) fn plain_words(text: &str) -> Vec<String> {
+    text.split(is_blank)
+        .filter(|w| !w.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Words between spaces outside quotes. Quotes and escapes stay, because the words are
+/// expanded later.
+pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quote: Option<char> = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if quote.is_none() && c.is_whitespace() {
+            if !word.is_empty() {
+                words.push(std::mem::take(&mut word));
+            }
+            continue;
+        }
+        if c == escape && quote != Some('\'') {
+            // An escape at the very end means nothing.
+            if let Some(next) = chars.next() {
+                word.push(c);
+                word.push(next);
+            }
+            continue;
+        }
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if c == '\'' || c == '"' => quote = Some(c),
+            _ => {}
+        }
+        word.push(c);
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// Arguments in JSON form.
+pub(super) enum Json {
+    /// An array of strings.
+    Strings(Vec<String>),
+    /// An array with something else in it.
+    Mixed,
+    /// Anything else: the shell form is meant.
+    No,
+}
+
+/// Reads arguments in JSON form.
+pub(super) fn json(text: &str) -> Json {
+    let text = text.trim();
+    if !text.starts_with('[') {
+        return Json::No;
+    }
+    match serde_json::from_str::<Vec<serde_json::Value>>(text) {
+        Err(_) => Json::No,
+        Ok(values) => values
+            .into_iter()
+            .map(|v| match v {
+                serde_json::Value::String(s) => Some(s),
+                _ => None,
+            })
+            .collect::<Option<Vec<String>>>()
+            .map_or(Json::Mixed, Json::Strings),
+    }
+}
+
+/// A word that starts a heredoc.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HeredocWord {
+    /// The terminator, unquoted.
+    pub(super) name: String,
+    /// Whether no part of it was quoted.
+    pub(super) expand: bool,
+    /// Whether it is `<<-`.
+    pub(super) chomp: bool,
+}
+
+/// The words of `line` that start heredocs, in order.
+pub(super) fn heredoc_words(line: &str) -> Vec<HeredocWord> {
+    let lexer = Expander {
+        keep_quotes: true,
+        keep_escapes: true,
+        keep_unset: true,
+        ..Expander::new('\\')
+    };
+    match lexer.expand(line, &()) {
+        Ok(expansion) => expansion.words.iter().filter_map(|w| heredoc(w)).collect(),
+        // A line that isn't complete, such as one with an open quote, has none.
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Whether a command line is one heredoc and nothing else: `<<EOF`.
+pub fn is_heredoc(line: &str) -> bool {
+    heredoc(line).is_some()
+}
+
+/// The heredoc that `word` starts: `[fd]<<[-]NAME`.
+pub(super) fn heredoc(word: &str) -> Option<HeredocWord> {
+    let rest = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = rest.strip_prefix("<<")?;
+    let (chomp, rest) = match rest.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
+    let rest = rest.trim_start();
+    if rest.is_empty() || rest.contains('<') {
+        return None;
+    }
+    let lexer = Expander {
+        keep_unset: true,
+        ..Expander::new('\\')
+    };
+    let unquoted = lexer.expand(rest, &()).ok()?.words;
+    let [name] = unquoted.as_slice() else {
+        return None;
+    };
+    Some(HeredocWord {
+        name: name.clone(),
+        expand: !rest.contains(['\'', '"']),
+        chomp,
+    })
+}

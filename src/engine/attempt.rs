@@ -1,0 +1,454 @@
+//! One attempt at solving a graph: a task for each vertex that turns out to be needed.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult, session::blocking,
+};
+use crate::{
+    cache::{ActionResult, RECORD_VERSION, StepInfo},
+    event::{BuildEvent, Outcome, StepId},
+    graph::{Op, VertexId},
+    key::{CacheKey, KeyKind, KeyRecipe},
+    oci::layer::{ChainId, LayerBlob},
+};
+
+/// The state of one attempt.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) session: Arc<Session>,
+    /// Cancelled when a step failed or the build was interrupted.
+    pub(super) halt: CancellationToken,
+    cells: Vec<Cell>,
+    tasks: Mutex<JoinSet<()>>,
+    failure: Mutex<Option<BuildError>>,
+}
+
+/// The place where a vertex's result appears.
+#[derive(Debug)]
+struct Cell {
+    started: AtomicBool,
+    result: watch::Sender<Option<Done>>,
+}
+
+/// A finished vertex; none if it failed or was stopped.
+type Done = Option<Arc<VertexResult>>;
+
+/// How a step came by its result.
+pub(super) struct Solved {
+    pub(super) layer: Option<LayerBlob>,
+    pub(super) outcome: Outcome,
+    pub(super) recorded_ms: Option<u64>,
+}
+
+impl Attempt {
+    /// Solves all targets of the session's graph.
+    pub(super) async fn start(session: Arc<Session>) -> Result<Built, BuildError> {
+        let cells = (0..session.graph.vertices.len())
+            .map(|_| Cell {
+                started: AtomicBool::new(false),
+                result: watch::Sender::new(None),
+            })
+            .collect();
+        let attempt = Arc::new(Self {
+            halt: session.engine.stop.child_token(),
+            session,
+            cells,
+            tasks: Mutex::default(),
+            failure: Mutex::default(),
+        });
+        let graph = Arc::clone(&attempt.session.graph);
+        // Everything is asked for before anything is waited for: targets are solved side
+        // by side.
+        for target in &graph.targets {
+            attempt.ask(target.root);
+        }
+        let mut roots = Vec::new();
+        for target in &graph.targets {
+            roots.push(attempt.result(target.root).await);
+        }
+        attempt.drain().await;
+        let failure = attempt
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let mut built = Built {
+            targets: Vec::new(),
+        };
+        for (target, root) in graph.targets.iter().zip(roots) {
+            let root = root.ok_or(BuildError::Interrupted)?;
+            let made_layer = target
+                .history
+                .iter()
+                .map(|vertex| {
+                    vertex.is_some_and(|id| root.layers.iter().any(|layer| layer.from == id))
+                })
+                .collect();
+            built.targets.push(BuiltTarget {
+                layers: root.layers.clone(),
+                made_layer,
+            });
+        }
+        Ok(built)
+    }
+
+    /// Starts a vertex's task, once.
+    fn ask(self: &Arc<Self>, id: VertexId) {
+        if self.cells[id.0].started.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let this = Arc::clone(self);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .spawn(async move {
+                // A panic in the task must not leave its waiters waiting.
+                let guard = Guard(&this.cells[id.0].result);
+                let done = match this.vertex(id).await {
+                    Ok(result) => Some(Arc::new(result)),
+                    Err(error) => {
+                        this.fail(error);
+                        None
+                    }
+                };
+                guard.0.send_replace(Some(done));
+            });
+    }
+
+    /// Waits for a vertex's result, starting it if needed; none if it failed.
+    async fn result(self: &Arc<Self>, id: VertexId) -> Done {
+        self.ask(id);
+        let mut receiver = self.cells[id.0].result.subscribe();
+        let done = receiver.wait_for(Option::is_some).await.ok()?;
+        done.clone().flatten()
+    }
+
+    /// A vertex's result, or [`BuildError::Interrupted`] for a waiter whose cause is
+    /// recorded elsewhere.
+    pub(super) async fn need(
+        self: &Arc<Self>,
+        id: VertexId,
+    ) -> Result<Arc<VertexResult>, BuildError> {
+        self.result(id).await.ok_or(BuildError::Interrupted)
+    }
+
+    /// Remembers the first cause. An interruption never hides a cause.
+    fn fail(&self, error: BuildError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = matches!(error, BuildError::Lost(_));
+        match &*failure {
+            None => *failure = Some(error),
+            Some(BuildError::Interrupted | BuildError::Lost(_))
+                if !matches!(error, BuildError::Interrupted | BuildError::Lost(_)) =>
+            {
+                *failure = Some(error);
+            }
+            Some(BuildError::Interrupted) if lost && !self.session.engine.stop.is_cancelled() => {
+                *failure = Some(error);
+            }
+            Some(_) => {}
+        }
+        // Steps that run while another one's bytes prove lost may end: their results
+        // serve the next attempt.
+        if !lost {
+            self.halt.cancel();
+        }
+    }
+
+    /// Waits until no task is left.
+    async fn drain(&self) {
+        loop {
+            let mut tasks = std::mem::take(
+                &mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner),
+            );
+            if tasks.is_empty() {
+                return;
+            }
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    self.fail(BuildError::Internal {
+                        what: error.to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    async fn vertex(self: &Arc<Self>, id: VertexId) -> Result<VertexResult, BuildError> {
+        if self.halt.is_cancelled() {
+            return Err(BuildError::Interrupted);
+        }
+        match &self.session.graph.vertex(id).op {
+            Op::Scratch | Op::Context(_) => Ok(VertexResult::empty()),
+            Op::Image(image) => {
+                let mut result = VertexResult::empty();
+                for blob in self.session.bytes.with_indexes(&image.layers).await? {
+                    result = result.with(Some(ResultLayer { blob, from: id }));
+                }
+                Ok(result)
+            }
+            Op::Exec(_) | Op::File(_) => self.step(id).await,
+        }
+    }
+
+    async fn step(self: &Arc<Self>, id: VertexId) -> Result<VertexResult, BuildError> {
+        let session = &self.session;
+        let vertex = session.graph.vertex(id);
+        let root_id = vertex.op.root().ok_or_else(|| BuildError::Internal {
+            what: "a step without a root".to_owned(),
+        })?;
+        if let Some(hit) = self.known(id, session.keys.key(id)) {
+            let root = self.need(root_id).await?;
+            if root.chain == hit.parent && session.bytes.at_hand(hit.layer.as_ref()) {
+                let solved = Solved {
+                    layer: hit.layer.clone(),
+                    outcome: Outcome::Hit,
+                    recorded_ms: Some(hit.duration_ms),
+                };
+                self.announce(id);
+                return Ok(self.finished(id, &root, solved, Instant::now()));
+            }
+        }
+        let inputs = vertex.op.inputs();
+        for input in &inputs {
+            self.ask(*input);
+        }
+        let mut results = Vec::new();
+        for input in inputs {
+            results.push((input, self.need(input).await?));
+        }
+        let root = Arc::clone(&results[0].1);
+        let started = Instant::now();
+        let solved = match &vertex.op {
+            Op::Exec(op) => self.exec(id, op, &results).await,
+            Op::File(op) => self.files(id, op, &results).await,
+            Op::Scratch | Op::Image(_) | Op::Context(_) => Err(BuildError::Internal {
+                what: "a source is no step".to_owned(),
+            }),
+        };
+        match solved {
+            Ok(solved) => Ok(self.finished(id, &root, solved, started)),
+            Err(error) => {
+                self.announce_failure(id, &error, started);
+                Err(error)
+            }
+        }
+    }
+
+    /// The entry under `key` that this build may use for the vertex.
+    fn known(&self, id: VertexId, key: CacheKey) -> Option<ActionResult> {
+        let fresh = self
+            .session
+            .fresh
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = fresh.get(&key) {
+            return Some(record.clone());
+        }
+        drop(fresh);
+        if !self.session.trusts(id) {
+            return None;
+        }
+        self.session.hits.get(&key).cloned()
+    }
+
+    /// Looks a content key up, and on a hit files the entry under the definition key too.
+    pub(super) async fn content_hit(
+        &self,
+        id: VertexId,
+        recipe: &KeyRecipe,
+        parent: ChainId,
+    ) -> Result<Option<Solved>, BuildError> {
+        let session = &self.session;
+        let key = recipe.key();
+        let mut found = self.known(id, key);
+        if found.is_none() && session.trusts(id) {
+            let store = Arc::clone(&session.engine.store);
+            found = blocking(move || Ok(store.lookup(&[key]).unwrap_or_default()))
+                .await?
+                .into_iter()
+                .flatten()
+                .next();
+        }
+        let Some(mut record) = found else {
+            return Ok(None);
+        };
+        if !session.bytes.at_hand(record.layer.as_ref()) {
+            return Ok(None);
+        }
+        let solved = Solved {
+            layer: record.layer.clone(),
+            outcome: Outcome::ContentHit,
+            recorded_ms: Some(record.duration_ms),
+        };
+        let definition = session.keys.recipe_of(id);
+        record.key = definition.key();
+        record.kind = KeyKind::Definition;
+        record.recipe = definition.stored();
+        record.parent = parent;
+        record.signature = None;
+        self.keep(vec![record]).await?;
+        Ok(Some(solved))
+    }
+
+    /// Files the result of an executed step under both its keys.
+    pub(super) async fn record(
+        &self,
+        id: VertexId,
+        content: &KeyRecipe,
+        parent: ChainId,
+        layer: Option<&LayerBlob>,
+        duration_ms: u64,
+    ) -> Result<(), BuildError> {
+        let session = &self.session;
+        let vertex = session.graph.vertex(id);
+        let records = [session.keys.recipe_of(id), content].map(|recipe| ActionResult {
+            version: RECORD_VERSION,
+            key: recipe.key(),
+            kind: recipe.kind(),
+            step: StepInfo {
+                name: vertex.name.clone(),
+                instruction: vertex.instruction.clone(),
+                target: vertex.target.clone(),
+                platform: vertex.platform.clone(),
+            },
+            parent,
+            layer: layer.cloned(),
+            recipe: recipe.stored(),
+            duration_ms,
+            created: unix_now(),
+            producer: session.engine.options.producer.clone(),
+            scope: session.engine.options.scope.clone(),
+            signature: None,
+        });
+        session.counters.ran(id, duration_ms);
+        let written = layer.map_or(0, |l| l.size);
+        session
+            .counters
+            .written
+            .fetch_add(written, Ordering::Relaxed);
+        self.keep(records.to_vec()).await
+    }
+
+    /// Keeps entries for this build and in the store. A store that refuses costs a later
+    /// build its hit, not this one its success.
+    async fn keep(&self, records: Vec<ActionResult>) -> Result<(), BuildError> {
+        {
+            let mut fresh = self
+                .session
+                .fresh
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            for record in &records {
+                fresh.insert(record.key, record.clone());
+            }
+        }
+        let store = Arc::clone(&self.session.engine.store);
+        let events = self.session.engine.events.clone();
+        blocking(move || {
+            for record in &records {
+                if let Err(error) = store.put_action(record) {
+                    events.warn(
+                        format!("a result of `{}` was not saved: {error}", record.step.instruction),
+                        None,
+                    );
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Says that a step is under way.
+    pub(super) fn announce(&self, id: VertexId) {
+        let vertex = self.session.graph.vertex(id);
+        self.session.engine.events.send(BuildEvent::StepStarted {
+            step: StepId(id.0),
+            name: vertex.name.clone(),
+            target: vertex.target.clone(),
+        });
+    }
+
+    fn finished(
+        &self,
+        id: VertexId,
+        root: &VertexResult,
+        solved: Solved,
+        started: Instant,
+    ) -> VertexResult {
+        let session = &self.session;
+        let vertex = session.graph.vertex(id);
+        if matches!(solved.outcome, Outcome::Hit | Outcome::ContentHit) {
+            session.counters.hit(id, solved.recorded_ms.unwrap_or(0));
+        }
+        if solved.outcome == Outcome::ContentHit {
+            self.announce(id);
+        }
+        session.engine.events.send(BuildEvent::StepFinished {
+            step: StepId(id.0),
+            name: vertex.name.clone(),
+            outcome: solved.outcome,
+            ms: millis(started),
+            recorded_ms: solved.recorded_ms,
+            layer_bytes: solved.layer.as_ref().map(|l| l.size),
+        });
+        root.with(solved.layer.map(|blob| ResultLayer { blob, from: id }))
+    }
+
+    fn announce_failure(&self, id: VertexId, error: &BuildError, started: Instant) {
+        let name = self.session.graph.vertex(id).name.clone();
+        let step = StepId(id.0);
+        self.session.engine.events.send(match error {
+            BuildError::Interrupted | BuildError::Lost(_) => {
+                BuildEvent::StepCancelled { step, name }
+            }
+            error => BuildEvent::StepFailed {
+                step,
+                name,
+                reason: std::error::Error::source(error)
+                    .map_or_else(|| error.to_string(), ToString::to_string),
+                ms: millis(started),
+            },
+        });
+    }
+}
+
+/// Answers the waiters of a vertex whose task ends without an answer.
+struct Guard<'a>(&'a watch::Sender<Option<Done>>);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|value| {
+            let unanswered = value.is_none();
+            if unanswered {
+                *value = Some(None);
+            }
+            unanswered
+        });
+    }
+}
+
+/// Milliseconds since `start`.
+pub(super) fn millis(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unix_now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}

@@ -1,0 +1,373 @@
+//! The bytes behind results: blobs, indexes, trees and contents, fetched on demand.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{BuildError, Engine, ResultLayer, session::blocking};
+use crate::{
+    cache::{ActionResult, BlobFile, BlobWriter, CacheError, DiskStore, RECORD_VERSION, StepInfo},
+    digest::Sha256Digest,
+    event::{BuildEvent, Events},
+    fs,
+    graph::{BuildGraph, ImageOp, ImageOrigin, Op},
+    key::{CacheKey, KeyKind, KeyRecipe},
+    oci::{
+        Platform,
+        layer::{
+            self, ChainId, LayerBlob, LayerBuilder, LayerContent, LayerError, LayerIndex, Tree,
+        },
+    },
+    registry::Registry,
+};
+
+/// Gives the bytes of layers, and what can be made of them.
+#[derive(Debug)]
+pub struct LayerBytes {
+    store: Arc<DiskStore>,
+    registry: Arc<Registry>,
+    events: Events,
+    graph: Arc<BuildGraph>,
+    /// One lock for each blob being fetched or read, so that nobody does it twice.
+    locks: Mutex<HashMap<Sha256Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// Indexes by the digest of their layer's blob.
+    indexes: Mutex<HashMap<Sha256Digest, Arc<LayerIndex>>>,
+    fetched: AtomicU64,
+}
+
+impl LayerBytes {
+    pub(super) fn new(engine: &Engine, graph: Arc<BuildGraph>) -> Self {
+        Self {
+            store: Arc::clone(&engine.store),
+            registry: Arc::clone(&engine.registry),
+            events: engine.events.clone(),
+            graph,
+            locks: Mutex::default(),
+            indexes: Mutex::default(),
+            fetched: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes fetched from registries so far.
+    pub(super) fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Whether a step's layer is in the local store, the only tier that has it. A look at
+    /// two names; that the bytes are right shows when they are read.
+    pub(super) fn at_hand(&self, layer: Option<&LayerBlob>) -> bool {
+        layer.is_none_or(|layer| {
+            let has = |digest| self.store.contains(&digest).unwrap_or(false);
+            has(layer.digest) && layer.index.is_none_or(has)
+        })
+    }
+
+    /// Fills in the indexes that earlier builds made of these pulled layers.
+    pub(super) async fn with_indexes(
+        &self,
+        layers: &[LayerBlob],
+    ) -> Result<Vec<LayerBlob>, BuildError> {
+        let keys: Vec<CacheKey> = layers.iter().map(index_key).collect();
+        let store = Arc::clone(&self.store);
+        let found = blocking(move || Ok(store.lookup(&keys).unwrap_or_default())).await?;
+        let mut found = found.into_iter();
+        Ok(layers
+            .iter()
+            .map(|layer| {
+                let known = found.next().flatten().and_then(|record| record.layer);
+                LayerBlob {
+                    index: known.and_then(|l| l.index).or(layer.index),
+                    ..layer.clone()
+                }
+            })
+            .collect())
+    }
+
+    /// The layer's blob in the local store, fetched if it is not there.
+    pub async fn ensure(&self, layer: &ResultLayer) -> Result<BlobFile, BuildError> {
+        let digest = layer.blob.digest;
+        let lock = self.lock(digest);
+        let _held = lock.lock().await;
+        if let Some(file) = self.blob(digest).await?
+            && file.size == layer.blob.size
+        {
+            return Ok(file);
+        }
+        let Op::Image(image) = &self.graph.vertex(layer.from).op else {
+            return Err(BuildError::Lost(layer.from));
+        };
+        self.fetch(image, &layer.blob).await?;
+        self.blob(digest).await?.ok_or_else(|| BuildError::Internal {
+            what: format!("blob `{digest}` vanished right after it was fetched"),
+        })
+    }
+
+    /// Reads the layer's blob with `read`, which may run twice: bytes that prove corrupt
+    /// are fetched again, or their vertex is [`BuildError::Lost`].
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        layer: &ResultLayer,
+        read: impl Fn(&mut (dyn Read + Send)) -> Result<T, BuildError> + Clone + Send + 'static,
+    ) -> Result<T, BuildError> {
+        for _ in 0..2 {
+            self.ensure(layer).await?;
+            let (store, digest, read) = (Arc::clone(&self.store), layer.blob.digest, read.clone());
+            let result = blocking(move || {
+                let Some(mut blob) = store.open_blob_verified(&digest)? else {
+                    return Ok(None);
+                };
+                let result = read(&mut blob);
+                // A blob whose bytes are wrong explains whatever `read` made of them.
+                match blob.finish() {
+                    Ok(()) => result.map(Some),
+                    Err(CacheError::Corrupt { .. }) => Ok(None),
+                    Err(error) => Err(error.into()),
+                }
+            })
+            .await?;
+            if let Some(value) = result {
+                return Ok(value);
+            }
+            self.events.warn(
+                format!("cached blob `{digest}` was corrupt or gone and has been dropped"),
+                None,
+            );
+        }
+        Err(BuildError::Lost(layer.from))
+    }
+
+    /// The layer's index, made from its bytes if nobody has made it yet.
+    pub async fn index(&self, layer: &ResultLayer) -> Result<Arc<LayerIndex>, BuildError> {
+        if let Some(index) = self.cached_index(&layer.blob) {
+            return Ok(index);
+        }
+        if let Some(digest) = layer.blob.index {
+            let store = Arc::clone(&self.store);
+            let decoded = blocking(move || Ok(read_index(&store, digest))).await?;
+            if let Some(index) = decoded.filter(|index| index.diff_id == layer.blob.diff_id) {
+                return Ok(self.remember(&layer.blob, index));
+            }
+        }
+        let media_type = layer.blob.media_type.clone();
+        let scanned = self
+            .read(layer, move |blob| Ok(layer::scan(blob, &media_type)?))
+            .await?;
+        if scanned.diff_id != layer.blob.diff_id {
+            return Err(BuildError::Internal {
+                what: format!(
+                    "layer `{}` unpacks to `{}`, its image says `{}`",
+                    layer.blob.digest, scanned.diff_id, layer.blob.diff_id
+                ),
+            });
+        }
+        self.keep_index(&layer.blob, scanned.index).await
+    }
+
+    /// Keeps the index of a pulled layer for this and later builds.
+    pub(super) async fn keep_index(
+        &self,
+        blob: &LayerBlob,
+        index: LayerIndex,
+    ) -> Result<Arc<LayerIndex>, BuildError> {
+        let index = self.remember(blob, index);
+        let (store, events) = (Arc::clone(&self.store), self.events.clone());
+        let (encoded, blob) = (index.encode()?, blob.clone());
+        blocking(move || {
+            let kept = store_bytes(&store, &encoded).and_then(|digest| {
+                store.put_action(&index_record(&blob, digest))?;
+                Ok(())
+            });
+            if let Err(error) = kept {
+                events.warn(format!("the index of a layer was not saved: {error}"), None);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(index)
+    }
+
+    /// The merged tree of a stack of layers.
+    pub async fn tree(&self, layers: &[Arc<ResultLayer>]) -> Result<Arc<Tree>, BuildError> {
+        let mut indexes = Vec::with_capacity(layers.len());
+        for layer in layers {
+            indexes.push(self.index(layer).await?);
+        }
+        Ok(Arc::new(Tree::new(indexes)))
+    }
+
+    /// Random access to the contents of a layer's files.
+    pub async fn content(&self, layer: &ResultLayer) -> Result<Arc<LayerContent>, BuildError> {
+        let index = self.index(layer).await?;
+        let file = self.ensure(layer).await?;
+        let media_type = layer.blob.media_type.clone();
+        blocking(move || {
+            let blob = fs::open(&file.path)?;
+            Ok(Arc::new(LayerContent::open(blob, &media_type, index)?))
+        })
+        .await
+    }
+
+    /// An index that this build has read already.
+    pub(super) fn cached_index(&self, blob: &LayerBlob) -> Option<Arc<LayerIndex>> {
+        let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        indexes.get(&blob.digest).cloned()
+    }
+
+    /// Keeps an index in memory for this build.
+    pub(super) fn remember(&self, blob: &LayerBlob, index: LayerIndex) -> Arc<LayerIndex> {
+        let index = Arc::new(index);
+        self.indexes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(blob.digest, Arc::clone(&index));
+        index
+    }
+
+    async fn blob(&self, digest: Sha256Digest) -> Result<Option<BlobFile>, BuildError> {
+        let store = Arc::clone(&self.store);
+        blocking(move || Ok(store.blob(&digest)?)).await
+    }
+
+    fn lock(&self, digest: Sha256Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry(digest).or_default())
+    }
+
+    /// Brings a base image's layer into the store.
+    async fn fetch(&self, image: &ImageOp, blob: &LayerBlob) -> Result<(), BuildError> {
+        match &image.origin {
+            ImageOrigin::Layout { dir } => {
+                let path = dir.join("blobs/sha256").join(blob.digest.hex());
+                let (store, digest) = (Arc::clone(&self.store), blob.digest);
+                blocking(move || {
+                    let mut source = fs::open(&path)?;
+                    let mut out = store.writer()?;
+                    copy(&mut source, &mut out, digest)?;
+                    out.commit(Some(digest))?;
+                    Ok(())
+                })
+                .await
+            }
+            ImageOrigin::Registry { repository } => {
+                let what = format!("{} {}", image.reference, blob.digest.short());
+                let mut out = self.store.writer()?;
+                let progress = |current| {
+                    self.events.send(BuildEvent::Transfer {
+                        what: what.clone(),
+                        current,
+                        total: Some(blob.size),
+                    });
+                };
+                self.registry
+                    .fetch_blob(repository, &blob.digest, blob.size, &mut out, &progress)
+                    .await
+                    .map_err(|source| BuildError::BaseImage {
+                        reference: image.reference.clone(),
+                        source,
+                    })?;
+                self.fetched.fetch_add(blob.size, Ordering::Relaxed);
+                let digest = blob.digest;
+                blocking(move || {
+                    out.commit(Some(digest))?;
+                    Ok(())
+                })
+                .await
+            }
+        }
+    }
+}
+
+/// Copies into the store; a failure of the store stays one.
+fn copy(
+    source: &mut File,
+    out: &mut BlobWriter,
+    digest: Sha256Digest,
+) -> Result<(), CacheError> {
+    io::copy(source, out)
+        .map(|_| ())
+        .map_err(|error| CacheError::from_io("write", digest, error))
+}
+
+/// Completes a layer in the store: its blob and its index.
+pub(super) fn finish_layer(
+    store: &DiskStore,
+    builder: LayerBuilder<BlobWriter>,
+) -> Result<(LayerBlob, LayerIndex), BuildError> {
+    let (out, layer) = builder
+        .finish()
+        .map_err(|error| layer_error(store, error))?;
+    out.commit(Some(layer.digest))?;
+    let index = store_bytes(store, &layer.index.encode()?)?;
+    Ok((layer.blob(Some(index)), layer.index))
+}
+
+/// A failure of writing a layer is one of the store.
+pub(super) fn layer_error(store: &DiskStore, error: LayerError) -> BuildError {
+    match error {
+        LayerError::Write(source) => CacheError::from_io("write", store.dir(), source).into(),
+        error => error.into(),
+    }
+}
+
+/// Writes a small blob.
+pub(super) fn store_bytes(store: &DiskStore, bytes: &[u8]) -> Result<Sha256Digest, CacheError> {
+    let digest = Sha256Digest::of(bytes);
+    let mut out = store.writer()?;
+    io::Write::write_all(&mut out, bytes)
+        .map_err(|error| CacheError::from_io("write", digest, error))?;
+    out.commit(Some(digest))
+}
+
+/// Reads an index; none if it is gone, corrupt or of another version.
+fn read_index(store: &DiskStore, digest: Sha256Digest) -> Option<LayerIndex> {
+    let mut bytes = Vec::new();
+    let mut blob = store.open_blob_verified(&digest).ok()??;
+    blob.read_to_end(&mut bytes).ok()?;
+    blob.finish().ok()?;
+    LayerIndex::decode(&bytes).ok()
+}
+
+fn index_key(blob: &LayerBlob) -> CacheKey {
+    index_recipe(blob).key()
+}
+
+fn index_recipe(blob: &LayerBlob) -> KeyRecipe {
+    let mut recipe = KeyRecipe::new(KeyKind::LayerIndex);
+    recipe
+        .display("blob", blob.digest)
+        .part("media-type", &blob.media_type);
+    recipe
+}
+
+/// The entry under which the index of a pulled layer is found again.
+fn index_record(blob: &LayerBlob, index: Sha256Digest) -> ActionResult {
+    let recipe = index_recipe(blob);
+    ActionResult {
+        version: RECORD_VERSION,
+        key: recipe.key(),
+        kind: recipe.kind(),
+        step: StepInfo {
+            name: "index of a pulled layer".to_owned(),
+            instruction: String::new(),
+            target: String::new(),
+            platform: Platform::host(),
+        },
+        parent: ChainId::empty(),
+        layer: Some(LayerBlob {
+            index: Some(index),
+            ..blob.clone()
+        }),
+        recipe: recipe.stored(),
+        duration_ms: 0,
+        created: 0,
+        producer: Default::default(),
+        scope: String::new(),
+        signature: None,
+    }
+}

@@ -1,0 +1,485 @@
+//! The execution of RUN: layers unpacked, the sandbox run, the difference taken.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Instant,
+};
+
+use super::{
+    BuildError, FailedStep, ProcessEnd, ResultLayer, Session, VertexResult,
+    attempt::{Attempt, Solved, millis},
+    bytes::{finish_layer, layer_error},
+    log::StepLog,
+    mounts::StepMounts,
+    session::blocking,
+    user::{ProcessUser, UserDatabase},
+};
+use crate::{
+    event::{BuildEvent, Outcome, StepId, Stream},
+    graph::{ExecOp, MountOp, VertexId},
+    key::{KeyOptions, exec_content_recipe},
+    oci::{
+        Platform,
+        layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
+    },
+    sandbox::{Exit, ProcessSpec, RootFs, Sandbox, SandboxError},
+    snapshot::{Access, DiffOptions, SnapshotError, Snapshots, WorkDir},
+    userns::Program,
+};
+
+/// The host name that steps see, always the same.
+const HOSTNAME: &str = "memobuild";
+
+/// Bytes of tar between two progress events.
+const PROGRESS_EVERY: u64 = 8 << 20;
+
+/// What executing needs; made when the first step must run.
+#[derive(Debug)]
+pub(super) struct Runtime {
+    pub(super) sandbox: Sandbox,
+    pub(super) snapshots: Snapshots,
+    /// One lock for each layer being unpacked.
+    unpacking: Mutex<HashMap<DiffId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Who touches the files of unpacked layers where steps run in `sandbox`.
+pub fn snapshot_access(sandbox: &Sandbox) -> Access {
+    match sandbox.userns() {
+        None => Access::Root,
+        Some(userns) => Access::UserNamespace(Arc::new(userns.clone())),
+    }
+}
+
+impl Runtime {
+    fn new(session: &Session) -> Result<Self, BuildError> {
+        let program = Program::current()?;
+        let sandbox = Sandbox::detect(program).map_err(|error| match error {
+            SandboxError::NoTier => BuildError::NoSandbox,
+            error => BuildError::SandboxSetup(error),
+        })?;
+        let access = snapshot_access(&sandbox);
+        let snapshots = Snapshots::open(&session.engine.store.snapshots_dir(), access)?;
+        Ok(Self {
+            sandbox,
+            snapshots,
+            unpacking: Mutex::default(),
+        })
+    }
+
+    fn lock(&self, diff_id: DiffId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry(diff_id).or_default())
+    }
+}
+
+impl Attempt {
+    /// Solves an Exec vertex whose inputs are solved.
+    pub(super) async fn exec(
+        self: &Arc<Self>,
+        id: VertexId,
+        op: &ExecOp,
+        inputs: &[(VertexId, Arc<VertexResult>)],
+    ) -> Result<Solved, BuildError> {
+        let session = &self.session;
+        let root = Arc::clone(&inputs[0].1);
+        let options = KeyOptions {
+            normalise: session.engine.options.normalise,
+        };
+        let platform = &session.graph.vertex(id).platform;
+        let binds: Vec<_> = op
+            .mounts
+            .iter()
+            .filter_map(|mount| match mount {
+                MountOp::Bind { from, .. } => inputs.iter().find(|(id, _)| id == from),
+                MountOp::Cache { .. } | MountOp::Tmpfs { .. } => None,
+            })
+            .map(|(_, result)| result.chain)
+            .collect();
+        let recipe = exec_content_recipe(op, platform, options, root.chain, &binds);
+        if let Some(solved) = self.content_hit(id, &recipe, root.chain).await? {
+            return Ok(solved);
+        }
+        if *platform != Platform::host() {
+            return Err(BuildError::ForeignPlatform {
+                step: self.failed_step(id),
+                platform: platform.to_string(),
+            });
+        }
+        let _permit = self.permit().await?;
+        self.announce(id);
+        let started = Instant::now();
+        let layer = self.run(id, op, &root, inputs).await?;
+        self.record(id, &recipe, root.chain, layer.as_ref(), millis(started))
+            .await?;
+        Ok(Solved {
+            layer,
+            outcome: Outcome::Ran,
+            recorded_ms: None,
+        })
+    }
+
+    fn failed_step(&self, id: VertexId) -> FailedStep {
+        FailedStep::of(&self.session.graph, id)
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        id: VertexId,
+        op: &ExecOp,
+        root: &VertexResult,
+        inputs: &[(VertexId, Arc<VertexResult>)],
+    ) -> Result<Option<LayerBlob>, BuildError> {
+        let runtime = self.runtime().await?;
+        self.unpack(id, &runtime, &root.layers).await?;
+        let tree = self.session.bytes.tree(&root.layers).await?;
+        let user = process_user(&tree, &op.user).map_err(|source| BuildError::User {
+            step: self.failed_step(id),
+            source,
+        })?;
+        let mounts = StepMounts::prepare(self, id, &runtime, op, inputs).await?;
+        let (lowers, work) = {
+            let (runtime, tree) = (Arc::clone(&runtime), Arc::clone(&tree));
+            let chain = root.diff_ids();
+            blocking(move || {
+                let lowers = runtime.snapshots.lower_dirs(&chain)?;
+                Ok((lowers, runtime.snapshots.work_dir(&tree)?))
+            })
+            .await?
+        };
+        let spec = ProcessSpec {
+            args: op.args.clone(),
+            env: self.environment(op, &user),
+            cwd: op.cwd.clone(),
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups,
+            hostname: HOSTNAME.to_owned(),
+            network: op.network,
+            rootfs: RootFs {
+                lowers,
+                upper: work.upper.clone(),
+                work: work.work.clone(),
+            },
+            mounts: mounts.list(),
+            hosts: op.hosts.clone(),
+        };
+        let stubs = self.run_process(id, &runtime, &spec).await?;
+        drop(mounts);
+        let options = DiffOptions {
+            mtime: op.mtime,
+            normalise: self.session.engine.options.normalise,
+            stubs,
+        };
+        self.take_difference(&runtime, work, tree, options).await
+    }
+
+    /// The sandbox and the snapshots, made once for a build.
+    pub(super) async fn runtime(&self) -> Result<Arc<Runtime>, BuildError> {
+        let session = Arc::clone(&self.session);
+        self.session
+            .runtime
+            .get_or_try_init(|| blocking(move || Ok(Arc::new(Runtime::new(&session)?))))
+            .await
+            .cloned()
+    }
+
+    /// Unpacks the layers that are not unpacked yet, several at a time.
+    pub(super) async fn unpack(
+        self: &Arc<Self>,
+        id: VertexId,
+        runtime: &Arc<Runtime>,
+        layers: &[Arc<ResultLayer>],
+    ) -> Result<(), BuildError> {
+        let width = std::thread::available_parallelism().map_or(2, usize::from);
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut result = Ok(());
+        for layer in layers {
+            if runtime.snapshots.contains(&layer.blob.diff_id) {
+                continue;
+            }
+            if tasks.len() >= width
+                && let Some(Ok(Err(error))) = tasks.join_next().await
+            {
+                result = Err(error);
+                break;
+            }
+            let (this, runtime, layer) = (Arc::clone(self), Arc::clone(runtime), Arc::clone(layer));
+            tasks.spawn(async move { this.unpack_one(id, runtime, &layer).await });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|error| {
+                Err(BuildError::Internal {
+                    what: error.to_string(),
+                })
+            });
+            result = result.and(ended);
+        }
+        result
+    }
+
+    /// Unpacks a layer in one pass over its blob; for a pulled layer that nobody has read
+    /// yet the same pass makes the index.
+    async fn unpack_one(
+        &self,
+        id: VertexId,
+        runtime: Arc<Runtime>,
+        layer: &ResultLayer,
+    ) -> Result<(), BuildError> {
+        let lock = runtime.lock(layer.blob.diff_id);
+        let _held = lock.lock().await;
+        if runtime.snapshots.contains(&layer.blob.diff_id) {
+            return Ok(());
+        }
+        if self.halt.is_cancelled() {
+            return Err(BuildError::Interrupted);
+        }
+        let bytes = &self.session.bytes;
+        let blob = layer.blob.clone();
+        let indexed = blob.index.is_some() || bytes.cached_index(&blob).is_some();
+        let (events, halt) = (self.session.engine.events.clone(), self.halt.clone());
+        let scanned = bytes
+            .read(layer, move |reader| {
+                let mut told = 0;
+                let what = format!("unpacking {}", blob.diff_id.0.short());
+                let mut progress = |done: u64| {
+                    if done >= told + PROGRESS_EVERY {
+                        told = done;
+                        events.send(BuildEvent::StepProgress {
+                            step: StepId(id.0),
+                            what: what.clone(),
+                            current: done,
+                            total: None,
+                        });
+                    }
+                };
+                let mut tar = Stoppable {
+                    inner: layer::decompress(reader, &blob.media_type)?,
+                    halt: &halt,
+                };
+                if indexed {
+                    runtime
+                        .snapshots
+                        .unpack(&blob.diff_id, &mut tar, &mut progress)?;
+                    return Ok(None);
+                }
+                unpack_and_scan(&runtime.snapshots, &blob, &mut tar, &mut progress).map(Some)
+            })
+            .await;
+        match scanned {
+            Ok(Some(index)) => bytes.keep_index(&layer.blob, index).await.map(drop),
+            Ok(None) => Ok(()),
+            Err(_) if self.halt.is_cancelled() => Err(BuildError::Interrupted),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the process sees: the instruction's variables, then what the executor adds
+    /// where they are not set.
+    fn environment(&self, op: &ExecOp, user: &ProcessUser) -> Vec<(String, String)> {
+        let mut env = op.env.clone();
+        let options = &self.session.engine.options;
+        let mut add = |name: &str, value: &str| {
+            if !env.iter().any(|(known, _)| known == name) {
+                env.push((name.to_owned(), value.to_owned()));
+            }
+        };
+        add("HOME", &user.home);
+        add("SOURCE_DATE_EPOCH", &op.epoch.to_string());
+        for (name, value) in &options.proxies {
+            add(name, value);
+        }
+        if options.ca_certificates.is_some() {
+            for name in super::mounts::CA_VARIABLES {
+                add(name, super::mounts::CA_BUNDLE);
+            }
+        }
+        env
+    }
+
+    async fn run_process(
+        &self,
+        id: VertexId,
+        runtime: &Runtime,
+        spec: &ProcessSpec,
+    ) -> Result<Vec<LayerPath>, BuildError> {
+        let engine = &self.session.engine;
+        let mut log = StepLog::new(&engine.events, &engine.redactor, StepId(id.0));
+        let timeout = engine.options.step_timeout;
+        let finished = runtime
+            .sandbox
+            .run(
+                spec,
+                &mut |stream: Stream, bytes: &[u8]| log.write(stream, bytes),
+                self.halt.cancelled(),
+                timeout,
+            )
+            .await;
+        let tail = log.finish();
+        let finished = finished.map_err(|source| BuildError::Sandbox {
+            step: self.failed_step(id),
+            source,
+        })?;
+        let end = match finished.exit {
+            Exit::Code(0) => return Ok(finished.stubs),
+            Exit::Code(code) => ProcessEnd::Code(code),
+            Exit::Signal(signal) => ProcessEnd::Signal(signal),
+            Exit::Stopped => return Err(BuildError::Interrupted),
+            Exit::TimedOut => {
+                return Err(BuildError::StepTimeout {
+                    step: self.failed_step(id),
+                    tail,
+                    after: timeout.unwrap_or_default(),
+                });
+            }
+        };
+        Err(BuildError::Step {
+            step: self.failed_step(id),
+            tail,
+            end,
+        })
+    }
+
+    /// Makes a layer of what the step changed, and the upper directory its unpacked form.
+    async fn take_difference(
+        &self,
+        runtime: &Arc<Runtime>,
+        work: WorkDir,
+        tree: Arc<Tree>,
+        options: DiffOptions,
+    ) -> Result<Option<LayerBlob>, BuildError> {
+        let store = Arc::clone(&self.session.engine.store);
+        let layer_options = self.session.engine.options.layer.clone();
+        let runtime = Arc::clone(runtime);
+        let made = blocking(move || {
+            let mut builder = LayerBuilder::new(store.writer()?, layer_options);
+            let summary =
+                runtime
+                    .snapshots
+                    .diff(&work, &tree, &options, &mut |entry, content| {
+                        builder.append(entry, content)
+                    });
+            let summary = match summary {
+                Err(SnapshotError::Layer(error)) => return Err(layer_error(&store, error)),
+                summary => summary?,
+            };
+            if summary.entries == 0 {
+                return Ok(None);
+            }
+            let (blob, index) = finish_layer(&store, builder)?;
+            runtime.snapshots.commit(work, &blob.diff_id)?;
+            Ok(Some((blob, index)))
+        })
+        .await?;
+        Ok(made.map(|(blob, index)| {
+            self.session.bytes.remember(&blob, index);
+            blob
+        }))
+    }
+}
+
+fn process_user(tree: &Tree, text: &str) -> Result<ProcessUser, super::UserError> {
+    let file = |path: &str| {
+        LayerPath::new(path)
+            .ok()
+            .and_then(|p| tree.resolve(&p, true).ok())
+            .and_then(|p| tree.inline_file(&p))
+            .unwrap_or_default()
+    };
+    UserDatabase {
+        passwd: file("etc/passwd"),
+        group: file("etc/group"),
+    }
+    .process_user(text)
+}
+
+/// A reader that fails once the build is to stop, so that long unpacking ends soon.
+struct Stoppable<'h, R> {
+    inner: R,
+    halt: &'h tokio_util::sync::CancellationToken,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.halt.is_cancelled() {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.inner.read(buf)
+    }
+}
+
+/// Unpacks `tar` and makes its index at the same time, on a second thread.
+fn unpack_and_scan(
+    snapshots: &Snapshots,
+    blob: &LayerBlob,
+    tar: &mut (dyn Read + Send),
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<layer::LayerIndex, BuildError> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(16);
+        let scanner = scope.spawn(move || {
+            layer::scan(
+                Chunks {
+                    receiver,
+                    chunk: io::Cursor::default(),
+                },
+                "application/vnd.oci.image.layer.v1.tar",
+            )
+        });
+        let mut tee = Tee {
+            inner: tar,
+            sender: Some(sender),
+        };
+        let unpacked = snapshots.unpack(&blob.diff_id, &mut tee, progress);
+        // Another process may have unpacked the layer meanwhile: read on for the index.
+        let drained = io::copy(&mut tee, &mut io::sink());
+        drop(tee);
+        let scanned = scanner.join().map_err(|_| BuildError::Internal {
+            what: "the thread that indexes a layer panicked".to_owned(),
+        })?;
+        unpacked?;
+        drained.map_err(LayerError::Read)?;
+        Ok(scanned?.index)
+    })
+}
+
+/// Sends a copy of all that is read through it.
+struct Tee<'r> {
+    inner: &'r mut (dyn Read + Send),
+    sender: Option<mpsc::SyncSender<Vec<u8>>>,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        // A scanner that has failed says so itself.
+        if let Some(sender) = &self.sender
+            && n > 0
+            && sender.send(buf[..n].to_vec()).is_err()
+        {
+            self.sender = None;
+        }
+        Ok(n)
+    }
+}
+
+/// The other end of a [`Tee`].
+struct Chunks {
+    receiver: mpsc::Receiver<Vec<u8>>,
+    chunk: io::Cursor<Vec<u8>>,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.chunk.read(buf)? {
+                0 => match self.receiver.recv() {
+                    Ok(chunk) => self.chunk = io::Cursor::new(chunk),
+                    Err(mpsc::RecvError) => return Ok(0),
+                },
+                n => return Ok(n),
+            }
+        }
+    }
+}

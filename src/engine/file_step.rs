@@ -1,0 +1,191 @@
+//! The execution of COPY, ADD, WORKDIR and heredoc files.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{
+    BuildError, FailedStep, VertexResult,
+    attempt::{Attempt, Solved, millis},
+    bytes::{finish_layer, layer_error},
+    files::{Content, Contents, FileError, Plan, Source, plan, write},
+    session::blocking,
+};
+use crate::{
+    event::{BuildEvent, Outcome, StepId},
+    graph::{FileAction, FileOp, Op, VertexId},
+    key::file_content_recipe,
+    oci::layer::{LayerBlob, LayerBuilder, LayerError},
+};
+
+/// Entries between two progress events.
+const PROGRESS_EVERY: usize = 500;
+
+impl Attempt {
+    /// Solves a File vertex whose inputs are solved.
+    pub(super) async fn files(
+        self: &Arc<Self>,
+        id: VertexId,
+        op: &FileOp,
+        inputs: &[(VertexId, Arc<VertexResult>)],
+    ) -> Result<Solved, BuildError> {
+        let started = Instant::now();
+        let root = &inputs[0].1;
+        let root_tree = self.session.bytes.tree(&root.layers).await?;
+        let mut sources = self.sources(op, inputs).await?;
+        let plan = {
+            let (op, sources) = (op.clone(), sources.clone());
+            blocking(move || Ok(plan(&op, &root_tree, &sources)))
+                .await?
+                .map_err(|source| self.file_error(id, source))?
+        };
+        let recipe = file_content_recipe(plan.key());
+        if let Some(solved) = self.content_hit(id, &recipe, root.chain).await? {
+            return Ok(solved);
+        }
+        let _permit = self.permit().await?;
+        self.announce(id);
+        self.open_contents(op, &plan, &mut sources, inputs).await?;
+        let layer = match plan.entries.is_empty() {
+            true => None,
+            false => Some(self.write_files(id, plan, sources).await?),
+        };
+        self.record(id, &recipe, root.chain, layer.as_ref(), millis(started))
+            .await?;
+        Ok(Solved {
+            layer,
+            outcome: Outcome::Ran,
+            recorded_ms: None,
+        })
+    }
+
+    /// Leave to execute a step.
+    pub(super) async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, BuildError> {
+        tokio::select! {
+            permit = self.session.jobs.acquire() => permit.map_err(|_| BuildError::Interrupted),
+            () = self.halt.cancelled() => Err(BuildError::Interrupted),
+        }
+    }
+
+    /// Where each action copies from: metadata only.
+    async fn sources(
+        &self,
+        op: &FileOp,
+        inputs: &[(VertexId, Arc<VertexResult>)],
+    ) -> Result<Vec<Option<Source>>, BuildError> {
+        let mut sources = Vec::new();
+        for action in &op.actions {
+            let FileAction::Copy(copy) = action else {
+                sources.push(None);
+                continue;
+            };
+            let vertex = self.session.graph.vertex(copy.from);
+            if let Op::Context(context) = vertex.op {
+                sources.push(self.session.contexts.get(&context).cloned());
+                continue;
+            }
+            let layers = layers_of(inputs, copy.from);
+            sources.push(Some(Source {
+                name: match &vertex.op {
+                    Op::Image(image) => format!("image `{}`", image.reference),
+                    _ => format!("stage `{}`", vertex.stage),
+                },
+                tree: self.session.bytes.tree(&layers).await?,
+                contents: Contents::Absent,
+            }));
+        }
+        Ok(sources)
+    }
+
+    /// Opens the layers that the plan reads from, and no others.
+    async fn open_contents(
+        &self,
+        op: &FileOp,
+        plan: &Plan,
+        sources: &mut [Option<Source>],
+        inputs: &[(VertexId, Arc<VertexResult>)],
+    ) -> Result<(), BuildError> {
+        let mut needed: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for planned in &plan.entries {
+            if let Content::File { source, layer, .. } = &planned.content
+                && let Some(Source {
+                    contents: Contents::Absent,
+                    ..
+                }) = &sources[*source]
+            {
+                needed.entry(*source).or_default().insert(*layer);
+            }
+        }
+        for (number, numbers) in needed {
+            let FileAction::Copy(copy) = &op.actions[number] else {
+                continue;
+            };
+            let layers = layers_of(inputs, copy.from);
+            let mut contents = BTreeMap::new();
+            for n in numbers {
+                contents.insert(n, self.session.bytes.content(&layers[n]).await?);
+            }
+            if let Some(source) = &mut sources[number] {
+                source.contents = Contents::Layers(contents);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_files(
+        &self,
+        id: VertexId,
+        plan: Plan,
+        sources: Vec<Option<Source>>,
+    ) -> Result<LayerBlob, BuildError> {
+        let engine = &self.session.engine;
+        let (store, events) = (Arc::clone(&engine.store), engine.events.clone());
+        let options = engine.options.layer.clone();
+        let total = plan.entries.len();
+        let written = blocking(move || {
+            let mut builder = LayerBuilder::new(store.writer()?, options);
+            let written = write(&plan, &sources, &mut builder, |current| {
+                if current % PROGRESS_EVERY == 0 {
+                    events.send(BuildEvent::StepProgress {
+                        step: StepId(id.0),
+                        what: "files".to_owned(),
+                        current: current as u64,
+                        total: Some(total as u64),
+                    });
+                }
+            });
+            match written {
+                Ok(()) => finish_layer(&store, builder).map(Ok),
+                // A full disk is no fault of the step.
+                Err(FileError::Layer(error @ LayerError::Write(_))) => {
+                    Err(layer_error(&store, error))
+                }
+                Err(error) => Ok(Err(error)),
+            }
+        })
+        .await?;
+        let (blob, index) = written.map_err(|source| self.file_error(id, source))?;
+        self.session.bytes.remember(&blob, index);
+        Ok(blob)
+    }
+
+    fn file_error(&self, id: VertexId, source: FileError) -> BuildError {
+        BuildError::Files {
+            step: FailedStep::of(&self.session.graph, id),
+            source,
+        }
+    }
+}
+
+fn layers_of(
+    inputs: &[(VertexId, Arc<VertexResult>)],
+    id: VertexId,
+) -> Vec<Arc<super::ResultLayer>> {
+    inputs
+        .iter()
+        .find(|(input, _)| *input == id)
+        .map(|(_, result)| result.layers.clone())
+        .unwrap_or_default()
+}

@@ -1,0 +1,489 @@
+//! The plan of a layer: from instruction and metadata to entries.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Content, Contents, FileError, Plan, Planned, Source,
+    archive::{self, Archive},
+    mode,
+    select::{Match, select},
+    view::Destination,
+};
+use crate::{
+    dockerfile::ignore::Ignore,
+    engine::user::UserDatabase,
+    graph::{CopyAction, FileAction, FileOp, ModeChange},
+    oci::layer::{Entry, EntryKind, LayerPath, Tree},
+};
+
+/// Decides what the layer of `op` on `root` holds. `sources[n]` is where action
+/// number `n` copies from; none for actions that don't copy.
+pub fn plan(op: &FileOp, root: &Tree, sources: &[Option<Source>]) -> Result<Plan, FileError> {
+    let database = UserDatabase {
+        passwd: inline(root, "etc/passwd"),
+        group: inline(root, "etc/group"),
+    };
+    let mut planner = Planner {
+        dest: Destination::new(root),
+        archives: Vec::new(),
+        copies: 0,
+    };
+    for (n, action) in op.actions.iter().enumerate() {
+        match action {
+            FileAction::Copy(copy) => {
+                if let Some(source) = sources.get(n).and_then(Option::as_ref) {
+                    let owner = owner(&database, copy.owner.as_deref())?;
+                    planner.copy(n, source, copy, owner)?;
+                }
+            }
+            FileAction::Write {
+                dest,
+                name,
+                content,
+                owner: text,
+                mode,
+            } => {
+                let owner = owner(&database, text.as_deref())?.unwrap_or((0, 0));
+                planner.write(dest, name, content, owner, mode.as_ref())?;
+            }
+            FileAction::MakeDir { path, owner: text } => {
+                let owner = owner(&database, text.as_deref())?.unwrap_or((0, 0));
+                let path = planner.dest.resolve(path)?;
+                planner.dest.make_dir_all(&path, 0o755, owner)?;
+            }
+        }
+    }
+    Ok(planner.finish(op.mtime))
+}
+
+fn inline<'t>(root: &'t Tree, path: &str) -> &'t [u8] {
+    LayerPath::new(path)
+        .ok()
+        .and_then(|p| root.resolve(&p, true).ok())
+        .and_then(|p| root.inline_file(&p))
+        .unwrap_or_default()
+}
+
+fn owner(
+    database: &UserDatabase<'_>,
+    text: Option<&str>,
+) -> Result<Option<(u32, u32)>, FileError> {
+    Ok(text.map(|text| database.owner(text)).transpose()?)
+}
+
+struct Planner<'a> {
+    dest: Destination<'a>,
+    archives: Vec<Archive>,
+    /// Number of source paths copied so far: hard links are kept within one of them.
+    copies: usize,
+}
+
+/// What stays the same while one source path is copied.
+struct Copying<'c> {
+    /// Position of the source among the sources.
+    number: usize,
+    /// Number of this copy, part of the hard links' identity.
+    copy: usize,
+    source: &'c Source,
+    owner: Option<(u32, u32)>,
+    mode: Option<&'c ModeChange>,
+    exclude: Option<Ignore>,
+}
+
+impl Planner<'_> {
+    fn copy(
+        &mut self,
+        number: usize,
+        source: &Source,
+        copy: &CopyAction,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), FileError> {
+        let selection = select(source, copy)?;
+        for matched in &selection.matches {
+            let exclude = (!copy.exclude.is_empty())
+                .then(|| Ignore::parse(&copy.exclude.join("\n")))
+                .transpose()
+                .map_err(|_| FileError::Pattern {
+                    pattern: copy.exclude.join(" "),
+                })?;
+            self.copies += 1;
+            let copying = Copying {
+                number,
+                copy: self.copies,
+                source,
+                owner,
+                mode: copy.mode.as_ref(),
+                exclude,
+            };
+            if copy.unpack && self.unpack(&copying, matched, &copy.dest)? {
+                continue;
+            }
+            if copy.parents {
+                self.copy_with_parents(&copying, matched, &copy.dest)?;
+            } else {
+                self.copy_match(&copying, matched, &copy.dest)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_match(
+        &mut self,
+        copying: &Copying<'_>,
+        matched: &Match,
+        dest: &str,
+    ) -> Result<(), FileError> {
+        let made = (copying.made_mode(), copying.owner.unwrap_or((0, 0)));
+        let target = self.target_dir(dest, made)?;
+        let is_dir = copying.is_dir(&matched.at);
+        let target = match self.dest.lstat(&target).map(|e| e.kind) {
+            Some(EntryKind::Directory) if !is_dir => match matched.named.file_name() {
+                Some(name) => target.join(name),
+                None => target,
+            },
+            None if is_dir => {
+                self.dest.make_dir_all(&target, made.0, made.1)?;
+                target
+            }
+            _ => target,
+        };
+        if let Some(parent) = target.parent() {
+            self.dest.make_dir_all(&parent, made.0, made.1)?;
+        }
+        self.copy_tree(copying, &matched.at, &target)
+    }
+
+    fn copy_with_parents(
+        &mut self,
+        copying: &Copying<'_>,
+        matched: &Match,
+        dest: &str,
+    ) -> Result<(), FileError> {
+        let made = (copying.made_mode(), copying.owner.unwrap_or((0, 0)));
+        let base = self.dest.resolve(dest)?;
+        self.dest.make_dir_all(&base, made.0, made.1)?;
+        let mut from = matched.named.clone();
+        let mut parents = Vec::new();
+        for _ in 0..matched.kept.components().count() {
+            if let Some(parent) = from.parent() {
+                parents.push(parent.clone());
+                from = parent;
+            }
+        }
+        // `parents` now runs from the nearest one up to the pivot, which is `dest`.
+        parents.pop();
+        let mut target = base;
+        for parent in parents.iter().rev() {
+            if let Some(name) = parent.file_name() {
+                target = target.join(name);
+                self.copy_one(copying, parent, &target, false)?;
+            }
+        }
+        if let Some(name) = matched.kept.file_name() {
+            target = target.join(name);
+        }
+        self.copy_tree(copying, &matched.at, &target)
+    }
+
+    /// Makes what must be a directory before a copy to `dest`, and gives the place
+    /// that `dest` means.
+    fn target_dir(&mut self, dest: &str, made: (u32, (u32, u32))) -> Result<LayerPath, FileError> {
+        let ensure = match dest.rsplit_once('/') {
+            Some((dir, name)) if !name.is_empty() && name != "." => dir,
+            _ => dest,
+        };
+        let dir = self.dest.resolve(ensure)?;
+        self.dest.make_dir_all(&dir, made.0, made.1)?;
+        self.dest.resolve(dest)
+    }
+
+    /// Copies the file or directory at `from` and all below it.
+    fn copy_tree(
+        &mut self,
+        copying: &Copying<'_>,
+        from: &LayerPath,
+        target: &LayerPath,
+    ) -> Result<(), FileError> {
+        let source = copying.source;
+        for (path, _) in source.tree.walk(from) {
+            let below = &path.as_bytes()[from.as_bytes().len()..];
+            let below = LayerPath::new(std::path::Path::new(
+                <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(below),
+            ))?;
+            if let Some(exclude) = &copying.exclude
+                && !below.is_root()
+                && exclude.is_ignored(below.as_path())
+            {
+                continue;
+            }
+            let place = below
+                .components()
+                .fold(target.clone(), |place, part| place.join(part));
+            if copying.exclude.is_some()
+                && let Some(parent) = place.parent()
+            {
+                self.dest.make_dir_all(&parent, 0o755, (0, 0))?;
+            }
+            self.copy_one(copying, &path, &place, !below.is_root())?;
+        }
+        Ok(())
+    }
+
+    /// Copies one file or one directory without its contents. `overwrite` says whether
+    /// an existing directory takes the source's mode and owner.
+    fn copy_one(
+        &mut self,
+        copying: &Copying<'_>,
+        from: &LayerPath,
+        target: &LayerPath,
+        overwrite: bool,
+    ) -> Result<(), FileError> {
+        let Some(found) = copying.source.tree.get(from) else {
+            return Ok(());
+        };
+        let existing = self.dest.lstat(target);
+        let mut planned = copying.planned(&found.row.entry, target)?;
+        match (&planned.entry.kind, existing) {
+            (EntryKind::Directory, Some(old)) if old.kind == EntryKind::Directory => {
+                let new = &planned.entry;
+                let same = (old.mode, old.uid, old.gid) == (new.mode, new.uid, new.gid)
+                    && old.xattrs == new.xattrs;
+                if !overwrite || same {
+                    return Ok(());
+                }
+            }
+            (EntryKind::Directory, Some(_)) => {
+                return Err(FileError::NotADirectory {
+                    path: target.to_string(),
+                });
+            }
+            (_, Some(old)) if old.kind == EntryKind::Directory => {
+                return Err(FileError::IsADirectory {
+                    path: target.to_string(),
+                });
+            }
+            _ => {}
+        }
+        // A hard link is copied as the file it names; names that meet again in one
+        // copy become links of each other in `finish`.
+        if let EntryKind::Regular { .. } | EntryKind::Hardlink { .. } = planned.entry.kind
+            && let Some(real) = copying.source.tree.source(found)
+        {
+            let path = real.row.entry.path.clone();
+            if let EntryKind::Regular { size } = real.row.entry.kind {
+                planned.entry.kind = EntryKind::Regular { size };
+            }
+            planned.link = Some((copying.copy, real.layer, path.clone()));
+            if let Some(digest) = real.row.content {
+                planned.content = Content::File {
+                    source: copying.number,
+                    layer: real.layer,
+                    path,
+                    digest,
+                };
+            }
+        }
+        self.dest.put(planned);
+        Ok(())
+    }
+
+    /// Unpacks the archive that ADD names; false if it is not an archive.
+    fn unpack(
+        &mut self,
+        copying: &Copying<'_>,
+        matched: &Match,
+        dest: &str,
+    ) -> Result<bool, FileError> {
+        let Contents::Directory(dir) = &copying.source.contents else {
+            return Ok(false);
+        };
+        let is_file = copying
+            .source
+            .tree
+            .get(&matched.at)
+            .is_some_and(|f| matches!(f.row.entry.kind, EntryKind::Regular { .. }));
+        if !is_file {
+            return Ok(false);
+        }
+        let Some(archive) = archive::open(&dir.join(matched.at.as_path()), &matched.named)? else {
+            return Ok(false);
+        };
+        let base = self.dest.resolve(dest)?;
+        let made = copying.owner.unwrap_or((0, 0));
+        self.dest.make_dir_all(&base, 0o755, made)?;
+        let number = self.archives.len();
+        let rows = archive.rows().to_vec();
+        self.archives.push(archive);
+        for row in &rows {
+            self.unpack_one(copying, number, row, &base, made)?;
+        }
+        Ok(true)
+    }
+
+    fn unpack_one(
+        &mut self,
+        copying: &Copying<'_>,
+        archive: usize,
+        row: &crate::oci::layer::IndexEntry,
+        base: &LayerPath,
+        made: (u32, u32),
+    ) -> Result<(), FileError> {
+        let Some(name) = row.entry.path.file_name() else {
+            return Ok(());
+        };
+        let inside = row.entry.path.parent().unwrap_or_default();
+        // Directories on the way may be symlinks of the image.
+        let parent = self
+            .dest
+            .resolve(&format!("{base}/{}", inside.as_path().display()))?;
+        self.dest.make_dir_all(&parent, 0o755, made)?;
+        let target = parent.join(name);
+        let mut entry = row.entry.clone();
+        entry.path = target.clone();
+        if let Some((uid, gid)) = copying.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        let existing = self.dest.lstat(&target).map(|e| e.kind);
+        match (&entry.kind, existing) {
+            (EntryKind::Whiteout | EntryKind::Opaque, _) => return Ok(()),
+            (EntryKind::Directory, None | Some(EntryKind::Directory)) => {}
+            (EntryKind::Directory, Some(_)) => {
+                return Err(FileError::NotADirectory {
+                    path: target.to_string(),
+                });
+            }
+            (_, Some(EntryKind::Directory)) => {
+                return Err(FileError::IsADirectory {
+                    path: target.to_string(),
+                });
+            }
+            _ => {}
+        }
+        let mut planned = Planned {
+            entry,
+            content: Content::None,
+            link: None,
+        };
+        let first = match &row.entry.kind {
+            EntryKind::Hardlink { target } => self.archives[archive].row(target),
+            _ => Some(row),
+        };
+        if let Some(first) = first
+            && let EntryKind::Regular { size } = first.entry.kind
+        {
+            let path = first.entry.path.clone();
+            planned.entry.kind = EntryKind::Regular { size };
+            planned.link = Some((copying.copy, archive, path.clone()));
+            if let Some(digest) = first.content {
+                planned.content = Content::Member {
+                    archive,
+                    path,
+                    digest,
+                };
+            }
+        }
+        self.dest.put(planned);
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        dest: &str,
+        name: &str,
+        content: &[u8],
+        owner: (u32, u32),
+        change: Option<&ModeChange>,
+    ) -> Result<(), FileError> {
+        let made = match change {
+            Some(ModeChange::Exact(mode)) => *mode,
+            _ => 0o755,
+        };
+        let target = self.target_dir(dest, (made, owner))?;
+        let target = match self.dest.lstat(&target).map(|e| e.kind) {
+            Some(EntryKind::Directory) => target.join(name.as_ref()),
+            _ => target,
+        };
+        let mode = match change {
+            Some(change) => mode::apply(change, 0o644, false)?,
+            None => 0o644,
+        };
+        let kind = EntryKind::Regular {
+            size: content.len() as u64,
+        };
+        let mut planned = Planned::new(target, kind, mode, owner);
+        if !content.is_empty() {
+            planned.content = Content::Bytes(content.into());
+        }
+        self.dest.put(planned);
+        Ok(())
+    }
+
+    /// Turns further names of one source file into hard links of the first, and gives
+    /// every entry the step's mtime. Directories above a change that exist already are
+    /// entered as they are: overlayfs and other readers of a layer take a directory's
+    /// attributes from the uppermost layer that has it.
+    fn finish(mut self, mtime: i64) -> Plan {
+        for dir in self.dest.unplanned_parents() {
+            self.dest.put(dir);
+        }
+        let mut first: BTreeMap<_, LayerPath> = BTreeMap::new();
+        let mut entries = Vec::new();
+        for (path, mut planned) in self.dest.into_planned() {
+            planned.entry.mtime = mtime;
+            if let Some(key) = planned.link.take() {
+                if let Some(target) = first.get(&key) {
+                    planned.entry.kind = EntryKind::Hardlink {
+                        target: target.clone(),
+                    };
+                    planned.content = Content::None;
+                } else {
+                    first.insert(key, path);
+                }
+            }
+            entries.push(planned);
+        }
+        Plan {
+            entries,
+            archives: self.archives,
+        }
+    }
+}
+
+impl Copying<'_> {
+    /// Mode of directories that a copy makes on the way.
+    fn made_mode(&self) -> u32 {
+        match self.mode {
+            Some(ModeChange::Exact(mode)) => *mode,
+            _ => 0o755,
+        }
+    }
+
+    fn is_dir(&self, path: &LayerPath) -> bool {
+        path.is_root()
+            || self
+                .source
+                .tree
+                .get(path)
+                .is_some_and(|f| f.row.entry.kind == EntryKind::Directory)
+    }
+
+    /// The entry at `target` for the source's `entry`, content to be filled in.
+    fn planned(&self, entry: &Entry, target: &LayerPath) -> Result<Planned, FileError> {
+        let mut entry = entry.clone();
+        entry.path = target.clone();
+        if let Some((uid, gid)) = self.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        if let Some(change) = self.mode
+            && !matches!(entry.kind, EntryKind::Symlink { .. })
+        {
+            let directory = entry.kind == EntryKind::Directory;
+            entry.mode = mode::apply(change, entry.mode, directory)?;
+        }
+        Ok(Planned {
+            entry,
+            content: Content::None,
+            link: None,
+        })
+    }
+}

@@ -1,0 +1,343 @@
+//! One build: contexts scanned, keys computed, attempts made until one succeeds.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    BuildError, Engine, FailedStep, ResultLayer,
+    attempt::Attempt,
+    bytes::LayerBytes,
+    exec::Runtime,
+    files::{Contents, Source, select},
+};
+use crate::{
+    cache::ActionResult,
+    context,
+    dockerfile::pattern,
+    event::Totals,
+    graph::{BuildGraph, CopyAction, FileAction, Op, VertexId},
+    key::{CacheKey, DefinitionKeys, KeyOptions},
+    oci::layer::{LayerPath, Tree},
+};
+
+/// A build of one graph.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) engine: Engine,
+    pub(super) graph: Arc<BuildGraph>,
+    pub(super) contexts: HashMap<usize, Source>,
+    pub(super) keys: DefinitionKeys,
+    pub(super) hits: HashMap<CacheKey, ActionResult>,
+    pub(super) bytes: LayerBytes,
+    pub(super) runtime: tokio::sync::OnceCell<Arc<Runtime>>,
+    pub(super) jobs: Semaphore,
+    /// Entries written by this build: trusted whatever the settings say.
+    pub(super) fresh: Mutex<HashMap<CacheKey, ActionResult>>,
+    /// Vertices whose cached results proved to have no bytes.
+    distrusted: Mutex<HashSet<VertexId>>,
+    pub(super) counters: Counters,
+}
+
+/// Figures that add up over the attempts of a session.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) step_ms: AtomicU64,
+    pub(super) written: AtomicU64,
+    /// Vertices executed, and milliseconds saved by vertex for hits.
+    pub(super) ran: Mutex<HashSet<VertexId>>,
+    pub(super) hits: Mutex<BTreeMap<VertexId, u64>>,
+}
+
+/// What a successful build gives.
+#[derive(Debug)]
+pub struct Built {
+    /// In the order of the graph's targets.
+    pub targets: Vec<BuiltTarget>,
+}
+
+/// One target's root file system.
+#[derive(Debug)]
+pub struct BuiltTarget {
+    /// The layers, lowest first.
+    pub layers: Vec<Arc<ResultLayer>>,
+    /// For each entry of the target's `history`: whether it made a layer.
+    pub made_layer: Vec<bool>,
+}
+
+impl Session {
+    /// Scans the contexts, computes all definition keys and looks them up.
+    pub async fn new(engine: Engine, graph: BuildGraph) -> Result<Arc<Self>, BuildError> {
+        let graph = Arc::new(graph);
+        let memo_dir = engine.store.memo_dir();
+        let scanned = {
+            let graph = Arc::clone(&graph);
+            let options = KeyOptions {
+                normalise: engine.options.normalise,
+            };
+            blocking(move || {
+                let contexts = scan_contexts(&graph, &memo_dir)?;
+                let keys = definition_keys(&graph, options, &contexts)?;
+                Ok((contexts, keys))
+            })
+            .await
+        };
+        let (contexts, keys) = scanned?;
+        let wanted: Vec<CacheKey> = (0..graph.vertices.len())
+            .map(VertexId)
+            .filter(|id| graph.vertex(*id).op.is_step())
+            .map(|id| keys.key(id))
+            .collect();
+        let hits = {
+            let store = Arc::clone(&engine.store);
+            let events = engine.events.clone();
+            blocking(move || {
+                // Trouble with the index is a miss, said once.
+                let found = store.lookup(&wanted).unwrap_or_else(|error| {
+                    events.warn(format!("the cache's index can't be read: {error}"), None);
+                    Vec::new()
+                });
+                Ok(found.into_iter().flatten().map(|r| (r.key, r)).collect())
+            })
+            .await?
+        };
+        let bytes = LayerBytes::new(&engine, Arc::clone(&graph));
+        Ok(Arc::new(Self {
+            jobs: Semaphore::new(engine.options.jobs.max(1)),
+            bytes,
+            graph,
+            contexts,
+            keys,
+            hits,
+            runtime: tokio::sync::OnceCell::new(),
+            fresh: Mutex::default(),
+            distrusted: Mutex::default(),
+            counters: Counters::default(),
+            engine,
+        }))
+    }
+
+    /// Solves all targets, hands them to `export`, and starts over for what proves to be
+    /// gone on the way.
+    pub async fn build<T>(
+        self: &Arc<Self>,
+        export: impl AsyncFn(&Self, &Built) -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        loop {
+            let result = match Attempt::start(Arc::clone(self)).await {
+                Ok(built) => export(self, &built).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(BuildError::Lost(vertex)) if self.distrust(vertex) => {
+                    self.engine.events.warn(
+                        format!(
+                            "the cached result of `{}` is gone; the step is executed again",
+                            self.graph.vertex(vertex).instruction
+                        ),
+                        None,
+                    );
+                }
+                Err(BuildError::Lost(vertex)) => {
+                    // Executed in this build and gone again: somebody empties the cache
+                    // under our feet.
+                    return Err(BuildError::Internal {
+                        what: format!(
+                            "the result of `{}` was removed from the cache twice during the build",
+                            self.graph.vertex(vertex).instruction
+                        ),
+                    });
+                }
+                result => {
+                    self.touch().await;
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// The graph being built.
+    pub fn graph(&self) -> &BuildGraph {
+        &self.graph
+    }
+
+    /// The engine it is built with.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The bytes of layers.
+    pub fn bytes(&self) -> &LayerBytes {
+        &self.bytes
+    }
+
+    /// The figures so far.
+    pub fn totals(&self) -> Totals {
+        let lock = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let ran = self.counters.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        let hits = self.counters.hits.lock().unwrap_or_else(PoisonError::into_inner);
+        let hits: Vec<u64> = hits
+            .iter()
+            .filter(|(id, _)| !ran.contains(id))
+            .map(|(_, ms)| *ms)
+            .collect();
+        Totals {
+            ran: ran.len(),
+            hits: hits.len(),
+            step_ms: lock(&self.counters.step_ms),
+            saved_ms: hits.iter().sum(),
+            bytes_fetched: self.bytes.fetched(),
+            bytes_written: lock(&self.counters.written),
+            wall_ms: self.engine.events.elapsed_ms(),
+        }
+    }
+
+    /// Whether cached entries may stand for this vertex.
+    pub(super) fn trusts(&self, id: VertexId) -> bool {
+        !self.graph.vertex(id).no_cache
+            && !self
+                .distrusted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&id)
+    }
+
+    /// Marks a vertex; false if it was marked before.
+    fn distrust(&self, id: VertexId) -> bool {
+        // What this build wrote for the vertex has no bytes either.
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = self.keys.key(id);
+        if let Some(record) = fresh.remove(&key) {
+            fresh.retain(|_, other| other.layer != record.layer);
+        }
+        drop(fresh);
+        self.distrusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id)
+    }
+
+    /// Tells the store what was used, for its garbage collection.
+    async fn touch(&self) {
+        let store = Arc::clone(&self.engine.store);
+        let keys: Vec<CacheKey> = self.hits.keys().copied().collect();
+        let blobs = self
+            .hits
+            .values()
+            .flat_map(ActionResult::blobs)
+            .collect::<Vec<_>>();
+        // Failing to note a use costs an eviction at worst.
+        let _ = blocking(move || Ok(store.touch(&keys, &blobs)?)).await;
+    }
+}
+
+/// Runs blocking work off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
+) -> Result<T, BuildError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(BuildError::Internal {
+            what: error.to_string(),
+        }),
+    }
+}
+
+/// All COPY and ADD actions of a graph that read a local context.
+fn context_copies(
+    graph: &BuildGraph,
+) -> impl Iterator<Item = (VertexId, usize, usize, &CopyAction)> {
+    graph.vertices.iter().enumerate().flat_map(move |(v, vertex)| {
+        let actions = match &vertex.op {
+            Op::File(op) => op.actions.as_slice(),
+            _ => &[],
+        };
+        actions.iter().enumerate().filter_map(move |(n, action)| {
+            let FileAction::Copy(copy) = action else {
+                return None;
+            };
+            match graph.vertex(copy.from).op {
+                Op::Context(context) => Some((VertexId(v), n, context, copy)),
+                _ => None,
+            }
+        })
+    })
+}
+
+/// Scans what the graph copies of each context, and no more.
+fn scan_contexts(
+    graph: &BuildGraph,
+    memo_dir: &std::path::Path,
+) -> Result<HashMap<usize, Source>, BuildError> {
+    let mut prefixes: HashMap<usize, Vec<LayerPath>> = HashMap::new();
+    for (_, _, context, copy) in context_copies(graph) {
+        let prefixes = prefixes.entry(context).or_default();
+        prefixes.extend(copy.sources.iter().map(|text| literal_prefix(text)));
+    }
+    let mut sources = HashMap::new();
+    for (number, prefixes) in prefixes {
+        let local = &graph.contexts[number];
+        let scanned = context::scan(local, &prefixes, Some(memo_dir))?;
+        let name = match local.name.as_str() {
+            "context" => "the build context".to_owned(),
+            name => format!("build context `{name}`"),
+        };
+        let source = Source {
+            name,
+            tree: Arc::new(Tree::new(vec![Arc::new(scanned.index)])),
+            contents: Contents::Directory(local.dir.clone()),
+        };
+        sources.insert(number, source);
+    }
+    Ok(sources)
+}
+
+/// The part of a source path before its first wildcard; the whole context where the path
+/// climbs.
+fn literal_prefix(text: &str) -> LayerPath {
+    let parts: Vec<&str> = text
+        .split('/')
+        .take_while(|part| !pattern::is_pattern(part))
+        .collect();
+    LayerPath::new(parts.join("/")).unwrap_or_default()
+}
+
+fn definition_keys(
+    graph: &BuildGraph,
+    options: KeyOptions,
+    contexts: &HashMap<usize, Source>,
+) -> Result<DefinitionKeys, BuildError> {
+    let mut selections: HashMap<(VertexId, usize), CacheKey> = HashMap::new();
+    for (id, n, context, copy) in context_copies(graph) {
+        let source = &contexts[&context];
+        let selection = select(source, copy).map_err(|source| BuildError::Files {
+            step: FailedStep::of(graph, id),
+            source,
+        })?;
+        selections.insert((id, n), selection.key(source));
+    }
+    DefinitionKeys::compute(graph, options, |id, n| Ok(selections[&(id, n)]))
+}
+
+impl Counters {
+    pub(super) fn ran(&self, id: VertexId, ms: u64) {
+        self.ran
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id);
+        self.step_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn hit(&self, id: VertexId, saved_ms: u64) {
+        self.hits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, saved_ms);
+    }
+}

@@ -1,0 +1,212 @@
+//! Users of an image: names from its own /etc/passwd and /etc/group.
+//!
+//! The forms are those of USER and `--chown`: `name`, `uid`, `name:group`,
+//! `uid:gid` and their mixtures. A name must exist; a number need not.
+
+/// Who a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessUser {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+    /// Home directory, for `HOME`.
+    pub home: String,
+}
+
+/// A user or group that the image does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UserError {
+    /// No line of /etc/passwd has this name.
+    #[error("user `{name}` is not in the image's /etc/passwd")]
+    UnknownUser {
+        /// The name asked for.
+        name: String,
+    },
+    /// No line of /etc/group has this name.
+    #[error("group `{name}` is not in the image's /etc/group")]
+    UnknownGroup {
+        /// The name asked for.
+        name: String,
+    },
+}
+
+/// The user database of an image: the text of its passwd and group files, empty where
+/// it has none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UserDatabase<'a> {
+    /// /etc/passwd.
+    pub passwd: &'a [u8],
+    /// /etc/group.
+    pub group: &'a [u8],
+}
+
+struct PasswdLine<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+struct GroupLine<'a> {
+    name: &'a str,
+    gid: u32,
+    members: &'a str,
+}
+
+impl<'a> UserDatabase<'a> {
+    /// Resolves USER. An empty text is root. A user without a group gets its primary
+    /// group from passwd, or the root group if it has no line.
+    pub fn process_user(&self, text: &str) -> Result<ProcessUser, UserError> {
+        let (user, group) = split(text);
+        let user = if user.is_empty() { "0" } else { user };
+        let line = self.find_user(user);
+        let (uid, primary, home, name) = match (&line, user.parse::<u32>()) {
+            (Some(line), _) => (line.uid, line.gid, line.home, Some(line.name)),
+            (None, Ok(uid)) => (uid, 0, "/", None),
+            (None, Err(_)) => {
+                return Err(UserError::UnknownUser {
+                    name: user.to_owned(),
+                });
+            }
+        };
+        let gid = match group {
+            Some(group) => self.group_id(group)?,
+            None => primary,
+        };
+        // As in Docker, supplementary groups count only where no group was asked for.
+        let mut groups: Vec<u32> = match (group, name) {
+            (None, Some(name)) => self
+                .groups()
+                .filter(|g| g.members.split(',').any(|m| m == name))
+                .map(|g| g.gid)
+                .collect(),
+            _ => Vec::new(),
+        };
+        groups.retain(|g| *g != gid);
+        groups.dedup();
+        Ok(ProcessUser {
+            uid,
+            gid,
+            groups,
+            home: home.to_owned(),
+        })
+    }
+
+    /// Resolves `--chown`. A user without a group gets the group of the same number
+    /// (a numeric user) or the user's primary group (a name).
+    pub fn owner(&self, text: &str) -> Result<(u32, u32), UserError> {
+        let (user, group) = split(text);
+        let user = if user.is_empty() { "0" } else { user };
+        let (uid, primary) = match user.parse::<u32>() {
+            Ok(uid) => (uid, uid),
+            Err(_) => match self.find_user(user) {
+                Some(line) => (line.uid, line.gid),
+                None => {
+                    return Err(UserError::UnknownUser {
+                        name: user.to_owned(),
+                    });
+                }
+            },
+        };
+        let gid = match group {
+            Some(group) => self.group_id(group)?,
+            None => primary,
+        };
+        Ok((uid, gid))
+    }
+
+    fn find_user(&self, user: &str) -> Option<PasswdLine<'a>> {
+        let number = user.parse::<u32>().ok();
+        self.users()
+            .find(|line| line.name == user || Some(line.uid) == number)
+    }
+
+    fn group_id(&self, group: &str) -> Result<u32, UserError> {
+        if let Some(line) = self.groups().find(|line| line.name == group) {
+            return Ok(line.gid);
+        }
+        group.parse().map_err(|_| UserError::UnknownGroup {
+            name: group.to_owned(),
+        })
+    }
+
+    fn users(&self) -> impl Iterator<Item = PasswdLine<'a>> {
+        lines(self.passwd).filter_map(|line| {
+            let mut fields = line.split(':');
+            Some(PasswdLine {
+                name: fields.next()?,
+                uid: fields.nth(1)?.parse().ok()?,
+                gid: fields.next()?.parse().ok()?,
+                home: fields.nth(1).filter(|h| !h.is_empty()).unwrap_or("/"),
+            })
+        })
+    }
+
+    fn groups(&self) -> impl Iterator<Item = GroupLine<'a>> {
+        lines(self.group).filter_map(|line| {
+            let mut fields = line.split(':');
+            Some(GroupLine {
+                name: fields.next()?,
+                gid: fields.nth(1)?.parse().ok()?,
+                members: fields.next().unwrap_or(""),
+            })
+        })
+    }
+}
+
+fn split(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
+        None => (text, None),
+    }
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    bytes
+        .split(|b| *b == b'\n')
+        .filter_map(|line| std::str::from_utf8(line).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATABASE: UserDatabase<'_> = UserDatabase {
+        passwd: b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\nbroken\n",
+        group: b"root:x:0:\nappg:x:1001:\nextra:x:44:app,other\nweb:x:33:\n",
+    };
+
+    #[test]
+    fn process_users() {
+        let user = |text| DATABASE.process_user(text);
+        let app = ProcessUser {
+            uid: 1000,
+            gid: 1001,
+            groups: vec![44],
+            home: "/home/app".to_owned(),
+        };
+        assert_eq!(user("app").unwrap(), app);
+        assert_eq!(user("1000").unwrap(), app);
+        assert_eq!(user("").unwrap().home, "/root");
+        let other = user("4242:web").unwrap();
+        assert_eq!((other.uid, other.gid), (4242, 33));
+        assert_eq!(user("app:33").unwrap().groups, Vec::<u32>::new());
+        assert_eq!(user("4242").unwrap().gid, 0);
+        assert!(matches!(user("nobody"), Err(UserError::UnknownUser { .. })));
+        assert!(matches!(user("app:x"), Err(UserError::UnknownGroup { .. })));
+    }
+
+    #[test]
+    fn owners() {
+        let owner = |text| DATABASE.owner(text);
+        assert_eq!(owner("app").unwrap(), (1000, 1001));
+        assert_eq!(owner("1000").unwrap(), (1000, 1000));
+        assert_eq!(owner("7:8").unwrap(), (7, 8));
+        assert_eq!(owner("app:web").unwrap(), (1000, 33));
+        assert_eq!(owner(":web").unwrap(), (0, 33));
+        assert!(owner("ghost").is_err());
+    }
+}

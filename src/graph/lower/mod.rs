@@ -1,0 +1,142 @@
+//! Lowering: from a parsed Dockerfile to vertices of a [`BuildGraph`], and to the
+//! image's configuration.
+//!
+//! Two steps, both pure. [`needed_images`] names the base images that the target
+//! needs, so that they can be resolved; [`lower`] then makes the vertices. Only stages
+//! that the target reaches get vertices, and equal vertices are made once, also across
+//! targets and platforms. Semantics are those of BuildKit's Dockerfile frontend
+//! (`dockerfile2llb`).
+//!
+//! # Image history
+//!
+//! Every instruction adds an entry as BuildKit does, with `# memobuild-ci` where
+//! BuildKit says `# buildkit`: `RUN |1 V=1 /bin/sh -c make # memobuild-ci`. The comment
+//! is `memobuild-ci.dockerfile.v1`.
+//!
+//! # Times
+//!
+//! All paths of a step's layer get one mtime, see [`Clock`].
+
+mod clock;
+mod config;
+mod copy;
+mod env;
+mod error;
+mod plan;
+mod run;
+mod stage;
+mod warning;
+
+#[cfg(test)]
+mod tests;
+
+pub use clock::Clock;
+pub use error::LowerError;
+pub use warning::LowerWarning;
+
+use std::collections::BTreeMap;
+
+use crate::{
+    dockerfile::Dockerfile,
+    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode},
+    oci::Platform,
+};
+
+/// One Dockerfile, to be built for one platform.
+#[derive(Debug, Clone)]
+pub struct LowerInput<'a> {
+    /// The Dockerfile; its name stands in errors and locations.
+    pub dockerfile: &'a Dockerfile,
+    /// `--target`: a stage's name or number; the last stage if none.
+    pub target_stage: Option<String>,
+    /// What the image is for.
+    pub platform: Platform,
+    /// What the builder is (`BUILDPLATFORM`).
+    pub build_platform: Platform,
+    /// `--build-arg`. Proxy variables among them come back in [`Lowered::proxies`].
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// The main context: a position in `BuildGraph::contexts`.
+    pub context: usize,
+    /// `--build-context`, by name.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// Layer targets that FROM, COPY and mounts may name, by the text they use: what a
+    /// build argument such as `BASE_IMAGE` holds.
+    pub parents: BTreeMap<String, Parent>,
+    /// `--network`, for RUN without a flag of its own.
+    pub network: NetworkMode,
+    /// `--add-host`: name and address.
+    pub hosts: Vec<(String, String)>,
+    /// `--no-cache` and `--no-cache-filter`.
+    pub no_cache: NoCache,
+    /// `SOURCE_DATE_EPOCH`, if the user gave one: seconds since 1970.
+    pub epoch: Option<i64>,
+    /// Name of the target, for people: `ml (cpu, linux/amd64)`.
+    pub target_name: String,
+    /// What step names start with, before the stage's name: `ml`; may be empty.
+    pub name_prefix: String,
+}
+
+/// What `--build-context name=…` means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory: a position in `BuildGraph::contexts`.
+    Local(usize),
+    /// An image, as the user wrote it: `docker-image://debian:12`, `oci-layout://dir`.
+    /// It is handed to [`needed_images`] in this form.
+    Image(String),
+}
+
+/// The result of a layer target, for another one to build on.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// The target.
+    pub target: GraphTarget,
+    /// Its clock, from [`Lowered::clock`].
+    pub clock: Clock,
+}
+
+/// `--no-cache`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NoCache {
+    /// Cached results are used.
+    #[default]
+    None,
+    /// No step's.
+    All,
+    /// Not those of the steps of these stages (`--no-cache-filter`).
+    Stages(Vec<String>),
+}
+
+/// What lowering made.
+#[derive(Debug, Clone)]
+pub struct Lowered {
+    /// Position of the new target in `BuildGraph::targets`.
+    pub target: usize,
+    /// The target's clock, for [`Parent`].
+    pub clock: Clock,
+    /// What is odd but allowed.
+    pub warnings: Vec<LowerWarning>,
+    /// Proxy variables given with `--build-arg`: every RUN of this target is to see them,
+    /// but they aren't in `ExecOp::env` and must not enter keys. Names as given.
+    pub proxies: BTreeMap<String, String>,
+}
+
+/// The images that [`lower`] will look for in its table: references as the Dockerfile
+/// has them after expansion (or as in [`NamedContext::Image`]) with the platform to
+/// resolve them for. Each once, in order.
+pub fn needed_images(input: &LowerInput<'_>) -> Result<Vec<(String, Platform)>, LowerError> {
+    plan::Plan::new(input)?.needed_images()
+}
+
+/// Adds the vertices and the target to `graph`. Fails if `images` lacks an image that
+/// [`needed_images`] names.
+pub fn lower(
+    graph: &mut BuildGraph,
+    input: &LowerInput<'_>,
+    images: &ImageTable,
+) -> Result<Lowered, LowerError> {
+    let plan = plan::Plan::new(input)?;
+    stage::Lowering::new(graph, &plan, images).run()
+}

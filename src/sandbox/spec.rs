@@ -1,0 +1,142 @@
+//! What a sandbox is to run, and what goes over the pipe to its first process.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Step, Tier};
+use crate::graph::NetworkMode;
+
+/// A process and all it sees.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// The program (a path, or a name looked up in `PATH` of `env`) and its arguments.
+    pub args: Vec<String>,
+    /// The whole environment, in this order.
+    pub env: Vec<(String, String)>,
+    /// Absolute working directory; made (0755, root) if it is missing.
+    pub cwd: String,
+    /// User id inside.
+    pub uid: u32,
+    /// Group id inside.
+    pub gid: u32,
+    /// Supplementary group ids inside.
+    pub groups: Vec<u32>,
+    /// Host name inside; Docker's builder says `buildkitsandbox`.
+    pub hostname: String,
+    /// Which network the process sees.
+    #[serde(with = "Network")]
+    pub network: NetworkMode,
+    /// The root file system.
+    pub rootfs: RootFs,
+    /// Further mounts. Where one lies in another, order does not matter: those with
+    /// fewer components go first.
+    pub mounts: Vec<Mount>,
+    /// Further lines of `/etc/hosts`: name, address.
+    pub hosts: Vec<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "NetworkMode")]
+enum Network {
+    Host,
+    None,
+}
+
+/// An overlay of unpacked layers. All paths are absolute directories on the host;
+/// `upper` and `work` are empty, lie on one file system and serve one process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RootFs {
+    /// Unpacked layers, lowest first; may be empty.
+    pub lowers: Vec<PathBuf>,
+    /// Takes the changes.
+    pub upper: PathBuf,
+    /// overlayfs's own.
+    pub work: PathBuf,
+}
+
+/// A mount on the root file system; nothing mounted enters the step's layer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path inside; symlinks in it are followed inside the root. Made if missing.
+    pub target: String,
+    /// What is mounted.
+    pub kind: MountKind,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A directory or file of the host, with what is mounted below it.
+    Bind {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Whether writing is refused.
+        readonly: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Limit in bytes.
+        size: Option<u64>,
+        /// Mode of its root directory, for instance `0o1777`.
+        mode: u32,
+    },
+    /// A path in a stack of unpacked layers.
+    Overlay {
+        /// Unpacked layers, lowest first.
+        lowers: Vec<PathBuf>,
+        /// Absolute path in the merged tree, resolved inside it.
+        source: String,
+        /// Takes the writes, which are thrown away with it; without it writing is refused.
+        scratch: Option<Scratch>,
+    },
+}
+
+/// Two empty directories on one file system.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Scratch {
+    /// Takes the changes.
+    pub upper: PathBuf,
+    /// overlayfs's own.
+    pub work: PathBuf,
+}
+
+/// First message on the control socket, towards the child: one line of JSON. The end
+/// of the stream after it is the order to kill.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) tier: Tier,
+    /// Whether the namespace lets supplementary groups be set.
+    pub(super) groups_settable: bool,
+    pub(super) spec: ProcessSpec,
+    /// Content of `/etc/resolv.conf`.
+    pub(super) resolv_conf: String,
+    /// Content of `/etc/hosts`.
+    pub(super) hosts: String,
+}
+
+/// Messages from the child, one line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// Set up; the process is being executed. The paths that were made as mount points,
+    /// as bytes.
+    Ready { stubs: Vec<Vec<u8>> },
+    /// Not set up.
+    Failed(Failure),
+    /// The process is over, and so is everything it started.
+    Exited {
+        code: Option<i32>,
+        signal: Option<i32>,
+        cpu_ms: u64,
+        peak_rss: u64,
+    },
+}
+
+/// A set-up step that failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Failure {
+    pub(super) step: Step,
+    /// What it was about: a path, a file system with the kernel's own words.
+    pub(super) what: String,
+    pub(super) errno: i32,
+}
