@@ -167,7 +167,9 @@ async fn build(
         }
     };
     match (result, signalled.load(Ordering::SeqCst)) {
-        (Err(CliError::Build(BuildError::Interrupted)), signal) if signal != 0 => {
+        (Err(CliError::Build(error)), signal)
+            if signal != 0 && matches!(*error, BuildError::Interrupted) =>
+        {
             Err(CliError::Signal { signal })
         }
         (result, _) => result,

@@ -48,7 +48,7 @@ async fn resolve_one(
             .await
             .map_err(|source| CliError::BaseImage {
                 reference: reference.to_owned(),
-                source,
+                source: Box::new(source),
             })?;
         let repository = parsed.repository.to_string();
         (resolved, ImageOrigin::Registry { repository })

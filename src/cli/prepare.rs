@@ -94,7 +94,7 @@ pub(super) async fn prepare(
         if let Some(own) = &recipe.own {
             let parent = Parent {
                 target: prepared.graph.targets[lowered.target].clone(),
-                clock: lowered.clock.clone(),
+                clock: lowered.clock,
             };
             results.insert(own.clone(), parent);
         }

@@ -123,7 +123,7 @@ impl Attempt {
         })
     }
 
-    fn failed_step(&self, id: VertexId) -> FailedStep {
+    fn failed_step(&self, id: VertexId) -> Box<FailedStep> {
         FailedStep::of(&self.session.graph, id)
     }
 
@@ -353,7 +353,7 @@ impl Attempt {
         options: DiffOptions,
     ) -> Result<Option<LayerBlob>, BuildError> {
         let store = Arc::clone(&self.session.engine.store);
-        let layer_options = self.session.engine.options.layer.clone();
+        let layer_options = self.session.engine.options.layer;
         let runtime = Arc::clone(runtime);
         let made = blocking(move || {
             let mut builder = LayerBuilder::new(store.writer()?, layer_options);

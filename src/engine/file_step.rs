@@ -142,7 +142,7 @@ impl Attempt {
     ) -> Result<LayerBlob, BuildError> {
         let engine = &self.session.engine;
         let (store, events) = (Arc::clone(&engine.store), engine.events.clone());
-        let options = engine.options.layer.clone();
+        let options = engine.options.layer;
         let total = plan.entries.len();
         let written = blocking(move || {
             let mut builder = LayerBuilder::new(store.writer()?, options);

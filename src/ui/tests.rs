@@ -392,7 +392,7 @@ fn a_report_shows_where_in_the_dockerfile_when_lowering_passes_it_on() {
 
 fn a_failed_step() -> BuildError {
     BuildError::Step {
-        step: FailedStep {
+        step: Box::new(FailedStep {
             instruction: "RUN pip install -r requirements.txt".to_owned(),
             stage: "ml".to_owned(),
             location: Some(Location {
@@ -402,7 +402,7 @@ fn a_failed_step() -> BuildError {
             }),
             excerpt: " 13 | COPY requirements.txt .\n 14 | RUN pip install -r requirements.txt\n"
                 .to_owned(),
-        },
+        }),
         tail: [
             "Collecting nunpy",
             "##[error]no such \u{1b}[1mthing\u{1b}[0m",
@@ -467,6 +467,9 @@ fn layers_of_the_http_client_are_left_out() {
 fn no_field_of_an_event_is_there_twice() {
     for (_, event) in a_build().into_iter().chain(a_failure()) {
         let fields = serde_json::to_value(&event).unwrap();
-        assert!(fields.get("v").is_none() && fields.get("ms").is_none(), "{fields}");
+        assert!(
+            fields.get("v").is_none() && fields.get("ms").is_none(),
+            "{fields}"
+        );
     }
 }

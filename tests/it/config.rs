@@ -147,7 +147,10 @@ fn a_selection_of_nothing_is_an_error_with_a_hint() {
             ..Selection::default()
         },
     ] {
-        out += &report(&config.targets(&selection).unwrap_err(), ReportOptions::default());
+        out += &report(
+            &config.targets(&selection).unwrap_err(),
+            ReportOptions::default(),
+        );
     }
     insta::assert_snapshot!(out, @r"
     error: there is no layer `mll`

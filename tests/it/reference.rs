@@ -141,7 +141,10 @@ fn options(body: &mut String, list: &[&clap::Arg]) {
         }
         let row = format!("| {} | {meaning} |", names.join(", "));
         // A bar ends a cell, in code too.
-        let cells = row.trim_matches('|').split(" | ").map(|c| c.replace('|', "\\|"));
+        let cells = row
+            .trim_matches('|')
+            .split(" | ")
+            .map(|c| c.replace('|', "\\|"));
         let _ = writeln!(body, "|{}|", cells.collect::<Vec<_>>().join(" | "));
     }
 }
