@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use indicatif::BinaryBytes;
 
 use super::{CliError, Context, ExitCode, answer, config};
 use crate::{
     cache::{DiskStore, GcPolicy},
     config::units,
-    sandbox::Sandbox,
     engine::snapshot_access,
+    sandbox::Sandbox,
     snapshot::Snapshots,
+    ui::bytes,
     userns::Program,
 };
 
@@ -51,7 +51,7 @@ pub(super) enum CacheCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StoreArgs {
-    /// Directory of the local cache
+    /// Directory of the local cache [default: `MEMOBUILD_CACHE_DIR`]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
@@ -65,14 +65,22 @@ pub(super) fn run(context: &Context, command: &CacheCommand) -> Result<ExitCode,
             max_age,
             json,
             store,
-        } => gc(context, store, max_size.as_deref(), max_age.as_deref(), *json),
+        } => gc(
+            context,
+            store,
+            max_size.as_deref(),
+            max_age.as_deref(),
+            *json,
+        ),
     }
 }
 
 fn open(context: &Context, args: &StoreArgs) -> Result<DiskStore, CliError> {
     let dir = match &args.cache_dir {
         Some(dir) => dir.clone(),
-        None => context.env.cache_dir(configured(context).and_then(|c| c.dir)),
+        None => context
+            .env
+            .cache_dir(configured(context).and_then(|c| c.dir)),
     };
     Ok(DiskStore::open(dir)?)
 }
@@ -99,7 +107,7 @@ fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
             text += &format!(
                 "{}  {:>10}  {}\n",
                 result.key.0.short(),
-                BinaryBytes(size).to_string(),
+                bytes(size),
                 result.step.name
             );
         }
@@ -108,7 +116,7 @@ fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
             "{} entries, {} blobs, {}\n",
             stats.actions,
             stats.blobs,
-            BinaryBytes(stats.blob_bytes)
+            bytes(stats.blob_bytes)
         );
     }
     answer(&text)?;
@@ -131,7 +139,7 @@ fn verify(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
         let mut text = format!(
             "{} blobs read, {}; {} corrupt, {} entries unreadable, {} entries without their blobs\n",
             report.blobs,
-            BinaryBytes(report.bytes),
+            bytes(report.bytes),
             report.corrupt.len(),
             report.unreadable,
             report.incomplete.len()
@@ -200,8 +208,8 @@ fn gc(
             report.actions,
             report.blobs,
             report.derived,
-            BinaryBytes(report.freed_bytes),
-            BinaryBytes(report.kept_bytes)
+            bytes(report.freed_bytes),
+            bytes(report.kept_bytes)
         )
     };
     answer(&text)?;

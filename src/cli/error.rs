@@ -10,11 +10,7 @@ use crate::{
     engine::BuildError,
     fs::FsError,
     graph::lower::LowerError,
-    oci::{
-        layout::LayoutError,
-        platform::ParsePlatformError,
-        reference::ParseReferenceError,
-    },
+    oci::{layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError},
     registry::{RegistryError, Trouble},
     snapshot::SnapshotError,
     ui::{self, ReportOptions},
@@ -44,7 +40,7 @@ pub(super) enum CliError {
     #[error("can't use base image `{reference}`")]
     BaseImage {
         reference: String,
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
     #[error("can't use base image `{reference}`")]
     BaseLayout {
@@ -62,11 +58,11 @@ pub(super) enum CliError {
         source: crate::oci::layout::ParseLayoutReferenceError,
     },
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(Box<RegistryError>),
     #[error(transparent)]
     Platform(#[from] ParsePlatformError),
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(Box<BuildError>),
     #[error("the build was interrupted")]
     Signal { signal: i32 },
     #[error("the local cache can't be used")]
@@ -81,6 +77,18 @@ pub(super) enum CliError {
     Answer(#[source] io::Error),
     #[error("can't encode the answer as JSON")]
     Json(#[from] serde_json::Error),
+}
+
+impl From<RegistryError> for CliError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(Box::new(error))
+    }
+}
+
+impl From<BuildError> for CliError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(Box::new(error))
+    }
 }
 
 impl CliError {
@@ -136,7 +144,7 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Lower(error) => error.hint().map(str::to_owned),
-            Self::Build(BuildError::StepTimeout { .. }) => {
+            Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
                 Some("give it more time with `--step-timeout`".to_owned())
             }
             Self::Cache(CacheError::Version { .. }) => Some(

@@ -22,7 +22,10 @@ const FLAGS: &[(&str, &str)] = &[
         "load the layout with `skopeo copy oci:DIR docker-daemon:NAME:TAG`",
     ),
     ("--provenance", ""),
-    ("--pull", "leave it out: the registry is asked for the digest of a tag in every build"),
+    (
+        "--pull",
+        "leave it out: the registry is asked for the digest of a tag in every build",
+    ),
     (
         "--push",
         "push the layout with `skopeo copy oci:DIR docker://NAME:TAG`",

@@ -43,6 +43,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Work in this directory
     #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
@@ -53,10 +54,10 @@ struct Global {
     /// When to use colour
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true)]
     color: When,
-    /// Say only what is wrong
+    /// Show only warnings and errors
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Say more about our own work (twice: even more)
+    /// Log what memobuild-ci itself does; twice: in every detail
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
 }
@@ -73,13 +74,13 @@ enum When {
 enum Command {
     /// Build images from the layer targets of `memobuild.yml`, or from one Dockerfile
     Build(Box<build::BuildArgs>),
-    /// Look into the local cache, or clean it
+    /// List, check or clean the local cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
     /// Check `memobuild.yml`, or print its JSON schema
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Say what this machine allows, and what to do about the rest
+    /// Tell how steps can run on this machine, and how to fix what prevents it
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
@@ -104,7 +105,11 @@ pub fn hidden(args: Vec<OsString>) -> Result<ProcessCode, Vec<OsString>> {
             Ok(inner) => hidden(inner).unwrap_or(ProcessCode::FAILURE),
             Err(error) => {
                 // Without the namespace there is nobody else to tell.
-                let _ = writeln!(io::stderr(), "{}", ui::report(&error, ui::ReportOptions::default()));
+                let _ = writeln!(
+                    io::stderr(),
+                    "{}",
+                    ui::report(&error, ui::ReportOptions::default())
+                );
                 ProcessCode::from(userns::EnterError::EXIT_CODE)
             }
         }),

@@ -171,9 +171,8 @@ impl Attempt {
     /// Waits until no task is left.
     async fn drain(&self) {
         loop {
-            let mut tasks = std::mem::take(
-                &mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner),
-            );
+            let mut tasks =
+                std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
             if tasks.is_empty() {
                 return;
             }
@@ -362,7 +361,10 @@ impl Attempt {
             for record in &records {
                 if let Err(error) = store.put_action(record) {
                     events.warn(
-                        format!("a result of `{}` was not saved: {error}", record.step.instruction),
+                        format!(
+                            "a result of `{}` was not saved: {error}",
+                            record.step.instruction
+                        ),
                         None,
                     );
                     break;

@@ -103,9 +103,11 @@ impl LayerBytes {
             return Err(BuildError::Lost(layer.from));
         };
         self.fetch(image, &layer.blob).await?;
-        self.blob(digest).await?.ok_or_else(|| BuildError::Internal {
-            what: format!("blob `{digest}` vanished right after it was fetched"),
-        })
+        self.blob(digest)
+            .await?
+            .ok_or_else(|| BuildError::Internal {
+                what: format!("blob `{digest}` vanished right after it was fetched"),
+            })
     }
 
     /// Reads the layer's blob with `read`, which may run twice: bytes that prove corrupt
@@ -269,7 +271,7 @@ impl LayerBytes {
                     .await
                     .map_err(|source| BuildError::BaseImage {
                         reference: image.reference.clone(),
-                        source,
+                        source: Box::new(source),
                     })?;
                 self.fetched.fetch_add(blob.size, Ordering::Relaxed);
                 let digest = blob.digest;
@@ -284,11 +286,7 @@ impl LayerBytes {
 }
 
 /// Copies into the store; a failure of the store stays one.
-fn copy(
-    source: &mut File,
-    out: &mut BlobWriter,
-    digest: Sha256Digest,
-) -> Result<(), CacheError> {
+fn copy(source: &mut File, out: &mut BlobWriter, digest: Sha256Digest) -> Result<(), CacheError> {
     io::copy(source, out)
         .map(|_| ())
         .map_err(|error| CacheError::from_io("write", digest, error))

@@ -69,7 +69,10 @@ impl Runtime {
     }
 
     fn lock(&self, diff_id: DiffId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self
+            .unpacking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(locks.entry(diff_id).or_default())
     }
 }
@@ -120,7 +123,7 @@ impl Attempt {
         })
     }
 
-    fn failed_step(&self, id: VertexId) -> FailedStep {
+    fn failed_step(&self, id: VertexId) -> Box<FailedStep> {
         FailedStep::of(&self.session.graph, id)
     }
 
@@ -350,16 +353,15 @@ impl Attempt {
         options: DiffOptions,
     ) -> Result<Option<LayerBlob>, BuildError> {
         let store = Arc::clone(&self.session.engine.store);
-        let layer_options = self.session.engine.options.layer.clone();
+        let layer_options = self.session.engine.options.layer;
         let runtime = Arc::clone(runtime);
         let made = blocking(move || {
             let mut builder = LayerBuilder::new(store.writer()?, layer_options);
-            let summary =
-                runtime
-                    .snapshots
-                    .diff(&work, &tree, &options, &mut |entry, content| {
-                        builder.append(entry, content)
-                    });
+            let summary = runtime
+                .snapshots
+                .diff(&work, &tree, &options, &mut |entry, content| {
+                    builder.append(entry, content)
+                });
             let summary = match summary {
                 Err(SnapshotError::Layer(error)) => return Err(layer_error(&store, error)),
                 summary => summary?,

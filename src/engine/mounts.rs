@@ -2,12 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{
-    BuildError, VertexResult,
-    attempt::Attempt,
-    exec::Runtime,
-    session::blocking,
-};
+use super::{BuildError, VertexResult, attempt::Attempt, exec::Runtime, session::blocking};
 use crate::{
     digest::Blake3Digest,
     fs::{self, FileLock},

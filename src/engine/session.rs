@@ -180,8 +180,16 @@ impl Session {
     /// The figures so far.
     pub fn totals(&self) -> Totals {
         let lock = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        let ran = self.counters.ran.lock().unwrap_or_else(PoisonError::into_inner);
-        let hits = self.counters.hits.lock().unwrap_or_else(PoisonError::into_inner);
+        let ran = self
+            .counters
+            .ran
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let hits = self
+            .counters
+            .hits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let hits: Vec<u64> = hits
             .iter()
             .filter(|(id, _)| !ran.contains(id))
@@ -253,21 +261,25 @@ pub(super) async fn blocking<T: Send + 'static>(
 fn context_copies(
     graph: &BuildGraph,
 ) -> impl Iterator<Item = (VertexId, usize, usize, &CopyAction)> {
-    graph.vertices.iter().enumerate().flat_map(move |(v, vertex)| {
-        let actions = match &vertex.op {
-            Op::File(op) => op.actions.as_slice(),
-            _ => &[],
-        };
-        actions.iter().enumerate().filter_map(move |(n, action)| {
-            let FileAction::Copy(copy) = action else {
-                return None;
+    graph
+        .vertices
+        .iter()
+        .enumerate()
+        .flat_map(move |(v, vertex)| {
+            let actions = match &vertex.op {
+                Op::File(op) => op.actions.as_slice(),
+                _ => &[],
             };
-            match graph.vertex(copy.from).op {
-                Op::Context(context) => Some((VertexId(v), n, context, copy)),
-                _ => None,
-            }
+            actions.iter().enumerate().filter_map(move |(n, action)| {
+                let FileAction::Copy(copy) = action else {
+                    return None;
+                };
+                match graph.vertex(copy.from).op {
+                    Op::Context(context) => Some((VertexId(v), n, context, copy)),
+                    _ => None,
+                }
+            })
         })
-    })
 }
 
 /// Scans what the graph copies of each context, and no more.

@@ -239,7 +239,7 @@ fn json_is_one_object_a_line() {
     insta::assert_snapshot!(show(ProgressMode::Json, false, &a_failure()), @r#"
     {"v":1,"ms":10,"event":"step-started","step":1,"name":"[1/2] RUN make","target":"ml (cpu, linux/amd64)"}
     {"v":1,"ms":20,"event":"step-log","step":1,"stream":"stdout","line":"make: *** [all] Error 2"}
-    {"v":1,"ms":30,"event":"step-failed","step":1,"name":"[1/2] RUN make","reason":"process exited with code 2","ms":20}
+    {"v":1,"ms":30,"event":"step-failed","step":1,"name":"[1/2] RUN make","reason":"process exited with code 2","took_ms":20}
     {"v":1,"ms":40,"event":"step-cancelled","step":2,"name":"[2/2] RUN make install"}
     {"v":1,"ms":50,"event":"finished","ok":false,"totals":{"ran":0,"hits":0,"step_ms":0,"saved_ms":0,"bytes_fetched":0,"bytes_written":0,"wall_ms":50}}
     "#);
@@ -392,7 +392,7 @@ fn a_report_shows_where_in_the_dockerfile_when_lowering_passes_it_on() {
 
 fn a_failed_step() -> BuildError {
     BuildError::Step {
-        step: FailedStep {
+        step: Box::new(FailedStep {
             instruction: "RUN pip install -r requirements.txt".to_owned(),
             stage: "ml".to_owned(),
             location: Some(Location {
@@ -402,10 +402,14 @@ fn a_failed_step() -> BuildError {
             }),
             excerpt: " 13 | COPY requirements.txt .\n 14 | RUN pip install -r requirements.txt\n"
                 .to_owned(),
-        },
-        tail: ["Collecting nunpy", "##[error]no such \u{1b}[1mthing\u{1b}[0m", "::stop"]
-            .map(str::to_owned)
-            .to_vec(),
+        }),
+        tail: [
+            "Collecting nunpy",
+            "##[error]no such \u{1b}[1mthing\u{1b}[0m",
+            "::stop",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         end: ProcessEnd::Code(1),
     }
 }
@@ -428,7 +432,10 @@ fn a_report_of_a_step_ends_with_its_output() {
       | ::stop
     ");
     let short = report(&a_failed_step(), options(1));
-    assert!(short.ends_with("  the last line of its output:\n  | ::stop\n"), "{short}");
+    assert!(
+        short.ends_with("  the last line of its output:\n  | ::stop\n"),
+        "{short}"
+    );
     let none = report(&a_failed_step(), options(0));
     assert!(none.ends_with("process exited with code 1\n"), "{none}");
 }
@@ -441,12 +448,28 @@ fn layers_of_the_http_client_are_left_out() {
         text: &'static str,
         source: Option<Box<Layer>>,
     }
-    let texts = ["refused", "tcp connect error", "client error (Connect)", "no way"];
-    let chain = texts.into_iter().fold(None, |source, text| {
-        Some(Box::new(Layer { text, source }))
-    });
+    let texts = [
+        "refused",
+        "tcp connect error",
+        "client error (Connect)",
+        "no way",
+    ];
+    let chain = texts
+        .into_iter()
+        .fold(None, |source, text| Some(Box::new(Layer { text, source })));
     insta::assert_snapshot!(report(&*chain.unwrap(), ReportOptions::default()), @r"
     error: no way
       caused by: refused
     ");
+}
+
+#[test]
+fn no_field_of_an_event_is_there_twice() {
+    for (_, event) in a_build().into_iter().chain(a_failure()) {
+        let fields = serde_json::to_value(&event).unwrap();
+        assert!(
+            fields.get("v").is_none() && fields.get("ms").is_none(),
+            "{fields}"
+        );
+    }
 }

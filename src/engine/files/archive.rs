@@ -77,7 +77,13 @@ fn is_tar_header(block: &[u8]) -> bool {
     let sum: u32 = block
         .iter()
         .enumerate()
-        .map(|(n, b)| if (148..156).contains(&n) { 32 } else { u32::from(*b) })
+        .map(|(n, b)| {
+            if (148..156).contains(&n) {
+                32
+            } else {
+                u32::from(*b)
+            }
+        })
         .sum();
     // A block of zeros ends an archive; it is no header.
     sum != 256 && u32::from_str_radix(&field, 8) == Ok(sum)

@@ -64,10 +64,7 @@ fn inline<'t>(root: &'t Tree, path: &str) -> &'t [u8] {
         .unwrap_or_default()
 }
 
-fn owner(
-    database: &UserDatabase<'_>,
-    text: Option<&str>,
-) -> Result<Option<(u32, u32)>, FileError> {
+fn owner(database: &UserDatabase<'_>, text: Option<&str>) -> Result<Option<(u32, u32)>, FileError> {
     Ok(text.map(|text| database.owner(text)).transpose()?)
 }
 

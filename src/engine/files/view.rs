@@ -112,7 +112,11 @@ pub(super) fn resolve(
 
     // Components still to walk, the next one last.
     let split = |bytes: &[u8]| -> Vec<Vec<u8>> {
-        bytes.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect()
+        bytes
+            .split(|b| *b == b'/')
+            .rev()
+            .map(<[u8]>::to_vec)
+            .collect()
     };
     let mut rest = split(path);
     let mut at = LayerPath::ROOT;

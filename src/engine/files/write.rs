@@ -7,9 +7,8 @@ use std::{
 
 use super::{Content, Contents, FileError, Plan, Source};
 use crate::{
-    digest::Blake3Digest,
     fs::IoContext as _,
-    oci::layer::{EntryKind, LayerBuilder, LayerPath},
+    oci::layer::{EntryKind, LayerBuilder, LayerIndex, LayerPath},
 };
 
 /// Adds the entries that `plan` describes to a layer. `progress` is told the number of
@@ -31,16 +30,10 @@ pub fn write<W: Write + Send>(
                 source,
                 layer,
                 path,
-                digest,
+                ..
             } => {
                 let mut reader = open(sources, *source, *layer, path)?;
-                let mut checked = Checked::new(&mut reader);
-                builder.append(&planned.entry, Some(&mut checked))?;
-                if checked.digest() != *digest {
-                    return Err(FileError::Changed {
-                        path: path.to_string(),
-                    });
-                }
+                builder.append(&planned.entry, Some(&mut reader))?;
             }
             Content::Member { archive, path, .. } => {
                 let member = plan.archives[*archive].read(path).transpose()?;
@@ -95,29 +88,21 @@ fn open_beneath(dir: &Path, path: &LayerPath) -> Result<std::fs::File, FileError
     Ok(std::fs::File::from(file.at("open", &whole)?))
 }
 
-/// Hashes what is read through it.
-struct Checked<'r> {
-    inner: &'r mut dyn Read,
-    hasher: blake3::Hasher,
-}
-
-impl<'r> Checked<'r> {
-    fn new(inner: &'r mut dyn Read) -> Self {
-        Self {
-            inner,
-            hasher: blake3::Hasher::new(),
+/// Whether the layer holds what was planned: a file of the context may have changed since
+/// it was hashed. The layer's index has the digests of what was written.
+pub fn check(plan: &Plan, index: &LayerIndex) -> Result<(), FileError> {
+    for planned in &plan.entries {
+        let (Content::File { path, digest, .. } | Content::Member { path, digest, .. }) =
+            &planned.content
+        else {
+            continue;
+        };
+        let written = index.get(&planned.entry.path).and_then(|row| row.content);
+        if written != Some(*digest) {
+            return Err(FileError::Changed {
+                path: path.to_string(),
+            });
         }
     }
-
-    fn digest(&self) -> Blake3Digest {
-        Blake3Digest::from_bytes(*self.hasher.finalize().as_bytes())
-    }
-}
-
-impl Read for Checked<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.hasher.update(&buf[..n]);
-        Ok(n)
-    }
+    Ok(())
 }
