@@ -242,7 +242,7 @@ class BadConfiguration(support.EndToEnd):
         self.assertIn("Dockerfile.app", self.said(CONFIG, files=("Dockerfile.base",)))
 
     def test_cycle(self):
-        self.assertRegex(self.said(CONFIG.replace("base: {", "base: {from: app, ")), "cycle")
+        self.assertRegex(self.said(CONFIG.replace("base: {", "base: {from: app, ")), "built from each other")
 
     def test_unknown_parent(self):
         self.assertIn("bse", self.said(CONFIG.replace("from: base", "from: bse")))
