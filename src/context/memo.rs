@@ -178,7 +178,9 @@ mod tests {
         let path = dir.path().join("memo");
         let digest = Blake3Digest::of(b"abc");
         let files = [(&b"a"[..], stamp(1), digest)];
-        Memo::default().save(&path, now_ns(), files.into_iter()).unwrap();
+        Memo::default()
+            .save(&path, now_ns(), files.into_iter())
+            .unwrap();
         let memo = Memo::load(&path);
         assert_eq!(memo.get(b"a", &stamp(1)), Some(digest));
         assert_eq!(memo.get(b"a", &stamp(2)), None);
@@ -191,7 +193,9 @@ mod tests {
         let path = dir.path().join("memo");
         let fresh = stamp(now_ns());
         let files = [(&b"a"[..], fresh, Blake3Digest::of(b"abc"))];
-        Memo::default().save(&path, now_ns(), files.into_iter()).unwrap();
+        Memo::default()
+            .save(&path, now_ns(), files.into_iter())
+            .unwrap();
         assert_eq!(Memo::load(&path).get(b"a", &fresh), None);
     }
 

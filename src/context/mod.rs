@@ -14,9 +14,7 @@ mod memo;
 use std::{
     fs::Metadata,
     io,
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt},
-    },
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -339,7 +337,10 @@ mod tests {
     }
 
     fn paths(dir: &Path, ignore: &str, prefixes: &[&str]) -> Vec<String> {
-        let prefixes: Vec<_> = prefixes.iter().map(|p| LayerPath::new(p).unwrap()).collect();
+        let prefixes: Vec<_> = prefixes
+            .iter()
+            .map(|p| LayerPath::new(p).unwrap())
+            .collect();
         scan(&context(dir, ignore), &prefixes, None)
             .unwrap()
             .index
@@ -361,15 +362,25 @@ mod tests {
             paths(dir.path(), "a/x\nb\n!b/keep\n", &[""]),
             ["/a", "/a/y", "/b", "/b/keep", "/b/keep/z", "/c"]
         );
-        assert_eq!(paths(dir.path(), "", &["a", "c"]), ["/a", "/a/x", "/a/y", "/c"]);
-        assert_eq!(paths(dir.path(), "", &["b/keep"]), ["/b", "/b/keep", "/b/keep/z"]);
+        assert_eq!(
+            paths(dir.path(), "", &["a", "c"]),
+            ["/a", "/a/x", "/a/y", "/c"]
+        );
+        assert_eq!(
+            paths(dir.path(), "", &["b/keep"]),
+            ["/b", "/b/keep", "/b/keep/z"]
+        );
         assert_eq!(paths(dir.path(), "", &["nothing/here"]), [""; 0]);
     }
 
     #[test]
     fn only_the_executable_bit_of_a_mode_counts() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, mode, expected) in [("a", 0o600, 0o644), ("b", 0o664, 0o644), ("c", 0o700, 0o755)] {
+        for (name, mode, expected) in [
+            ("a", 0o600, 0o644),
+            ("b", 0o664, 0o644),
+            ("c", 0o700, 0o755),
+        ] {
             let path = dir.path().join(name);
             std::fs::write(&path, "text").unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -386,15 +397,31 @@ mod tests {
         let file = dir.path().join("f");
         std::fs::write(&file, "one").unwrap();
         let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
-        std::fs::File::open(&file).unwrap().set_modified(old).unwrap();
-        let scan = || scan(&context(dir.path(), ""), &[LayerPath::ROOT], Some(memos.path())).unwrap();
+        std::fs::File::open(&file)
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
+        let scan = || {
+            scan(
+                &context(dir.path(), ""),
+                &[LayerPath::ROOT],
+                Some(memos.path()),
+            )
+            .unwrap()
+        };
         let first = scan();
         assert_eq!(first.hashed, 1);
         // The inode changed just now, so the digest is not trusted yet.
         assert_eq!(scan().hashed, 1);
         std::fs::write(&file, "two").unwrap();
-        std::fs::File::open(&file).unwrap().set_modified(old).unwrap();
+        std::fs::File::open(&file)
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
         let second = scan();
-        assert_ne!(first.index.entries[0].content, second.index.entries[0].content);
+        assert_ne!(
+            first.index.entries[0].content,
+            second.index.entries[0].content
+        );
     }
 }

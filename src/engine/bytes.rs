@@ -60,11 +60,13 @@ impl LayerBytes {
     }
 
     /// Whether a step's layer is in the local store, the only tier that has it. A look at
-    /// two names; that the bytes are right shows when they are read.
+    /// a name and a size; that the bytes are right shows when they are read. The index
+    /// is only noted as used: it can be made again from the layer.
     pub(super) fn at_hand(&self, layer: Option<&LayerBlob>) -> bool {
+        let blob = |digest| self.store.blob(&digest).ok().flatten();
         layer.is_none_or(|layer| {
-            let has = |digest| self.store.contains(&digest).unwrap_or(false);
-            has(layer.digest) && layer.index.is_none_or(has)
+            layer.index.and_then(blob);
+            blob(layer.digest).is_some_and(|file| file.size == layer.size)
         })
     }
 
@@ -103,9 +105,11 @@ impl LayerBytes {
             return Err(BuildError::Lost(layer.from));
         };
         self.fetch(image, &layer.blob).await?;
-        self.blob(digest).await?.ok_or_else(|| BuildError::Internal {
-            what: format!("blob `{digest}` vanished right after it was fetched"),
-        })
+        self.blob(digest)
+            .await?
+            .ok_or_else(|| BuildError::Internal {
+                what: format!("blob `{digest}` vanished right after it was fetched"),
+            })
     }
 
     /// Reads the layer's blob with `read`, which may run twice: bytes that prove corrupt
@@ -284,11 +288,7 @@ impl LayerBytes {
 }
 
 /// Copies into the store; a failure of the store stays one.
-fn copy(
-    source: &mut File,
-    out: &mut BlobWriter,
-    digest: Sha256Digest,
-) -> Result<(), CacheError> {
+fn copy(source: &mut File, out: &mut BlobWriter, digest: Sha256Digest) -> Result<(), CacheError> {
     io::copy(source, out)
         .map(|_| ())
         .map_err(|error| CacheError::from_io("write", digest, error))
@@ -359,6 +359,7 @@ fn index_record(blob: &LayerBlob, index: Sha256Digest) -> ActionResult {
             platform: Platform::host(),
         },
         parent: ChainId::empty(),
+        inputs: Vec::new(),
         layer: Some(LayerBlob {
             index: Some(index),
             ..blob.clone()

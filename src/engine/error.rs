@@ -7,8 +7,8 @@ use super::user::UserError;
 use crate::{
     cache::CacheError,
     context::ContextError,
-    fs::FsError,
     dockerfile::{Source, Span},
+    fs::FsError,
     graph::{BuildGraph, Location, VertexId},
     oci::{layer::LayerError, layout::LayoutError},
     registry::RegistryError,
@@ -55,7 +55,11 @@ impl FailedStep {
 
 impl std::fmt::Display for FailedStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "step `{}` failed in stage `{}`", self.instruction, self.stage)
+        write!(
+            f,
+            "step `{}` failed in stage `{}`",
+            self.instruction, self.stage
+        )
     }
 }
 
@@ -209,9 +213,9 @@ impl BuildError {
             Self::Store(CacheError::Full { .. }) => {
                 Some("free space with `memobuild-ci cache gc --max-size 5GB`".to_owned())
             }
-            Self::ForeignPlatform { .. } => Some(
-                "build this platform on a machine that runs it; COPY needs none".to_owned(),
-            ),
+            Self::ForeignPlatform { .. } => {
+                Some("build this platform on a machine that runs it; COPY needs none".to_owned())
+            }
             _ => None,
         }
     }

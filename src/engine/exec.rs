@@ -81,7 +81,10 @@ impl Runtime {
     }
 
     fn lock(&self, diff_id: DiffId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self
+            .unpacking
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(locks.entry(diff_id).or_default())
     }
 }
@@ -110,7 +113,7 @@ impl Attempt {
             .map(|(_, result)| result.chain)
             .collect();
         let recipe = exec_content_recipe(op, platform, options, root.chain, &binds);
-        if let Some(solved) = self.content_hit(id, &recipe, root.chain).await? {
+        if let Some(solved) = self.content_hit(id, &recipe, inputs).await? {
             return Ok(solved);
         }
         if *platform != Platform::host() {
@@ -123,7 +126,7 @@ impl Attempt {
         self.announce(id);
         let started = Instant::now();
         let layer = self.run(id, op, &root, inputs).await?;
-        self.record(id, &recipe, root.chain, layer.as_ref(), millis(started))
+        self.record(id, &recipe, inputs, layer.as_ref(), millis(started))
             .await?;
         Ok(Solved {
             layer,
@@ -366,12 +369,11 @@ impl Attempt {
         let runtime = Arc::clone(runtime);
         let made = blocking(move || {
             let mut builder = LayerBuilder::new(store.writer()?, layer_options);
-            let summary =
-                runtime
-                    .snapshots
-                    .diff(&work, &tree, &options, &mut |entry, content| {
-                        builder.append(entry, content)
-                    });
+            let summary = runtime
+                .snapshots
+                .diff(&work, &tree, &options, &mut |entry, content| {
+                    builder.append(entry, content)
+                });
             let summary = match summary {
                 Err(SnapshotError::Layer(error)) => return Err(layer_error(&store, error)),
                 summary => summary?,

@@ -84,7 +84,10 @@ impl<'a> StepLog<'a> {
         // A progress bar redraws one line with carriage returns: its last state counts.
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let bytes = bytes.rsplit(|b| *b == b'\r').next().unwrap_or(bytes);
-        let line = self.redactor.redact(&String::from_utf8_lossy(bytes)).into_owned();
+        let line = self
+            .redactor
+            .redact(&String::from_utf8_lossy(bytes))
+            .into_owned();
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();
         }
@@ -146,7 +149,9 @@ mod tests {
     #[test]
     fn a_flood_is_clipped_and_its_end_is_kept() {
         let line = [b'x'; 99];
-        let flood: Vec<u8> = (0..40_000).flat_map(|_| [&line[..], b"\n"].concat()).collect();
+        let flood: Vec<u8> = (0..40_000)
+            .flat_map(|_| [&line[..], b"\n"].concat())
+            .collect();
         let (lines, tail) = run(&[&flood, b"the end\n"]);
         assert!(lines.len() < 22_000);
         assert_eq!(tail.len(), TAIL_LINES);

@@ -5,7 +5,9 @@
 
 use super::{CacheKey, KeyKind, KeyRecipe};
 use crate::{
-    graph::{BuildGraph, ExecOp, FileAction, FileOp, ModeChange, MountOp, NetworkMode, Op, VertexId},
+    graph::{
+        BuildGraph, ExecOp, FileAction, FileOp, ModeChange, MountOp, NetworkMode, Op, VertexId,
+    },
     oci::{Platform, layer::ChainId},
 };
 

@@ -8,17 +8,21 @@
     missing_docs,
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
-
 #![expect(
     clippy::unwrap_used,
     reason = "a test fails by it, also in its helpers"
 )]
 
+mod build;
+mod build_errors;
+mod build_fixture;
+mod build_loss;
+mod build_run;
 mod config;
 mod pull;
 mod reference;
 mod registry_server;
+mod sandbox;
 mod store_kill;
 mod store_trouble;
 mod tidy;
-mod sandbox;

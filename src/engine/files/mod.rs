@@ -222,7 +222,7 @@ impl Plan {
     /// The digest of everything that decides the layer's bytes.
     pub fn key(&self) -> CacheKey {
         use std::os::unix::ffi::OsStrExt as _;
-        let mut recipe = KeyRecipe::new(KeyKind::Selection);
+        let mut recipe = KeyRecipe::new(KeyKind::Plan);
         recipe.display("entries", self.entries.len());
         for planned in &self.entries {
             let entry = &planned.entry;
@@ -231,8 +231,12 @@ impl Plan {
                 EntryKind::Regular { size } => ("file", size.to_string().into()),
                 EntryKind::Symlink { target } => ("symlink", target.as_os_str().as_bytes().into()),
                 EntryKind::Hardlink { target } => ("hardlink", target.as_bytes().into()),
-                EntryKind::CharDevice { major, minor } => ("char", format!("{major}:{minor}").into()),
-                EntryKind::BlockDevice { major, minor } => ("block", format!("{major}:{minor}").into()),
+                EntryKind::CharDevice { major, minor } => {
+                    ("char", format!("{major}:{minor}").into())
+                }
+                EntryKind::BlockDevice { major, minor } => {
+                    ("block", format!("{major}:{minor}").into())
+                }
                 EntryKind::Fifo => ("fifo", Vec::new()),
                 EntryKind::Whiteout => ("whiteout", Vec::new()),
                 EntryKind::Opaque => ("opaque", Vec::new()),
@@ -242,7 +246,10 @@ impl Plan {
                 .part(kind, detail)
                 .part(
                     "attributes",
-                    format!("{:o} {} {} {}", entry.mode, entry.uid, entry.gid, entry.mtime),
+                    format!(
+                        "{:o} {} {} {}",
+                        entry.mode, entry.uid, entry.gid, entry.mtime
+                    ),
                 );
             for (name, value) in &entry.xattrs {
                 recipe.part(format!("xattr {name}"), value);

@@ -64,10 +64,7 @@ fn inline<'t>(root: &'t Tree, path: &str) -> &'t [u8] {
         .unwrap_or_default()
 }
 
-fn owner(
-    database: &UserDatabase<'_>,
-    text: Option<&str>,
-) -> Result<Option<(u32, u32)>, FileError> {
+fn owner(database: &UserDatabase<'_>, text: Option<&str>) -> Result<Option<(u32, u32)>, FileError> {
     Ok(text.map(|text| database.owner(text)).transpose()?)
 }
 
@@ -297,15 +294,12 @@ impl Planner<'_> {
         let Contents::Directory(dir) = &copying.source.contents else {
             return Ok(false);
         };
-        let is_file = copying
-            .source
-            .tree
-            .get(&matched.at)
-            .is_some_and(|f| matches!(f.row.entry.kind, EntryKind::Regular { .. }));
-        if !is_file {
+        // Only a file that is not empty has a digest.
+        let found = copying.source.tree.get(&matched.at);
+        let Some(digest) = found.and_then(|found| found.row.content) else {
             return Ok(false);
-        }
-        let Some(archive) = archive::open(&dir.join(matched.at.as_path()), &matched.named)? else {
+        };
+        let Some(archive) = archive::open(dir, &matched.at, digest, &matched.named)? else {
             return Ok(false);
         };
         let base = self.dest.resolve(dest)?;

@@ -5,11 +5,11 @@ use std::{
     path::Path,
 };
 
-use super::{Content, Contents, FileError, Plan, Source};
+use super::{Content, Contents, FileError, Plan, Planned, Source};
 use crate::{
     digest::Blake3Digest,
     fs::IoContext as _,
-    oci::layer::{EntryKind, LayerBuilder, LayerPath},
+    oci::layer::{EntryKind, LayerBuilder, LayerError, LayerPath},
 };
 
 /// Adds the entries that `plan` describes to a layer. `progress` is told the number of
@@ -34,23 +34,39 @@ pub fn write<W: Write + Send>(
                 digest,
             } => {
                 let mut reader = open(sources, *source, *layer, path)?;
-                let mut checked = Checked::new(&mut reader);
-                builder.append(&planned.entry, Some(&mut checked))?;
-                if checked.digest() != *digest {
-                    return Err(FileError::Changed {
-                        path: path.to_string(),
-                    });
-                }
+                append(builder, planned, &mut reader, path, digest)?;
             }
-            Content::Member { archive, path, .. } => {
+            Content::Member {
+                archive,
+                path,
+                digest,
+            } => {
                 let member = plan.archives[*archive].read(path).transpose()?;
                 let mut reader = member.unwrap_or_else(|| Box::new(io::empty()));
-                builder.append(&planned.entry, Some(&mut reader))?;
+                append(builder, planned, &mut reader, path, digest)?;
             }
         }
         progress(n + 1);
     }
     Ok(())
+}
+
+/// Appends a file whose content must have this digest.
+fn append<W: Write + Send>(
+    builder: &mut LayerBuilder<W>,
+    planned: &Planned,
+    content: &mut dyn Read,
+    path: &LayerPath,
+    digest: &Blake3Digest,
+) -> Result<(), FileError> {
+    let mut checked = Checked::new(content);
+    match builder.append(&planned.entry, Some(&mut checked)) {
+        Ok(()) if checked.digest() == *digest => Ok(()),
+        Ok(()) | Err(LayerError::ContentSize { .. }) => Err(FileError::Changed {
+            path: path.to_string(),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn open<'s>(
@@ -79,7 +95,7 @@ fn open<'s>(
 
 /// Opens a file below `dir`; no component may be a symlink, so that a link put there
 /// after planning leads nowhere.
-fn open_beneath(dir: &Path, path: &LayerPath) -> Result<std::fs::File, FileError> {
+pub(super) fn open_beneath(dir: &Path, path: &LayerPath) -> Result<std::fs::File, FileError> {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
     let whole = dir.join(path.as_path());
     let root = open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open", dir)?;
