@@ -27,7 +27,8 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "e2e"))
 import builders
 
-WORDS = [bytes(random.Random(n).choices(b"abcdefghijklmnopqrstuvwxyz(){}=:\n    ", k=12)) for n in range(4000)]
+# Lines of Python of 12 bytes each, so that the files compile.
+WORDS = [b"_%s=%d\n" % (bytes(random.Random(n).choices(b"abcdefghijklmnopqrstuvwxyz", k=5)), 1000 + n) for n in range(4000)]
 
 
 class Measure:

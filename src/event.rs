@@ -11,18 +11,19 @@ use std::{
     time::Instant,
 };
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Version of the NDJSON form of [`BuildEvent`].
 pub const EVENT_VERSION: u32 = 1;
 
 /// Number of a vertex in one build; stable for its duration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct StepId(pub usize);
 
 /// Why a step needed no execution, or that it did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Executed.
@@ -36,7 +37,7 @@ pub enum Outcome {
 }
 
 /// Which output stream of a step a line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
     /// Standard output.
@@ -46,7 +47,7 @@ pub enum Stream {
 }
 
 /// Totals of a finished build.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Totals {
     /// Steps executed.
     pub ran: usize,
@@ -65,7 +66,7 @@ pub struct Totals {
 }
 
 /// One thing that happened in a build.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum BuildEvent {
@@ -114,6 +115,7 @@ pub enum BuildEvent {
         /// How.
         outcome: Outcome,
         /// Milliseconds it took now.
+        #[serde(rename = "took_ms")]
         ms: u64,
         /// Milliseconds it took when it was executed, for hits that know.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +133,7 @@ pub enum BuildEvent {
         /// One line saying why.
         reason: String,
         /// Milliseconds until it failed.
+        #[serde(rename = "took_ms")]
         ms: u64,
     },
     /// A step was stopped because another one failed or the build was interrupted.

@@ -1,2 +1,2 @@
 #!/bin/sh
-cat /srv/words/part-*
+cat /srv/words/upper

@@ -31,6 +31,4 @@ pub use gc::{
     ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
 };
 pub use memory::MemoryStore;
-pub use record::{
-    ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo,
-};
+pub use record::{ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo};

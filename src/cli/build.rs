@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error as _,
     io,
     num::NonZero,
     path::{Path, PathBuf},
@@ -21,7 +22,7 @@ use super::{
     prepare::{self, Prepared},
 };
 use crate::{
-    cache::{CacheError, DiskStore, Producer},
+    cache::{DiskStore, Producer},
     config::{self, BuildSettings, CaCertificates, Config, units},
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
@@ -49,22 +50,22 @@ pub(super) struct BuildArgs {
     /// Name of the Dockerfile [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// Name of the image, `name:tag`
+    /// Name of the image; can be given more than once
     #[arg(short, long, value_name = "NAME:TAG")]
     pub(super) tag: Vec<String>,
     /// Build argument, `NAME=VALUE`, or `NAME` to take the value from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(super) build_arg: Vec<String>,
-    /// The stage to build, or the layer of `memobuild.yml`
+    /// The stage to build [default: the last]; with `memobuild.yml` the layers [default: all]
     #[arg(long, value_name = "STAGE|LAYER", value_delimiter = ',')]
     pub(super) target: Vec<String>,
-    /// The variant of `memobuild.yml` to build
+    /// The variants of `memobuild.yml` to build [default: all]
     #[arg(long, value_name = "VARIANT", value_delimiter = ',')]
     pub(super) variant: Vec<String>,
-    /// Platform of the image, `os/arch[/variant]`
+    /// Platforms of the image, `os/arch[/variant]` each [default: this machine's]
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub(super) platform: Vec<String>,
-    /// Further context: `NAME=DIR`, `NAME=oci-layout://DIR`, `NAME=docker-image://REF`
+    /// Another context, or an image by another name: `NAME=DIR`, `NAME=oci-layout://DIR`, `NAME=docker-image://REF`
     #[arg(long, value_name = "NAME=SOURCE")]
     pub(super) build_context: Vec<String>,
     /// Label of the image
@@ -79,19 +80,19 @@ pub(super) struct BuildArgs {
     /// Run the steps of these stages, whatever the cache has
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(super) no_cache_filter: Vec<String>,
-    /// Network of RUN steps: `host` or `none`
+    /// Network of RUN steps: `host` or `none` [default: host]
     #[arg(long, value_name = "MODE")]
     pub(super) network: Option<String>,
-    /// Line for the steps' /etc/hosts
+    /// Line for /etc/hosts of RUN steps
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(super) add_host: Vec<String>,
     /// Show RUN steps a bundle of CA certificates: `host`, or a PEM file
     #[arg(long, value_name = "host|FILE")]
     pub(super) ca_certificates: Option<PathBuf>,
-    /// Compression of new layers
+    /// Compression of the image's layers [default: zstd]
     #[arg(long, value_enum, value_name = "ALGORITHM")]
     pub(super) compression: Option<CompressionArg>,
-    /// Level of the compression
+    /// Level of the compression: 1 to 22 for zstd [default: 3], 1 to 9 for gzip [default: 6]
     #[arg(long, value_name = "N")]
     pub(super) compression_level: Option<i32>,
     /// Keep caches and logs that make layers differ between equal builds
@@ -103,7 +104,7 @@ pub(super) struct BuildArgs {
     /// Longest time a RUN may take, for instance `10m`
     #[arg(long, value_name = "DURATION")]
     pub(super) step_timeout: Option<String>,
-    /// Directory of the local cache
+    /// Directory of the local cache [default: `MEMOBUILD_CACHE_DIR`]
     #[arg(long, value_name = "DIR")]
     pub(super) cache_dir: Option<PathBuf>,
     /// How to show progress
@@ -166,7 +167,9 @@ async fn build(
         }
     };
     match (result, signalled.load(Ordering::SeqCst)) {
-        (Err(CliError::Build(BuildError::Interrupted)), signal) if signal != 0 => {
+        (Err(CliError::Build(error)), signal)
+            if signal != 0 && matches!(*error, BuildError::Interrupted) =>
+        {
             Err(CliError::Signal { signal })
         }
         (result, _) => result,
@@ -191,6 +194,8 @@ async fn build_until_done(
         prepared = prepare::prepare(context, args, configuration, &registry) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
+    let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
+    let options = options(context, args, &settings, prepared.proxies.clone())?;
     warn(events, &prepared);
     let steps = prepared.graph.vertices.iter().filter(|v| v.op.is_step());
     events.send(BuildEvent::Planned {
@@ -199,14 +204,13 @@ async fn build_until_done(
     });
     let (store, _temporary) = open_store(context, args, configuration, events)?;
     let lease = store.lease()?;
-    let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let engine = Engine {
         store: Arc::new(store),
         registry,
         events: events.clone(),
         redactor: Arc::new(Redactor::new(context.env.secrets())),
         stop: stop.clone(),
-        options: options(context, args, &settings, prepared.proxies)?,
+        options,
     };
     let jobs = prepared.jobs;
     let session = Session::new(engine, prepared.graph).await?;
@@ -240,7 +244,7 @@ fn warn(events: &Events, prepared: &Prepared) {
     }
 }
 
-fn progress_mode(context: &Context, args: &BuildArgs) -> ProgressMode {
+pub(super) fn progress_mode(context: &Context, args: &BuildArgs) -> ProgressMode {
     if context.global.quiet {
         return ProgressMode::Quiet;
     }
@@ -277,8 +281,8 @@ fn watch_signals(stop: &CancellationToken) -> Result<Arc<AtomicI32>, CliError> {
     Ok(signalled)
 }
 
-/// The local store. One that can't be written is replaced by a temporary one, which the
-/// second value removes.
+/// The local store. One that can't be used is replaced by a temporary one, which the second
+/// value removes: trouble with a cache costs hits, not the build.
 fn open_store(
     context: &Context,
     args: &BuildArgs,
@@ -290,18 +294,17 @@ fn open_store(
         Some(dir) => dir.clone(),
         None => context.env.cache_dir(configured),
     };
-    let opened = DiskStore::open(&dir);
-    let read_only = match &opened {
-        Ok(store) => !store.is_writable(),
-        Err(CacheError::ReadOnly { .. } | CacheError::Denied { .. }) => true,
-        Err(_) => false,
+    let trouble = match DiskStore::open(&dir) {
+        Ok(store) if store.is_writable() => return Ok((store, None)),
+        Ok(_) => "it can't be written".to_owned(),
+        Err(error) => match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
     };
-    if !read_only {
-        return Ok((opened?, None));
-    }
     events.warn(
         format!(
-            "the cache directory `{}` can't be written; this build starts without a cache and keeps nothing",
+            "the cache directory `{}` can't be used ({trouble}); this build starts without a cache and keeps nothing",
             dir.display()
         ),
         Some("choose another directory with `--cache-dir` or `MEMOBUILD_CACHE_DIR`".to_owned()),
@@ -324,18 +327,30 @@ fn options(
         (Some(CompressionArg::None), _) => Compression::None,
         (Some(CompressionArg::Zstd), _) | (None, _) => Compression::Zstd,
     };
+    let levels = match compression {
+        Compression::Zstd => 1..=22,
+        Compression::Gzip => 1..=9,
+        Compression::None => 0..=0,
+    };
+    if let Some(level) = args.compression_level
+        && !levels.contains(&level)
+    {
+        return Err(CliError::usage(format!(
+            "`--compression-level {level}` is not from {} to {}",
+            levels.start(),
+            levels.end()
+        )));
+    }
     let step_timeout = match &args.step_timeout {
-        Some(text) => Some(units::parse_duration(text).map_err(|error| {
-            CliError::usage(format!("`--step-timeout {text}`: {error}"))
-        })?),
+        Some(text) => Some(
+            units::parse_duration(text)
+                .map_err(|error| CliError::usage(format!("`--step-timeout {text}`: {error}")))?,
+        ),
         None => None,
     };
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(EngineOptions {
-        jobs: args
-            .jobs
-            .or(settings.jobs)
-            .map_or(processors, NonZero::get),
+        jobs: args.jobs.or(settings.jobs).map_or(processors, NonZero::get),
         normalise: !args.keep_noise,
         layer: LayerOptions {
             compression,

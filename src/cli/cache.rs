@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use indicatif::BinaryBytes;
 
 use super::{CliError, Context, ExitCode, answer, config};
 use crate::{
-    cache::{CacheError, DerivedData, DerivedUse, DiskStore, GcPolicy, Subject},
+    cache::{DiskStore, GcPolicy},
     config::units,
-    sandbox::Sandbox,
     engine::snapshot_access,
+    sandbox::Sandbox,
     snapshot::Snapshots,
+    ui::bytes,
     userns::Program,
 };
 
@@ -51,7 +51,7 @@ pub(super) enum CacheCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StoreArgs {
-    /// Directory of the local cache
+    /// Directory of the local cache [default: `MEMOBUILD_CACHE_DIR`]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
@@ -65,14 +65,22 @@ pub(super) fn run(context: &Context, command: &CacheCommand) -> Result<ExitCode,
             max_age,
             json,
             store,
-        } => gc(context, store, max_size.as_deref(), max_age.as_deref(), *json),
+        } => gc(
+            context,
+            store,
+            max_size.as_deref(),
+            max_age.as_deref(),
+            *json,
+        ),
     }
 }
 
 fn open(context: &Context, args: &StoreArgs) -> Result<DiskStore, CliError> {
     let dir = match &args.cache_dir {
         Some(dir) => dir.clone(),
-        None => context.env.cache_dir(configured(context).and_then(|c| c.dir)),
+        None => context
+            .env
+            .cache_dir(configured(context).and_then(|c| c.dir)),
     };
     Ok(DiskStore::open(dir)?)
 }
@@ -99,7 +107,7 @@ fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
             text += &format!(
                 "{}  {:>10}  {}\n",
                 result.key.0.short(),
-                BinaryBytes(size).to_string(),
+                bytes(size),
                 result.step.name
             );
         }
@@ -108,7 +116,7 @@ fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
             "{} entries, {} blobs, {}\n",
             stats.actions,
             stats.blobs,
-            BinaryBytes(stats.blob_bytes)
+            bytes(stats.blob_bytes)
         );
     }
     answer(&text)?;
@@ -131,7 +139,7 @@ fn verify(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
         let mut text = format!(
             "{} blobs read, {}; {} corrupt, {} entries unreadable, {} entries without their blobs\n",
             report.blobs,
-            BinaryBytes(report.bytes),
+            bytes(report.bytes),
             report.corrupt.len(),
             report.unreadable,
             report.incomplete.len()
@@ -177,7 +185,10 @@ fn gc(
             "give `--max-size` or `--max-age`, or set them under `cache:` in `memobuild.yml`",
         ));
     }
-    let report = store.gc(&policy, &Unpacked::open(&store)?)?;
+    let report = match unpacked(&store)? {
+        Some(snapshots) => store.gc(&policy, &snapshots)?,
+        None => store.gc(&policy, &())?,
+    };
     let text = if json {
         let value = serde_json::json!({
             "schema_version": 1,
@@ -197,8 +208,8 @@ fn gc(
             report.actions,
             report.blobs,
             report.derived,
-            BinaryBytes(report.freed_bytes),
-            BinaryBytes(report.kept_bytes)
+            bytes(report.freed_bytes),
+            bytes(report.kept_bytes)
         )
     };
     answer(&text)?;
@@ -207,54 +218,10 @@ fn gc(
 
 /// The unpacked layers beside the blobs; none where no sandbox works, because nobody can
 /// have unpacked any.
-struct Unpacked(Option<Snapshots>);
-
-impl Unpacked {
-    fn open(store: &DiskStore) -> Result<Self, CliError> {
-        let Ok(sandbox) = Sandbox::detect(Program::current()?) else {
-            return Ok(Self(None));
-        };
-        let access = snapshot_access(&sandbox);
-        Ok(Self(Some(Snapshots::open(&store.snapshots_dir(), access)?)))
-    }
-
-    fn trouble(act: &'static str, error: crate::snapshot::SnapshotError) -> CacheError {
-        CacheError::Broken {
-            act,
-            subject: Subject::Path("snapshots".into()),
-            source: Box::new(error),
-        }
-    }
-}
-
-impl DerivedData for Unpacked {
-    fn list(&self) -> Result<Vec<DerivedUse>, CacheError> {
-        let Some(snapshots) = &self.0 else {
-            return Ok(Vec::new());
-        };
-        let list = snapshots.list().map_err(|e| Self::trouble("list", e))?;
-        Ok(list
-            .into_iter()
-            .map(|snapshot| DerivedUse {
-                used: snapshot
-                    .used
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .ok()
-                    .and_then(|d| i64::try_from(d.as_millis()).ok())
-                    .unwrap_or(0),
-                id: snapshot.id,
-                bytes: snapshot.bytes,
-            })
-            .collect())
-    }
-
-    fn remove(&self, id: &str) -> Result<bool, CacheError> {
-        let Some(snapshots) = &self.0 else {
-            return Ok(false);
-        };
-        snapshots
-            .remove(id)
-            .map(|()| true)
-            .map_err(|e| Self::trouble("remove", e))
-    }
+fn unpacked(store: &DiskStore) -> Result<Option<Snapshots>, CliError> {
+    let Ok(sandbox) = Sandbox::detect(Program::current()?) else {
+        return Ok(None);
+    };
+    let access = snapshot_access(&sandbox);
+    Ok(Some(Snapshots::open(&store.snapshots_dir(), access)?))
 }

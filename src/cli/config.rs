@@ -1,6 +1,6 @@
 //! `config`: the schema of `memobuild.yml`, and a check of one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Subcommand;
 
@@ -76,6 +76,6 @@ fn check(context: &Context, json: bool) -> Result<(), CliError> {
     answer(&text)
 }
 
-fn path_text(path: &PathBuf) -> String {
+fn path_text(path: &Path) -> String {
     path.display().to_string()
 }

@@ -1,6 +1,6 @@
 //! What a command can fail with, and the exit code for it.
 
-use std::{error::Error as _, io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf};
 
 use super::exit::ExitCode;
 use crate::{
@@ -10,14 +10,10 @@ use crate::{
     engine::BuildError,
     fs::FsError,
     graph::lower::LowerError,
-    oci::{
-        layout::LayoutError,
-        platform::ParsePlatformError,
-        reference::ParseReferenceError,
-    },
+    oci::{layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError},
     registry::{RegistryError, Trouble},
     snapshot::SnapshotError,
-    ui,
+    ui::{self, ReportOptions},
 };
 
 /// Why a command failed.
@@ -44,7 +40,7 @@ pub(super) enum CliError {
     #[error("can't use base image `{reference}`")]
     BaseImage {
         reference: String,
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
     #[error("can't use base image `{reference}`")]
     BaseLayout {
@@ -62,11 +58,11 @@ pub(super) enum CliError {
         source: crate::oci::layout::ParseLayoutReferenceError,
     },
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(Box<RegistryError>),
     #[error(transparent)]
     Platform(#[from] ParsePlatformError),
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(Box<BuildError>),
     #[error("the build was interrupted")]
     Signal { signal: i32 },
     #[error("the local cache can't be used")]
@@ -81,6 +77,18 @@ pub(super) enum CliError {
     Answer(#[source] io::Error),
     #[error("can't encode the answer as JSON")]
     Json(#[from] serde_json::Error),
+}
+
+impl From<RegistryError> for CliError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(Box::new(error))
+    }
+}
+
+impl From<BuildError> for CliError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(Box::new(error))
+    }
 }
 
 impl CliError {
@@ -135,15 +143,39 @@ impl CliError {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
-            Self::Lower(LowerError::UnknownStage { hint, .. }) => hint.clone(),
-            Self::Build(error) => error.hint(),
+            Self::Lower(error) => error.hint().map(str::to_owned),
+            Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
+                Some("give it more time with `--step-timeout`".to_owned())
+            }
+            Self::Cache(CacheError::Version { .. }) => Some(
+                "use another directory with `MEMOBUILD_CACHE_DIR`, or remove this one".to_owned(),
+            ),
             _ => None,
         }
     }
 
-    /// The error as the user sees it.
-    pub(super) fn report(&self, color: bool) -> String {
-        ui::report(self, self.hint().as_deref(), color)
+    /// The error as the user sees it, with up to `log_lines` lines of a failed step's output.
+    pub(super) fn report(&self, log_lines: usize, color: bool) -> String {
+        let hint = self.hint();
+        let options = ReportOptions {
+            hint: hint.as_deref(),
+            log_lines,
+            color,
+        };
+        ui::report(self.shown(), options)
+    }
+
+    /// The error that knows its details. One that only passes another on hides its type:
+    /// the source of a transparent error is the source of what it wraps.
+    fn shown(&self) -> &(dyn Error + 'static) {
+        match self {
+            Self::Config(error) => error,
+            Self::Selection(error) => error,
+            Self::Dockerfile(error) => error,
+            Self::Lower(error) => error,
+            Self::Build(error) => error.as_ref(),
+            error => error,
+        }
     }
 }
 

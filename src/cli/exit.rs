@@ -10,7 +10,7 @@
 pub enum ExitCode {
     /// All that was asked for is done.
     Success = 0,
-    /// A bug in memobuild-ci.
+    /// Something that has no code of its own; a bug in memobuild-ci at worst.
     Internal = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -90,7 +90,9 @@ impl ExitCode {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Success => "all that was asked for is done",
-            Self::Internal => "a bug in memobuild-ci: report it with the message",
+            Self::Internal => {
+                "something else failed: the message says what (a full disk, for instance); `internal error` is a bug to report"
+            }
             Self::Usage => "the command line is wrong: see `--help`",
             Self::ChangesFound => {
                 "there is something to build; only given when `plan --exit-code` asks for it"
@@ -101,7 +103,7 @@ impl ExitCode {
             Self::InvalidConfiguration => {
                 "`memobuild.yml` or an environment variable is invalid; the message says where"
             }
-            Self::StepFailed => "a step's command ended with a failure",
+            Self::StepFailed => "a step failed: the command of a RUN, or a COPY that can't be done",
             Self::StepTimedOut => "a step took longer than it may",
             Self::Transient => {
                 "the network failed, or a registry answered 429 or 5xx, after all retries: safe to run again"

@@ -43,12 +43,13 @@ async fn resolve_one(
             reference: reference.to_owned(),
             source,
         })?;
-        let resolved = registry.resolve(&parsed, platform).await.map_err(|source| {
-            CliError::BaseImage {
+        let resolved = registry
+            .resolve(&parsed, platform)
+            .await
+            .map_err(|source| CliError::BaseImage {
                 reference: reference.to_owned(),
-                source,
-            }
-        })?;
+                source: Box::new(source),
+            })?;
         let repository = parsed.repository.to_string();
         (resolved, ImageOrigin::Registry { repository })
     };

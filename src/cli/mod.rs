@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 pub mod exit;
 mod images;
+mod missing;
 mod output;
 mod prepare;
 
@@ -42,6 +43,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Work in this directory
     #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
@@ -52,10 +54,10 @@ struct Global {
     /// When to use colour
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true)]
     color: When,
-    /// Say only what is wrong
+    /// Show only warnings and errors
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Say more about our own work (twice: even more)
+    /// Log what memobuild-ci itself does; twice: in every detail
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
 }
@@ -72,13 +74,13 @@ enum When {
 enum Command {
     /// Build images from the layer targets of `memobuild.yml`, or from one Dockerfile
     Build(Box<build::BuildArgs>),
-    /// Look into the local cache, or clean it
+    /// List, check or clean the local cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
     /// Check `memobuild.yml`, or print its JSON schema
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Say what this machine allows, and what to do about the rest
+    /// Tell how steps can run on this machine, and how to fix what prevents it
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
@@ -103,15 +105,16 @@ pub fn hidden(args: Vec<OsString>) -> Result<ProcessCode, Vec<OsString>> {
             Ok(inner) => hidden(inner).unwrap_or(ProcessCode::FAILURE),
             Err(error) => {
                 // Without the namespace there is nobody else to tell.
-                let _ = writeln!(io::stderr(), "{}", ui::report(&error, None, false));
+                let _ = writeln!(
+                    io::stderr(),
+                    "{}",
+                    ui::report(&error, ui::ReportOptions::default())
+                );
                 ProcessCode::from(userns::EnterError::EXIT_CODE)
             }
         }),
         sandbox::INIT => Ok(sandbox::init()),
-        sandbox::PROBE => Ok(match rest {
-            [dir] => sandbox::probe_child(dir.as_ref()),
-            _ => ProcessCode::FAILURE,
-        }),
+        sandbox::PROBE => Ok(sandbox::probe_child(rest)),
         name if name.starts_with("__") => {
             let code = snapshot::worker::dispatch(
                 &args,
@@ -131,8 +134,15 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
+            let told = match missing::explain(&error) {
+                Some(error) => {
+                    let color = io::stderr().is_terminal();
+                    io::stderr().write_all(error.report(0, color).as_bytes())
+                }
+                None => error.print(),
+            };
             // Nobody to tell if the terminal is gone.
-            let _ = error.print();
+            let _ = told;
             return match error.use_stderr() {
                 true => ProcessCode::from(ExitCode::Usage.code()),
                 false => ProcessCode::SUCCESS,
@@ -152,6 +162,10 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         env,
         color,
     };
+    let log_lines = match &cli.command {
+        Command::Build(args) => build::progress_mode(&context, args).log_lines(),
+        _ => 0,
+    };
     let result = enter_directory(&context).and_then(|()| match cli.command {
         Command::Build(args) => build::run(&context, &args),
         Command::Cache(command) => cache::run(&context, &command),
@@ -162,7 +176,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     match result {
         Ok(code) => ProcessCode::from(code.code()),
         Err(error) => {
-            let report = error.report(color);
+            let report = error.report(log_lines, color);
             let _ = io::stderr().write_all(report.as_bytes());
             ProcessCode::from(error.exit().code())
         }

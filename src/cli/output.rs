@@ -43,7 +43,7 @@ pub(super) fn parse(text: &str) -> Result<Destination, CliError> {
         Some(kind) => {
             return Err(CliError::usage_hint(
                 format!("output type `{kind}` is not supported yet"),
-                "`type=oci` is",
+                "`-o type=oci,dest=DIR,tar=false` writes an image layout",
             ));
         }
         None => return Err(CliError::usage(format!("`-o {text}` has no `type=`"))),
@@ -69,7 +69,14 @@ mod tests {
             parse("type=oci,dest=a,tar=false").unwrap(),
             Destination::Layout("a".into())
         );
-        for text in ["dir", "type=local,dest=a", "type=oci", "dest=a", "type=oci,dest=a,tar=x", "type=oci,dest=a,y=z"] {
+        for text in [
+            "dir",
+            "type=local,dest=a",
+            "type=oci",
+            "dest=a",
+            "type=oci,dest=a,tar=x",
+            "type=oci,dest=a,y=z",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

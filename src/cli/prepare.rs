@@ -94,7 +94,7 @@ pub(super) async fn prepare(
         if let Some(own) = &recipe.own {
             let parent = Parent {
                 target: prepared.graph.targets[lowered.target].clone(),
-                clock: lowered.clock.clone(),
+                clock: lowered.clock,
             };
             results.insert(own.clone(), parent);
         }
@@ -173,7 +173,7 @@ fn settings(
         Some(other) => {
             return Err(CliError::usage_hint(
                 format!("network `{other}` is not supported"),
-                "`host` and `none` are",
+                "use `host` or `none`",
             ));
         }
         None => match configured.and_then(|b| b.network) {
@@ -190,7 +190,7 @@ fn settings(
             dir if dir.contains("://") => {
                 return Err(CliError::usage_hint(
                     format!("build context `{dir}` is not supported yet"),
-                    "a directory, `oci-layout://` and `docker-image://` are",
+                    "name a directory, `oci-layout://DIR` or `docker-image://REF`",
                 ));
             }
             dir => NamedContext::Local(add_context(graph, name, Path::new(dir), None)?),
@@ -318,6 +318,12 @@ fn from_arguments(
         })?;
     }
     let file = match &args.file {
+        Some(file) if file == Path::new("-") => {
+            return Err(CliError::usage_hint(
+                "a Dockerfile from standard input is not supported yet",
+                "write it to a file and name that with `-f`",
+            ));
+        }
         Some(file) => file.clone(),
         None => dir.join("Dockerfile"),
     };
@@ -466,10 +472,7 @@ fn platforms(args: &BuildArgs) -> Result<Vec<Platform>, CliError> {
 }
 
 /// `--build-arg NAME=VALUE`, or `NAME` for the value of the environment.
-fn build_args(
-    context: &Context,
-    args: &BuildArgs,
-) -> Result<BTreeMap<String, String>, CliError> {
+fn build_args(context: &Context, args: &BuildArgs) -> Result<BTreeMap<String, String>, CliError> {
     let mut out = BTreeMap::new();
     // Proxies are predefined arguments, as in `docker build`.
     for (name, value) in context.env.proxies() {
@@ -516,7 +519,9 @@ fn hosts(list: &[String]) -> Result<Vec<(String, String)>, CliError> {
 fn pair<'t>(text: &'t str, option: &str) -> Result<(&'t str, &'t str), CliError> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name, value)),
-        _ => Err(CliError::usage(format!("`{option} {text}` is not `NAME=VALUE`"))),
+        _ => Err(CliError::usage(format!(
+            "`{option} {text}` is not `NAME=VALUE`"
+        ))),
     }
 }
 

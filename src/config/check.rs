@@ -324,8 +324,8 @@ impl Combination<'_> {
         Ok(TargetConfig {
             dockerfile: root.join(path("dockerfile", dockerfile, &name)?),
             context: match context {
-                Some(context) => root.join(path("context", context, &name)?),
-                None => root.to_owned(),
+                Some(context) => here(root.join(path("context", context, &name)?)),
+                None => here(root.to_owned()),
             },
             args: self.args(),
             stage: match stage.or(self.layer.target.as_ref()) {
@@ -497,4 +497,12 @@ pub(super) fn certificates(file: &File, settings: &BuildSettings) -> Result<(), 
     let path = path.clone();
     Err(Fault::new(place, Problem::NoCertificates { path })
         .hint("`host` means the bundle of the host"))
+}
+
+/// The working directory has the name `.`: an empty path names nothing.
+fn here(path: std::path::PathBuf) -> std::path::PathBuf {
+    match path.as_os_str().is_empty() {
+        true => ".".into(),
+        false => path,
+    }
 }

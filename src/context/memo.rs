@@ -4,7 +4,7 @@
 //! One file per context directory, in the cache's `memo/`. Format, version 1, all
 //! integers little-endian: the magic `MBMEMO1\n`; `u64` number of rows; each row
 //! `u32` length of the path, the path, `u64` size, `i64` mtime and `i64` ctime in
-//! nanoseconds, `u64` inode, 32 bytes BLAKE3 of the content; last, 32 bytes BLAKE3 of
+//! nanoseconds, `u64` inode, 32 bytes BLAKE3 of the content, in the order of the paths' bytes; last, 32 bytes BLAKE3 of
 //! everything before. A memo that does not parse is no memo.
 //!
 //! A row is trusted only if size, mtime, ctime and inode are all equal, and if the
@@ -12,7 +12,7 @@
 //! within the clock's granularity would otherwise keep the first digest.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -47,10 +47,22 @@ impl FileStamp {
     }
 }
 
-/// The memo of one directory.
+/// Bytes of a row but for its path: length, stamp, digest.
+const ROW: usize = 4 + 4 * 8 + 32;
+
+/// The memo of one directory: the file as it was read, and where its rows are.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
-    rows: HashMap<Vec<u8>, (FileStamp, Blake3Digest)>,
+    bytes: Vec<u8>,
+    /// Start of each row, in the order of the paths' bytes.
+    rows: Vec<usize>,
+}
+
+/// A row, borrowed from the memo.
+struct Row<'m> {
+    path: &'m [u8],
+    stamp: FileStamp,
+    digest: Blake3Digest,
 }
 
 impl Memo {
@@ -64,84 +76,119 @@ impl Memo {
     pub(super) fn load(path: &Path) -> Self {
         fs::read(path)
             .ok()
-            .and_then(|bytes| Self::decode(&bytes))
+            .and_then(Self::decode)
             .unwrap_or_default()
     }
 
     /// The digest remembered for the file at `path`, if it has not changed.
     pub(super) fn get(&self, path: &[u8], stamp: &FileStamp) -> Option<Blake3Digest> {
-        let (known, digest) = self.rows.get(path)?;
-        (known == stamp).then_some(*digest)
+        let n = self
+            .rows
+            .binary_search_by(|start| self.path_at(*start).cmp(path))
+            .ok()?;
+        let row = self.row(self.rows[n])?;
+        (row.stamp == *stamp).then_some(row.digest)
     }
 
     /// Writes a memo of these files, hashed after `started_ns`, and of what this one
     /// knows of others.
     pub(super) fn save<'a>(
-        mut self,
+        &self,
         path: &Path,
         started_ns: i64,
         files: impl Iterator<Item = (&'a [u8], FileStamp, Blake3Digest)>,
     ) -> Result<(), FsError> {
-        let mut changed = false;
+        let mut fresh: BTreeMap<&[u8], Option<(FileStamp, Blake3Digest)>> = BTreeMap::new();
         for (name, stamp, digest) in files {
-            if self.get(name, &stamp) == Some(digest) {
-                continue;
-            }
-            changed = true;
-            if stamp.settled(started_ns) {
-                self.rows.insert(name.to_vec(), (stamp, digest));
-            } else {
-                self.rows.remove(name);
+            if self.get(name, &stamp) != Some(digest) {
+                let settled = stamp.settled(started_ns);
+                fresh.insert(name, settled.then_some((stamp, digest)));
             }
         }
-        if changed {
-            fs::write_atomic(path, &self.encode())?;
+        if fresh.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let known = self.rows.iter().filter_map(|start| self.row(*start));
+        let mut rows: BTreeMap<&[u8], (FileStamp, Blake3Digest)> = known
+            .map(|row| (row.path, (row.stamp, row.digest)))
+            .collect();
+        for (name, value) in fresh {
+            match value {
+                Some(value) => rows.insert(name, value),
+                None => rows.remove(name),
+            };
+        }
+        fs::write_atomic(path, &encode(&rows))
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(16 + self.rows.len() * 128);
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&(self.rows.len() as u64).to_le_bytes());
-        for (path, (stamp, digest)) in &self.rows {
-            let len = u32::try_from(path.len()).unwrap_or(u32::MAX);
-            out.extend_from_slice(&len.to_le_bytes());
-            out.extend_from_slice(path);
-            out.extend_from_slice(&stamp.size.to_le_bytes());
-            out.extend_from_slice(&stamp.mtime_ns.to_le_bytes());
-            out.extend_from_slice(&stamp.ctime_ns.to_le_bytes());
-            out.extend_from_slice(&stamp.inode.to_le_bytes());
-            out.extend_from_slice(digest.as_bytes());
-        }
-        let sum = Blake3Digest::of(&out);
-        out.extend_from_slice(sum.as_bytes());
-        out
+    fn path_at(&self, start: usize) -> &[u8] {
+        self.row(start).map_or(&[], |row| row.path)
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (body, sum) = bytes.split_last_chunk::<32>()?;
-        if Blake3Digest::of(body).as_bytes() != sum {
-            return None;
-        }
-        let mut rest = body.strip_prefix(MAGIC)?;
-        let count = u64::from_le_bytes(*take(&mut rest)?);
-        let mut rows = HashMap::new();
-        for _ in 0..count {
-            let len = u32::from_le_bytes(*take(&mut rest)?) as usize;
-            let (path, tail) = rest.split_at_checked(len)?;
-            rest = tail;
-            let stamp = FileStamp {
+    fn row(&self, start: usize) -> Option<Row<'_>> {
+        let mut rest = self.bytes.get(start..)?;
+        let len = u32::from_le_bytes(*take(&mut rest)?) as usize;
+        let (path, tail) = rest.split_at_checked(len)?;
+        rest = tail;
+        Some(Row {
+            path,
+            stamp: FileStamp {
                 size: u64::from_le_bytes(*take(&mut rest)?),
                 mtime_ns: i64::from_le_bytes(*take(&mut rest)?),
                 ctime_ns: i64::from_le_bytes(*take(&mut rest)?),
                 inode: u64::from_le_bytes(*take(&mut rest)?),
-            };
-            let digest = Blake3Digest::from_bytes(*take(&mut rest)?);
-            rows.insert(path.to_vec(), (stamp, digest));
-        }
-        rest.is_empty().then_some(Self { rows })
+            },
+            digest: Blake3Digest::from_bytes(*take(&mut rest)?),
+        })
     }
+
+    fn decode(bytes: Vec<u8>) -> Option<Self> {
+        let (body, sum) = bytes.split_last_chunk::<32>()?;
+        if Blake3Digest::of(body).as_bytes() != sum {
+            return None;
+        }
+        let end = body.len();
+        let mut rest = body.strip_prefix(MAGIC)?;
+        let count = u64::from_le_bytes(*take(&mut rest)?);
+        let mut start = end - rest.len();
+        let mut memo = Self {
+            rows: Vec::new(),
+            bytes,
+        };
+        for _ in 0..count {
+            let path = memo.row(start)?.path;
+            let ordered = match memo.rows.last() {
+                Some(last) => memo.path_at(*last) < path,
+                None => true,
+            };
+            let next = start + ROW + path.len();
+            if !ordered || next > end {
+                return None;
+            }
+            memo.rows.push(start);
+            start = next;
+        }
+        (start == end).then_some(memo)
+    }
+}
+
+fn encode(rows: &BTreeMap<&[u8], (FileStamp, Blake3Digest)>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + rows.len() * (ROW + 64));
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&(rows.len() as u64).to_le_bytes());
+    for (path, (stamp, digest)) in rows {
+        let len = u32::try_from(path.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(path);
+        out.extend_from_slice(&stamp.size.to_le_bytes());
+        out.extend_from_slice(&stamp.mtime_ns.to_le_bytes());
+        out.extend_from_slice(&stamp.ctime_ns.to_le_bytes());
+        out.extend_from_slice(&stamp.inode.to_le_bytes());
+        out.extend_from_slice(digest.as_bytes());
+    }
+    let sum = Blake3Digest::of(&out);
+    out.extend_from_slice(sum.as_bytes());
+    out
 }
 
 fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
@@ -201,16 +248,16 @@ mod tests {
 
     #[test]
     fn a_damaged_memo_is_empty() {
-        let mut memo = Memo::default();
-        memo.rows
-            .insert(b"a".to_vec(), (stamp(1), Blake3Digest::of(b"abc")));
-        let bytes = memo.encode();
-        assert!(Memo::decode(&bytes).is_some());
+        let digest = Blake3Digest::of(b"abc");
+        let rows = [(&b"a"[..], (stamp(1), digest)), (b"b", (stamp(2), digest))];
+        let bytes = encode(&rows.into());
+        let memo = Memo::decode(bytes.clone()).unwrap();
+        assert_eq!(memo.get(b"b", &stamp(2)), Some(digest));
         for n in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[n] ^= 1;
-            assert!(Memo::decode(&bad).is_none(), "byte {n}");
-            assert!(Memo::decode(&bytes[..n]).is_none(), "length {n}");
+            assert!(Memo::decode(bad).is_none(), "byte {n}");
+            assert!(Memo::decode(bytes[..n].to_vec()).is_none(), "length {n}");
         }
     }
 }

@@ -12,13 +12,19 @@
 mod memo;
 
 use std::{
-    fs::Metadata,
-    io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    ffi::{OsStr, OsString},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::{Path, PathBuf},
 };
 
 use rayon::prelude::*;
+use rustix::{
+    fs::{AtFlags, FileType, Stat},
+    io::Errno,
+};
 
 use crate::{
     digest::{Blake3Digest, Sha256Digest},
@@ -31,6 +37,9 @@ use memo::{FileStamp, Memo};
 
 /// Files up to this size are hashed by one `read`, larger ones through a memory map.
 const MMAP_FROM: u64 = 1 << 20;
+
+/// Names of a directory that one task looks at.
+const CHUNK: usize = 16;
 
 /// Why a context can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -93,10 +102,8 @@ pub fn scan(
     };
     let mut found = Vec::new();
     for prefix in roots(&walk, prefixes)? {
-        found.extend(walk.from(prefix)?);
+        found.extend(walk.from(&prefix)?);
     }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found.dedup_by(|a, b| a.path == b.path);
     if let Some(path) = &memo_path {
         let files = found
             .iter()
@@ -167,151 +174,223 @@ struct Walk<'a> {
     memo: &'a Memo,
 }
 
+/// A name in an open directory, and the path that it has in the context.
+struct Place<'d> {
+    dir: BorrowedFd<'d>,
+    name: &'d OsStr,
+    path: LayerPath,
+}
+
 impl Walk<'_> {
     /// Everything at and below `path`, and the directories above it.
-    fn from(&self, path: LayerPath) -> Result<Vec<Found>, ContextError> {
+    fn from(&self, path: &LayerPath) -> Result<Vec<Found>, ContextError> {
         let mut found = Vec::new();
         let mut verdict = self.ignore.root();
+        let mut dir = fs::open_dir(rustix::fs::CWD, self.dir).at("open", self.dir)?;
         let mut at = LayerPath::ROOT;
-        for part in path.components() {
-            at = at.join(part);
+        let count = path.components().count();
+        for (n, name) in path.components().enumerate() {
+            at = at.join(name);
             verdict = self.ignore.child(&verdict, at.as_path());
-            if at == path {
-                break;
-            }
-            let Some(meta) = self.look(&at)? else {
+            let place = Place {
+                dir: dir.as_fd(),
+                name,
+                path: at.clone(),
+            };
+            let Some(stat) = self.look(&place)? else {
                 return Ok(Vec::new());
             };
-            found.extend(self.file(at.clone(), &meta)?);
+            if n + 1 == count {
+                self.at(place, &stat, &verdict, &mut found)?;
+            } else {
+                if !is_dir(&stat) {
+                    return Ok(Vec::new());
+                }
+                let below = self.open(&place)?;
+                self.file(place, &stat, &mut found)?;
+                dir = below;
+            }
         }
-        if let Some(meta) = self.look(&path)? {
-            found.extend(self.at(path, &meta, &verdict)?);
+        if count == 0 {
+            self.contents(dir.as_fd(), path, &verdict, &mut found)?;
         }
         // Directories on the way count only for what is in the place itself.
-        if found.last().is_none_or(|last| !last.path.starts_with(&at)) {
+        if found.last().is_none_or(|last| !last.path.starts_with(path)) {
             found.clear();
         }
         Ok(found)
-    }
-
-    /// The metadata of a path of the context; none if nothing is there.
-    fn look(&self, path: &LayerPath) -> Result<Option<Metadata>, ContextError> {
-        let host = self.host(path);
-        match std::fs::symlink_metadata(&host) {
-            Ok(meta) => Ok(Some(meta)),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Ok(Err(error).at("look at", &host)?),
-        }
-    }
-
-    /// What stands at `path`, and all below it.
-    fn at(
-        &self,
-        path: LayerPath,
-        meta: &Metadata,
-        verdict: &Verdict,
-    ) -> Result<Vec<Found>, ContextError> {
-        if meta.is_dir() {
-            return self.directory(&path, meta, verdict);
-        }
-        if verdict.ignored {
-            return Ok(Vec::new());
-        }
-        Ok(self.file(path, meta)?.into_iter().collect())
     }
 
     fn host(&self, path: &LayerPath) -> PathBuf {
         self.dir.join(path.as_path())
     }
 
-    /// A directory and all below it. A directory that the ignore file leaves out is
-    /// kept only as the parent of what a `!` pattern takes in again.
-    fn directory(
+    /// Adds the host's path to an error.
+    fn said<T>(
         &self,
+        act: &'static str,
         path: &LayerPath,
-        meta: &Metadata,
-        verdict: &Verdict,
-    ) -> Result<Vec<Found>, ContextError> {
-        if self.ignore.may_skip(verdict, path.as_path()) {
-            return Ok(Vec::new());
+        result: rustix::io::Result<T>,
+    ) -> Result<T, ContextError> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(errno) => Ok(Err(errno).at(act, self.host(path))?),
         }
-        let host = self.host(path);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&host).at("list", &host)? {
-            names.push(entry.at("list", &host)?.file_name());
-        }
-        let below: Vec<Vec<Found>> = names
-            .into_par_iter()
-            .with_min_len(32)
-            .map(|name| {
-                let path = path.join(&name);
-                let host = self.host(&path);
-                let meta = std::fs::symlink_metadata(&host).at("look at", &host)?;
-                let verdict = self.ignore.child(verdict, path.as_path());
-                self.at(path, &meta, &verdict)
-            })
-            .collect::<Result<_, ContextError>>()?;
-        let mut found: Vec<Found> = below.into_iter().flatten().collect();
-        if !path.is_root() && !(verdict.ignored && found.is_empty()) {
-            found.extend(self.file(path.clone(), meta)?);
-        }
-        Ok(found)
     }
 
-    fn file(&self, path: LayerPath, meta: &Metadata) -> Result<Option<Found>, ContextError> {
-        let host = self.host(&path);
-        let kind = if meta.is_dir() {
-            EntryKind::Directory
-        } else if meta.is_symlink() {
-            EntryKind::Symlink {
-                target: std::fs::read_link(&host).at("read link", &host)?,
+    /// The metadata of a place; none if nothing is there.
+    fn look(&self, place: &Place<'_>) -> Result<Option<Stat>, ContextError> {
+        match rustix::fs::statat(place.dir, place.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            result => self.said("look at", &place.path, result).map(Some),
+        }
+    }
+
+    fn open(&self, place: &Place<'_>) -> Result<OwnedFd, ContextError> {
+        self.said("open", &place.path, fs::open_dir(place.dir, place.name))
+    }
+
+    /// What stands at `place`, and all below it, in canonical order.
+    fn at(
+        &self,
+        place: Place<'_>,
+        stat: &Stat,
+        verdict: &Verdict,
+        found: &mut Vec<Found>,
+    ) -> Result<(), ContextError> {
+        if !is_dir(stat) {
+            return match verdict.ignored {
+                true => Ok(()),
+                false => self.file(place, stat, found),
+            };
+        }
+        // A directory that the ignore file leaves out is kept only as the parent of what a
+        // `!` pattern takes in again.
+        if self.ignore.may_skip(verdict, place.path.as_path()) {
+            return Ok(());
+        }
+        let dir = self.open(&place)?;
+        let path = place.path.clone();
+        let start = found.len();
+        self.file(place, stat, found)?;
+        self.contents(dir.as_fd(), &path, verdict, found)?;
+        if verdict.ignored && found.len() == start + 1 {
+            found.truncate(start);
+        }
+        Ok(())
+    }
+
+    /// All that is in the open directory `dir`, its names in order, several at a time.
+    fn contents(
+        &self,
+        dir: BorrowedFd<'_>,
+        path: &LayerPath,
+        verdict: &Verdict,
+        found: &mut Vec<Found>,
+    ) -> Result<(), ContextError> {
+        let mut names = self.said("list", path, names(dir))?;
+        names.sort_unstable();
+        let parts: Vec<Vec<Found>> = names
+            .par_chunks(CHUNK)
+            .map(|names| {
+                let mut found = Vec::with_capacity(names.len());
+                for name in names {
+                    let name = OsStr::from_bytes(name);
+                    let place = Place {
+                        dir,
+                        name,
+                        path: path.join(name),
+                    };
+                    let verdict = self.ignore.child(verdict, place.path.as_path());
+                    // A file that vanishes while we look was not there.
+                    if let Some(stat) = self.look(&place)? {
+                        self.at(place, &stat, &verdict, &mut found)?;
+                    }
+                }
+                Ok(found)
+            })
+            .collect::<Result<_, ContextError>>()?;
+        found.extend(parts.into_iter().flatten());
+        Ok(())
+    }
+
+    /// Enters one file or directory, without what is in it.
+    fn file(
+        &self,
+        place: Place<'_>,
+        stat: &Stat,
+        found: &mut Vec<Found>,
+    ) -> Result<(), ContextError> {
+        let stamp = stamp(stat);
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => EntryKind::Directory,
+            FileType::RegularFile => EntryKind::Regular { size: stamp.size },
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(place.dir, place.name, Vec::new());
+                let target = self.said("read link", &place.path, target)?;
+                EntryKind::Symlink {
+                    target: OsString::from_vec(target.into_bytes()).into(),
+                }
             }
-        } else if meta.is_file() {
-            EntryKind::Regular { size: meta.len() }
-        } else {
-            return Ok(None);
+            _ => return Ok(()),
         };
         let mode = match kind {
             EntryKind::Symlink { .. } => 0o777,
-            EntryKind::Regular { .. } if meta.permissions().mode() & 0o100 == 0 => 0o644,
+            EntryKind::Regular { .. } if stat.st_mode & 0o100 == 0 => 0o644,
             _ => 0o755,
         };
-        let mut found = Found {
-            stamp: stamp(meta),
-            path,
-            kind,
-            mode,
-            digest: None,
-            hashed: false,
-        };
-        if let EntryKind::Regular { size } = found.kind
+        let mut digest = None;
+        let mut hashed = false;
+        if let EntryKind::Regular { size } = kind
             && size > 0
         {
-            let known = self.memo.get(found.path.as_bytes(), &found.stamp);
-            found.hashed = known.is_none();
-            found.digest = Some(match known {
-                Some(digest) => digest,
-                None => hash(&host, size)?,
-            });
+            digest = self.memo.get(place.path.as_bytes(), &stamp);
+            if digest.is_none() {
+                hashed = true;
+                digest = Some(hash(&self.host(&place.path), size)?);
+            }
         }
-        Ok(Some(found))
+        found.push(Found {
+            path: place.path,
+            kind,
+            mode,
+            stamp,
+            digest,
+            hashed,
+        });
+        Ok(())
     }
 }
 
-fn stamp(meta: &Metadata) -> FileStamp {
+/// The names in an open directory.
+fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn stamp(stat: &Stat) -> FileStamp {
     let ns = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
     FileStamp {
-        size: meta.len(),
-        mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
-        ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
-        inode: meta.ino(),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime_ns: ns(
+            stat.st_mtime,
+            i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        ),
+        ctime_ns: ns(
+            stat.st_ctime,
+            i64::try_from(stat.st_ctime_nsec).unwrap_or(0),
+        ),
+        inode: stat.st_ino,
     }
 }
 
@@ -326,6 +405,8 @@ fn hash(path: &Path, size: u64) -> Result<Blake3Digest, FsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn context(dir: &Path, ignore: &str) -> LocalContext {

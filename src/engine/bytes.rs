@@ -273,7 +273,7 @@ impl LayerBytes {
                     .await
                     .map_err(|source| BuildError::BaseImage {
                         reference: image.reference.clone(),
-                        source,
+                        source: Box::new(source),
                     })?;
                 self.fetched.fetch_add(blob.size, Ordering::Relaxed);
                 let digest = blob.digest;

@@ -31,7 +31,7 @@ pub struct FailedStep {
 
 impl FailedStep {
     /// The step that is vertex `id` of `graph`.
-    pub fn of(graph: &BuildGraph, id: VertexId) -> Self {
+    pub fn of(graph: &BuildGraph, id: VertexId) -> Box<Self> {
         let vertex = graph.vertex(id);
         let excerpt = vertex.location.as_ref().and_then(|location| {
             let source = Source {
@@ -44,12 +44,12 @@ impl FailedStep {
                 column: 1,
             }))
         });
-        Self {
+        Box::new(Self {
             instruction: vertex.instruction.clone(),
             stage: vertex.stage.clone(),
             location: vertex.location.clone(),
             excerpt: excerpt.unwrap_or_default(),
-        }
+        })
     }
 }
 
@@ -81,7 +81,7 @@ pub enum BuildError {
     #[error("{step}")]
     Step {
         /// Which.
-        step: FailedStep,
+        step: Box<FailedStep>,
         /// The last lines it printed.
         tail: Vec<String>,
         /// How it ended.
@@ -92,7 +92,7 @@ pub enum BuildError {
     #[error("step `{}` in stage `{}` timed out after {} s", step.instruction, step.stage, after.as_secs())]
     StepTimeout {
         /// Which.
-        step: FailedStep,
+        step: Box<FailedStep>,
         /// The last lines it printed.
         tail: Vec<String>,
         /// The limit.
@@ -102,7 +102,7 @@ pub enum BuildError {
     #[error("{step}")]
     Files {
         /// Which.
-        step: FailedStep,
+        step: Box<FailedStep>,
         /// Why.
         #[source]
         source: FileError,
@@ -111,7 +111,7 @@ pub enum BuildError {
     #[error("{step}")]
     User {
         /// Which.
-        step: FailedStep,
+        step: Box<FailedStep>,
         /// Why.
         #[source]
         source: UserError,
@@ -120,7 +120,7 @@ pub enum BuildError {
     #[error("{step}")]
     Sandbox {
         /// Which.
-        step: FailedStep,
+        step: Box<FailedStep>,
         /// Why.
         #[source]
         source: SandboxError,
@@ -135,7 +135,7 @@ pub enum BuildError {
     #[error("step `{}` in stage `{}` needs platform `{platform}`, which does not run here", step.instruction, step.stage)]
     ForeignPlatform {
         /// Which.
-        step: FailedStep,
+        step: Box<FailedStep>,
         /// The step's platform.
         platform: String,
     },
@@ -149,7 +149,7 @@ pub enum BuildError {
         reference: String,
         /// Why.
         #[source]
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
     /// The local store failed in a way that no other tier can make good.
     #[error("the local cache can't be used")]

@@ -2,9 +2,7 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
     io::{self, Read},
-    process::Command,
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::Instant,
 };
@@ -27,8 +25,8 @@ use crate::{
         layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
     },
     sandbox::{Exit, ProcessSpec, RootFs, Sandbox, SandboxError},
-    snapshot::{Access, DiffOptions, Inside, SnapshotError, Snapshots, WorkDir},
-    userns::{Program, Userns},
+    snapshot::{Access, DiffOptions, SnapshotError, Snapshots, WorkDir},
+    userns::Program,
 };
 
 /// The host name that steps see, always the same.
@@ -46,21 +44,11 @@ pub(super) struct Runtime {
     unpacking: Mutex<HashMap<DiffId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// Snapshot helpers in the sandbox's user namespace.
-#[derive(Debug)]
-struct InUserns(Userns);
-
-impl Inside for InUserns {
-    fn command(&self, args: &[OsString]) -> Command {
-        self.0.command(args)
-    }
-}
-
 /// Who touches the files of unpacked layers where steps run in `sandbox`.
 pub fn snapshot_access(sandbox: &Sandbox) -> Access {
     match sandbox.userns() {
         None => Access::Root,
-        Some(userns) => Access::UserNamespace(Arc::new(InUserns(userns.clone()))),
+        Some(userns) => Access::UserNamespace(Arc::new(userns.clone())),
     }
 }
 
@@ -135,7 +123,7 @@ impl Attempt {
         })
     }
 
-    fn failed_step(&self, id: VertexId) -> FailedStep {
+    fn failed_step(&self, id: VertexId) -> Box<FailedStep> {
         FailedStep::of(&self.session.graph, id)
     }
 
@@ -365,7 +353,7 @@ impl Attempt {
         options: DiffOptions,
     ) -> Result<Option<LayerBlob>, BuildError> {
         let store = Arc::clone(&self.session.engine.store);
-        let layer_options = self.session.engine.options.layer.clone();
+        let layer_options = self.session.engine.options.layer;
         let runtime = Arc::clone(runtime);
         let made = blocking(move || {
             let mut builder = LayerBuilder::new(store.writer()?, layer_options);

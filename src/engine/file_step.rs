@@ -10,7 +10,7 @@ use super::{
     BuildError, FailedStep, VertexResult,
     attempt::{Attempt, Solved, millis},
     bytes::{finish_layer, layer_error},
-    files::{Content, Contents, FileError, Plan, Source, plan, write},
+    files::{Content, Contents, FileError, Plan, Source, check, plan, write},
     session::blocking,
 };
 use crate::{
@@ -142,7 +142,7 @@ impl Attempt {
     ) -> Result<LayerBlob, BuildError> {
         let engine = &self.session.engine;
         let (store, events) = (Arc::clone(&engine.store), engine.events.clone());
-        let options = engine.options.layer.clone();
+        let options = engine.options.layer;
         let total = plan.entries.len();
         let written = blocking(move || {
             let mut builder = LayerBuilder::new(store.writer()?, options);
@@ -157,7 +157,10 @@ impl Attempt {
                 }
             });
             match written {
-                Ok(()) => finish_layer(&store, builder).map(Ok),
+                Ok(()) => {
+                    let (blob, index) = finish_layer(&store, builder)?;
+                    Ok(check(&plan, &index).map(|()| (blob, index)))
+                }
                 // A full disk is no fault of the step.
                 Err(FileError::Layer(error @ LayerError::Write(_))) => {
                     Err(layer_error(&store, error))

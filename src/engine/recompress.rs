@@ -25,7 +25,7 @@ impl Session {
     /// The layer as it is to be exported: base image layers as they are, layers of steps
     /// in the compression of the engine's options.
     pub async fn exported(&self, layer: &ResultLayer) -> Result<ResultLayer, BuildError> {
-        let options = self.engine.options.layer.clone();
+        let options = self.engine.options.layer;
         let pulled = matches!(self.graph.vertex(layer.from).op, Op::Image(_));
         if pulled || compression_of(&layer.blob.media_type) == Some(options.compression) {
             return Ok(layer.clone());
@@ -54,7 +54,7 @@ impl Session {
             .bytes
             .read(layer, move |reader| {
                 let tar = layer::decompress(reader, &media_type)?;
-                let mut builder = LayerBuilder::new(store.writer()?, options.clone());
+                let mut builder = LayerBuilder::new(store.writer()?, options);
                 builder
                     .append_tar(tar)
                     .map_err(|error| layer_error(&store, error))?;

@@ -110,6 +110,16 @@ pub fn exists(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok()
 }
 
+/// Opens a directory by its name in `dir`; a symlink is refused.
+pub fn open_dir(
+    dir: impl std::os::fd::AsFd,
+    name: impl rustix::path::Arg,
+) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
 /// The absolute path of what `path` names, symlinks followed.
 pub fn canonicalize(path: impl AsRef<Path>) -> Result<PathBuf, FsError> {
     std::fs::canonicalize(&path).at("find", path)

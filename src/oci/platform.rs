@@ -83,7 +83,7 @@ impl FromStr for Platform {
                 && p.bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
         };
-        if !parts.iter().all(|p| valid(&p)) {
+        if !parts.iter().all(valid) {
             return Err(error());
         }
         match parts[..] {

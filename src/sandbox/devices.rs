@@ -105,7 +105,7 @@ const CGROUP2_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 /// a step may use bound into it.
 pub(super) fn dev(root: &mut Root) -> Result<()> {
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    root.attach(tmpfs(0o755, Some(64 * 1024), flags)?, "/dev")?;
+    root.attach(tmpfs(0o755, Some(64 << 20), flags)?, "/dev")?;
     for node in NODES {
         match clone(CWD, format!("/dev/{node}")) {
             Ok(mount) => root.attach(mount, &format!("/dev/{node}"))?,

@@ -84,6 +84,8 @@ fn supervise(request: &Request, control: &UnixStream) -> Result<(), Failure> {
     // Away from the terminal: an interrupt is for memobuild-ci, which then orders the kill.
     // That this is a session leader already is no harm.
     let _ = rustix::process::setsid();
+    // Else lists of processes show the number of the descriptor it was executed from.
+    let _ = rustix::thread::set_name(c"memobuild-ci");
     sys::unshare(UnshareFlags::NEWPID).map_err(|e| failure(Step::Namespaces, "pid", e))?;
     let pid = match sys::fork().map_err(|e| failure(Step::Fork, "PID 1", e))? {
         Forked::Parent(pid) => pid,

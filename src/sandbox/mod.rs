@@ -1,7 +1,7 @@
 //! The sandbox that RUN steps run in: namespaces, an overlay, and what Docker's
 //! default container denies.
 //!
-//! [`probe`] finds out which [`Tier`] this host allows, [`Sandbox::run`] runs a
+//! [`probe()`] finds out which [`Tier`] this host allows, [`Sandbox::run`] runs a
 //! [`ProcessSpec`] in it. `docs/internals/security.md` says what each tier guarantees.
 //!
 //! # Processes
@@ -41,7 +41,7 @@
 //!     capabilities.
 //! 12. Report `Ready`, exec.
 //!
-//! The child's side is [`init`] (order, supervision), `mounts`, `devices`, `place` (mount
+//! The child's side is `init` (order, supervision), `mounts`, `devices`, `place` (mount
 //! points), `user`, `caps`, `seccomp`; the parent's side is `output`.
 
 mod caps;
@@ -223,7 +223,7 @@ impl Sandbox {
     fn command(&self) -> Command {
         let mut command = match &self.access {
             Access::Root(program) => {
-                let mut command = Command::new(program.path());
+                let mut command = program.command();
                 command.arg(INIT);
                 command
             }

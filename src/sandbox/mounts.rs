@@ -168,7 +168,7 @@ impl Overlay {
         let target = open_dir(over)?;
         match self.detached(&lowers, upper.as_ref()) {
             Ok(mount) => attach(mount, &target, over)?,
-            // Linux before 6.5 has no `lowerdir+`.
+            // Linux before 6.7 has no `lowerdir+`.
             Err(error) if error.errno == Errno::INVAL => {
                 self.legacy(&lowers, upper.as_ref(), target.as_fd())
                     .map_err(|_| error)?;

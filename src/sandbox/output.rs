@@ -199,10 +199,10 @@ async fn conclude(
     }
     let (exit, cpu_ms, peak_rss) = match (told.exited, ending) {
         (Some((Exit::Signal(9), cpu_ms, peak_rss)), Some(ending)) => (ending, cpu_ms, peak_rss),
-        (Some(exited), _) => exited,
-        (None, Some(ending)) => (ending, 0, 0),
+        (Some(exited), _) if told.ready.is_some() => exited,
+        (_, Some(ending)) => (ending, 0, 0),
         (None, None) if told.ready.is_some() => return Err(SandboxError::Lost),
-        (None, None) => {
+        (_, None) => {
             return Err(SandboxError::Entering {
                 said: last_words(stderr).await,
             });

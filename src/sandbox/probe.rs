@@ -1,10 +1,11 @@
 //! What this host allows: every part of a sandbox is really tried, in a child.
 //!
-//! [`probe`] starts the hidden subcommand [`PROBE`] as root, or inside a user namespace, in
+//! [`probe()`] starts the hidden subcommand [`PROBE`] as root, or inside a user namespace, in
 //! an empty directory. It tries the parts one after the other and prints one JSON line for
 //! each. A part that doesn't work gets the one fix that helps.
 
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     io::{self, Write as _},
     os::fd::AsFd,
@@ -30,8 +31,13 @@ use crate::{
     userns::{Program, SingleId, Userns},
 };
 
-/// Name of the hidden subcommand; its argument is an empty directory.
+/// Name of the hidden subcommand; its arguments are `root` or `user`, and an empty
+/// directory.
 pub const PROBE: &str = "__sandbox-probe";
+
+/// Says that the child runs in a user namespace, which it can't find out: its ids may look
+/// like the host's.
+const USER: &str = "user";
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,14 +87,14 @@ pub fn probe(program: &Program) -> ProbeReport {
     let mut tier = None;
     let root = rustix::process::geteuid().is_root() && in_first_user_namespace();
     if root {
-        let mut command = Command::new(program.path());
-        command.arg(PROBE);
+        let mut command = program.command();
+        command.args([PROBE, "root"]);
         tier = tiers(&mut findings, command, false);
     }
     if tier.is_none() {
         match Userns::detect(program.clone()) {
             Ok(userns) => {
-                let command = userns.command(&[PROBE.into()]);
+                let command = userns.command(&[PROBE.into(), USER.into()]);
                 tier = tiers(&mut findings, command, true);
                 findings.push(ids(&userns));
             }
@@ -278,8 +284,12 @@ fn run(mut command: Command) -> io::Result<(Vec<Tried>, String)> {
     Ok((tried, said))
 }
 
-/// Runs the hidden subcommand [`PROBE`]. Must be called before any thread is started.
-pub fn probe_child(dir: &Path) -> ExitCode {
+/// Runs the hidden subcommand [`PROBE`] with these arguments. Must be called before any
+/// thread is started.
+pub fn probe_child(args: &[OsString]) -> ExitCode {
+    let [flavour, dir] = args else {
+        return ExitCode::FAILURE;
+    };
     let flags = UnshareFlags::NEWNS
         | UnshareFlags::NEWPID
         | UnshareFlags::NEWIPC
@@ -294,7 +304,7 @@ pub fn probe_child(dir: &Path) -> ExitCode {
     }
     match sys::fork() {
         Ok(Forked::Child) => {
-            parts(dir);
+            parts(Path::new(dir), flavour == USER);
             sys::exit_now(0)
         }
         Ok(Forked::Parent(pid)) => {
@@ -309,12 +319,12 @@ pub fn probe_child(dir: &Path) -> ExitCode {
     }
 }
 
-fn parts(dir: &Path) {
+fn parts(dir: &Path, userxattr: bool) {
     let nothing = MountAttrFlags::empty();
     let restricted =
         tmpfs(0o755, None, nothing).and_then(|mount| restrict(mount, MOUNT_ATTR_RDONLY, "tmpfs"));
     told(Part::MountApi, restricted);
-    told(Part::Overlay, overlay(dir));
+    told(Part::Overlay, overlay(dir, userxattr));
     let proc = FileSystem::new("proc").and_then(|fs| fs.mount(nothing));
     told(Part::Proc, proc.map(drop));
     told(
@@ -324,7 +334,7 @@ fn parts(dir: &Path) {
 }
 
 /// Mounts an overlay, changes a file on it and removes another.
-fn overlay(dir: &Path) -> Result<(), MountError> {
+fn overlay(dir: &Path, userxattr: bool) -> Result<(), MountError> {
     let [lower, upper, work]: [PathBuf; 3] = ["lower", "upper", "work"].map(|n| dir.join(n));
     let error = |path: &Path| {
         let path = path.to_owned();
@@ -338,12 +348,7 @@ fn overlay(dir: &Path) -> Result<(), MountError> {
         std::fs::write(&path, "before").map_err(error(&path))?;
     }
     let lowers = [lower];
-    let overlay = Overlay::open(
-        &lowers,
-        Some((&upper, &work)),
-        !in_first_user_namespace(),
-        open_dir(&work)?,
-    )?;
+    let overlay = Overlay::open(&lowers, Some((&upper, &work)), userxattr, open_dir(&work)?)?;
     let merged = overlay.mount(&upper)?;
     for (name, remove) in [("changed", false), ("removed", true)] {
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::TRUNC;

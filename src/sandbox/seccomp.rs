@@ -86,21 +86,15 @@ fn allow_list() -> Result<BpfProgram, seccompiler::BackendError> {
     Ok(before_native(native))
 }
 
-// linux/filter.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JA, BPF_JMP|BPF_JEQ|BPF_K,
-// BPF_JMP|BPF_JGT|BPF_K, BPF_JMP|BPF_JGE|BPF_K, BPF_JMP|BPF_JSET|BPF_K, BPF_RET|BPF_K.
+// linux/filter.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K,
+// BPF_RET|BPF_K.
 const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
 const EQUAL: u16 = 0x15;
-const GREATER: u16 = 0x25;
 const AT_LEAST: u16 = 0x35;
-const ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-/// Offsets in `struct seccomp_data`: the call's number, the architecture, the low half
-/// of the first argument.
+/// Offset of the call's number in `struct seccomp_data`.
 const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const FIRST_ARGUMENT: u32 = 16;
 
 /// One instruction; `jt` and `jf` are how many to skip if a comparison holds or not.
 const fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
@@ -128,6 +122,14 @@ fn before_native(native: BpfProgram) -> BpfProgram {
 fn before_native(native: BpfProgram) -> BpfProgram {
     use super::seccomp_table_i386 as i386;
 
+    // linux/filter.h: BPF_JMP|BPF_JA, BPF_JMP|BPF_JGT|BPF_K, BPF_JMP|BPF_JSET|BPF_K.
+    const JUMP: u16 = 0x05;
+    const GREATER: u16 = 0x25;
+    const ANY_BIT: u16 = 0x45;
+    /// Offsets in `struct seccomp_data`: the architecture, the low half of the first
+    /// argument.
+    const ARCHITECTURE: u32 = 4;
+    const FIRST_ARGUMENT: u32 = 16;
     /// `AUDIT_ARCH_I386`.
     const I386: u32 = 0x4000_0003;
 

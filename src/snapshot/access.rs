@@ -26,12 +26,19 @@ use crate::{
         Compression, Entry, EntryKind, LayerBuilder, LayerError, LayerOptions, LayerPath,
         TarEntries, Tree,
     },
+    userns::Userns,
 };
 
 /// Runs hidden subcommands of this program as root of a user namespace.
 pub trait Inside: Send + Sync + std::fmt::Debug {
     /// The command that runs the subcommand; its standard streams are the caller's to set.
     fn command(&self, args: &[OsString]) -> Command;
+}
+
+impl Inside for Userns {
+    fn command(&self, args: &[OsString]) -> Command {
+        Self::command(self, args)
+    }
 }
 
 /// Who touches the files of a [`Snapshots`](super::Snapshots).
@@ -45,11 +52,7 @@ pub enum Access {
 
 impl Access {
     /// Unpacks all of `tar` into the empty directory `dir`.
-    pub(super) fn unpack(
-        &self,
-        dir: &Path,
-        tar: &mut (dyn Read + Send),
-    ) -> Result<Meta, SnapshotError> {
+    pub(super) fn unpack(&self, dir: &Path, tar: &mut dyn Read) -> Result<Meta, SnapshotError> {
         match self {
             Self::Root => unpack_tar(dir, Flavour::Root, tar),
             Self::UserNamespace(inside) => {

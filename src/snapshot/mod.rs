@@ -22,6 +22,7 @@
 //! time of last use (of `meta.json`). Processes may share the store.
 
 mod access;
+mod derived;
 mod diff;
 mod fold;
 mod meta;
@@ -192,9 +193,12 @@ impl Snapshots {
         Ok(Self { dir, access })
     }
 
-    /// Whether the layer is unpacked.
+    /// Whether the layer is unpacked. Counts as a use: garbage collection spares what a
+    /// running build has used.
     pub fn contains(&self, diff_id: &DiffId) -> bool {
-        Meta::read(&self.layer(diff_id)).is_some()
+        let dir = self.layer(diff_id);
+        Meta::touch(&dir);
+        Meta::read(&dir).is_some()
     }
 
     /// Unpacks the uncompressed layer `tar`. Only if its SHA-256 is the diff id does the
@@ -202,8 +206,8 @@ impl Snapshots {
     pub fn unpack(
         &self,
         diff_id: &DiffId,
-        tar: &mut (dyn Read + Send),
-        progress: &mut (dyn FnMut(u64) + Send),
+        tar: &mut dyn Read,
+        progress: &mut dyn FnMut(u64),
     ) -> Result<(), SnapshotError> {
         let dest = self.layer(diff_id);
         if self.contains(diff_id) {
@@ -378,9 +382,9 @@ impl Snapshots {
 
 /// Tells how many bytes have been read.
 struct Watched<'a> {
-    tar: &'a mut (dyn Read + Send),
+    tar: &'a mut dyn Read,
     read: u64,
-    progress: &'a mut (dyn FnMut(u64) + Send),
+    progress: &'a mut dyn FnMut(u64),
 }
 
 impl Read for Watched<'_> {

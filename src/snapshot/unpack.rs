@@ -63,7 +63,7 @@ pub(super) struct Unpacker {
 pub(super) fn unpack_tar(
     dir: &Path,
     flavour: Flavour,
-    tar: &mut (dyn Read + Send),
+    tar: &mut dyn Read,
 ) -> Result<Meta, SnapshotError> {
     let mut tar = BufReader::with_capacity(1 << 17, tar);
     let mut unpacker = Unpacker::new(dir, flavour)?;

@@ -43,8 +43,8 @@ pub(super) const REMOVE: &str = "__remove";
 /// exit code.
 pub fn dispatch(
     args: &[OsString],
-    stdin: &mut (dyn Read + Send),
-    stdout: &mut (dyn Write + Send),
+    stdin: &mut dyn Read,
+    stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Option<u8> {
     let (name, args) = args.split_first()?;
@@ -84,11 +84,7 @@ fn answer(value: &impl Serialize, stdout: &mut dyn Write) -> Result<(), Snapshot
     serde_json::to_writer(stdout, value).map_err(SnapshotError::Protocol)
 }
 
-fn write_diff(
-    upper: &Path,
-    request: &Path,
-    stdout: &mut (dyn Write + Send),
-) -> Result<(), SnapshotError> {
+fn write_diff(upper: &Path, request: &Path, stdout: &mut dyn Write) -> Result<(), SnapshotError> {
     let bytes = fs::read(request)?;
     let (lower, options) = read_request(&bytes, request)?;
     let mut builder = LayerBuilder::new(

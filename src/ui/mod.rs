@@ -17,7 +17,7 @@ mod text;
 mod tty;
 
 pub use progress::{Progress, ProgressMode};
-pub use report::report;
+pub use report::{ReportOptions, report};
 pub use text::{bytes, harmless, millis};
 
 #[cfg(test)]

@@ -34,6 +34,16 @@ impl ProgressMode {
             other => other,
         }
     }
+
+    /// How many lines of a failed step's output its report repeats: a few where all of
+    /// them were shown before, else what tells the cause.
+    #[must_use]
+    pub fn log_lines(self) -> usize {
+        match self {
+            Self::Plain | Self::Json => 5,
+            Self::Auto | Self::Tty | Self::Quiet => 25,
+        }
+    }
 }
 
 /// Shows a build to a person or a program.

@@ -5,8 +5,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{Progress, ProgressMode, report, style::Style, tty::Tty};
-use crate::event::{BuildEvent, Outcome, StepId, Stream, Totals};
+use super::{Progress, ProgressMode, ReportOptions, report, style::Style, tty::Tty};
+use crate::{
+    engine::{BuildError, FailedStep, ProcessEnd},
+    event::{BuildEvent, Outcome, StepId, Stream, Totals},
+    graph::{Location, lower::LowerError},
+};
 
 /// A writer whose content can be looked at.
 #[derive(Clone, Default)]
@@ -235,7 +239,7 @@ fn json_is_one_object_a_line() {
     insta::assert_snapshot!(show(ProgressMode::Json, false, &a_failure()), @r#"
     {"v":1,"ms":10,"event":"step-started","step":1,"name":"[1/2] RUN make","target":"ml (cpu, linux/amd64)"}
     {"v":1,"ms":20,"event":"step-log","step":1,"stream":"stdout","line":"make: *** [all] Error 2"}
-    {"v":1,"ms":30,"event":"step-failed","step":1,"name":"[1/2] RUN make","reason":"process exited with code 2","ms":20}
+    {"v":1,"ms":30,"event":"step-failed","step":1,"name":"[1/2] RUN make","reason":"process exited with code 2","took_ms":20}
     {"v":1,"ms":40,"event":"step-cancelled","step":2,"name":"[2/2] RUN make install"}
     {"v":1,"ms":50,"event":"finished","ok":false,"totals":{"ran":0,"hits":0,"step_ms":0,"saved_ms":0,"bytes_fetched":0,"bytes_written":0,"wall_ms":50}}
     "#);
@@ -351,23 +355,121 @@ struct StepError(#[source] io::Error);
 #[test]
 fn a_report_has_the_causes_and_is_harmless() {
     let error = StepError(io::Error::other("process exited with code 2"));
-    let text = report(&error, Some("open a shell with `--debug-shell`"), false);
+    let text = report(
+        &error,
+        ReportOptions {
+            hint: Some("give it more time with `--step-timeout`"),
+            ..ReportOptions::default()
+        },
+    );
     insta::assert_snapshot!(text, @r"
     error: step `RUN make` failed
-      make: all gone
+      | make: all gone
       caused by: process exited with code 2
-    hint: open a shell with `--debug-shell`
+    hint: give it more time with `--step-timeout`
     ");
 }
 
 #[test]
 fn a_report_shows_where_in_the_dockerfile() {
     let error = crate::dockerfile::parse("Dockerfile", "FROM scratch\nRUNN x\n").unwrap_err();
-    insta::assert_snapshot!(report(&error, None, false), @r"
+    insta::assert_snapshot!(report(&error, ReportOptions::default()), @r"
     error: unknown instruction `RUNN`
       --> Dockerfile:2:1
      1 | FROM scratch
      2 | RUNN x
     hint: did you mean `RUN`?
     ");
+}
+
+#[test]
+fn a_report_shows_where_in_the_dockerfile_when_lowering_passes_it_on() {
+    let error = crate::dockerfile::parse("Dockerfile", "FROM scratch\nRUNN x\n").unwrap_err();
+    let direct = report(&error, ReportOptions::default());
+    let passed_on = report(&LowerError::from(error), ReportOptions::default());
+    assert_eq!(passed_on, direct);
+}
+
+fn a_failed_step() -> BuildError {
+    BuildError::Step {
+        step: Box::new(FailedStep {
+            instruction: "RUN pip install -r requirements.txt".to_owned(),
+            stage: "ml".to_owned(),
+            location: Some(Location {
+                file: "docker/cpu/Dockerfile.ml".to_owned(),
+                start: 14,
+                end: 14,
+            }),
+            excerpt: " 13 | COPY requirements.txt .\n 14 | RUN pip install -r requirements.txt\n"
+                .to_owned(),
+        }),
+        tail: [
+            "Collecting nunpy",
+            "##[error]no such \u{1b}[1mthing\u{1b}[0m",
+            "::stop",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        end: ProcessEnd::Code(1),
+    }
+}
+
+#[test]
+fn a_report_of_a_step_ends_with_its_output() {
+    let options = |log_lines| ReportOptions {
+        log_lines,
+        ..ReportOptions::default()
+    };
+    insta::assert_snapshot!(report(&a_failed_step(), options(25)), @r"
+    error: step `RUN pip install -r requirements.txt` failed in stage `ml`
+      --> docker/cpu/Dockerfile.ml:14
+     13 | COPY requirements.txt .
+     14 | RUN pip install -r requirements.txt
+      caused by: process exited with code 1
+      the last 3 lines of its output:
+      | Collecting nunpy
+      | # #[error]no such thing
+      | ::stop
+    ");
+    let short = report(&a_failed_step(), options(1));
+    assert!(
+        short.ends_with("  the last line of its output:\n  | ::stop\n"),
+        "{short}"
+    );
+    let none = report(&a_failed_step(), options(0));
+    assert!(none.ends_with("process exited with code 1\n"), "{none}");
+}
+
+#[test]
+fn layers_of_the_http_client_are_left_out() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+    let texts = [
+        "refused",
+        "tcp connect error",
+        "client error (Connect)",
+        "no way",
+    ];
+    let chain = texts
+        .into_iter()
+        .fold(None, |source, text| Some(Box::new(Layer { text, source })));
+    insta::assert_snapshot!(report(&*chain.unwrap(), ReportOptions::default()), @r"
+    error: no way
+      caused by: refused
+    ");
+}
+
+#[test]
+fn no_field_of_an_event_is_there_twice() {
+    for (_, event) in a_build().into_iter().chain(a_failure()) {
+        let fields = serde_json::to_value(&event).unwrap();
+        assert!(
+            fields.get("v").is_none() && fields.get("ms").is_none(),
+            "{fields}"
+        );
+    }
 }

@@ -7,7 +7,7 @@
 //!
 //! # How the namespace is entered
 //!
-//! The started process runs `__userns MODE UIDS GIDS SUBCOMMAND …` ([`enter`]):
+//! The started process runs `__userns MODE UIDS GIDS SUBCOMMAND …` ([`enter()`]):
 //!
 //! 1. It forks a helper that stays outside and waits.
 //! 2. It unshares the user namespace and tells the helper.
@@ -164,7 +164,7 @@ impl Userns {
     /// Where the namespace can't be entered it says so on standard error and ends
     /// with [`EnterError::EXIT_CODE`].
     pub fn command(&self, args: &[OsString]) -> Command {
-        let mut command = Command::new(self.program.path());
+        let mut command = self.program.command();
         command.arg(ENTER);
         match &self.mode {
             Mode::Direct => command.arg("direct"),

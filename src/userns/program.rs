@@ -2,14 +2,21 @@
 
 use std::{
     fs::File,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
 };
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::fs::{FsError, IoContext};
+
+/// What the copy is called in lists of processes.
+const NAME: &str = "memobuild-ci";
 
 /// Our own program as a sealed copy in memory.
 ///
@@ -34,10 +41,9 @@ impl Program {
         let path = path.as_ref();
         let mut from = File::open(path).at("open", path)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let name = "memobuild-ci";
         // `MFD_EXEC` asks for what older kernels, which don't know the flag, do anyway.
-        let copy = rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC)
-            .or_else(|_| rustix::fs::memfd_create(name, flags))
+        let copy = rustix::fs::memfd_create(NAME, flags | MemfdFlags::EXEC)
+            .or_else(|_| rustix::fs::memfd_create(NAME, flags))
             .at("make an executable copy in memory of", path)?;
         let mut copy = File::from(copy);
         std::io::copy(&mut from, &mut copy).at("copy to memory", path)?;
@@ -48,8 +54,15 @@ impl Program {
         })
     }
 
-    /// Where a child of this process can execute it. Valid while `self` lives.
-    pub fn path(&self) -> PathBuf {
+    /// A command that executes it, called `memobuild-ci`. To be started while `self` lives.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.path());
+        command.arg0(NAME);
+        command
+    }
+
+    /// Where a child of this process finds it.
+    fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.copy.as_raw_fd()))
     }
 }
@@ -63,12 +76,7 @@ mod tests {
     #[test]
     fn the_copy_runs_and_nobody_can_change_it() {
         let program = Program::copy_of("/bin/true").unwrap();
-        assert!(
-            std::process::Command::new(program.path())
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(program.command().status().unwrap().success());
         let result = std::fs::OpenOptions::new()
             .write(true)
             .open(program.path())

@@ -23,6 +23,7 @@ ROWS = [
     ("buildah", "arg-scoping", "/f", "*", "buildah doesn't hand ARGs of a stage to stages made from it"),
     ("buildah", "run-capabilities", "/tmp/caps", "sha256", "buildah's default capabilities are fewer than Docker's"),
     ("buildah", "run-environment", "/caps", "sha256", "buildah's default capabilities are fewer than Docker's"),
+    ("memobuild", "run-hard-link-to-lower", "/*er", "hard links", "the layer keeps a new link to a lower file a link; BuildKit makes a copy of it"),
     ("buildah", "run-hard-link-to-lower", "/*er", "hard links", "buildah's storage keeps a hard link to a lower layer together (overlay's index)"),
 ]
 

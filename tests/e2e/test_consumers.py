@@ -9,7 +9,7 @@ import support
 
 DOCKERFILE = """
     FROM busybox
-    RUN echo "made by a step" > /made && chmod 4755 /made && chown 1000:50 /made
+    RUN echo "made by a step" > /made && chown 1000:50 /made && chmod 4755 /made
     COPY greeting.txt /srv/
     WORKDIR /srv
     ENV NAME=world

@@ -1,6 +1,7 @@
 """A step that tries to reach the host: it can't, and the build says how the step ended."""
 
 import os
+import re
 
 import support
 
@@ -10,7 +11,8 @@ class Escapes(support.EndToEnd):
         """Runs a script as a step that may fail; returns what it wrote to /out, through the build's log."""
         context = self.context("FROM busybox\nCOPY script.sh /script.sh\nRUN sh /script.sh 2>&1 | sed 's/^/said: /'\n", {"script.sh": script})
         said = self.build(context, "--no-cache", *options).result.stderr
-        return "\n".join(line.split("said: ", 1)[1] for line in said.splitlines() if "said: " in line)
+        # A line of a step's log: its number, the seconds since its start, the text.
+        return "\n".join(re.findall(r"(?m)^#\d+ [\d.]+ said: (.*)$", said)) + "\n"
 
     def test_device_nodes_are_harmless(self):
         said = self.outcome("mknod /disk b 254 0; dd if=/disk of=/dev/null count=1 || echo refused\nrm -f /disk\nmknod /mem c 1 1; cat /mem | head -c 1 || true; cat /mem >/dev/null || echo refused2; rm -f /mem\n")

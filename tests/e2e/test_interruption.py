@@ -40,7 +40,8 @@ class Interruption(support.EndToEnd):
             process = self.start(*words)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(choose.uniform(0.02, cold))
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             self.assertTrue(support.gone_within(self.directory, 5), support.processes_with(self.directory))
             if round % 5 == 4:
@@ -59,10 +60,11 @@ class Interruption(support.EndToEnd):
         for pause in (0.1, 0.3, 0.5):
             process = self.start(*words)
             time.sleep(pause)
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.build(context)
-        self.memobuild("cache", "gc")
+        self.memobuild("cache", "gc", "--max-size", "1GB")
         mounts = open("/proc/self/mounts").read()
         self.assertNotIn(self.directory, mounts)
 
@@ -136,7 +138,8 @@ class Interruption(support.EndToEnd):
 
     def test_corrupt_blobs_are_seen_and_made_again(self):
         context = self.steps_context()
-        first = self.build(context)
+        # Read before the damage: a layout's blobs may be hard links of the cache's.
+        first = self.build(context).listing()
         for path in self.blobs():
             os.chmod(path, 0o644)
             with open(path, "r+b") as file:
@@ -146,7 +149,7 @@ class Interruption(support.EndToEnd):
         # A changed last step needs the layers below, whose bytes are wrong now.
         self.write("context/Dockerfile", STEPS + "    RUN cat /one/5 > /five\n")
         again = self.build(context, dest=self.path("again"))
-        self.assertEqual(set(again.listing()) - set(first.listing()), {"five"})
+        self.assertEqual(set(again.listing()) - set(first), {"five"})
 
     def test_parallel_builds_share_a_cache(self):
         context = self.steps_context()

@@ -27,8 +27,12 @@ class Program(support.EndToEnd):
             self.assertIn("memobuild-ci", self.memobuild("completions", shell).stdout)
 
     def test_cache_of_an_empty_directory(self):
-        for command in ("ls", "verify", "gc"):
-            self.memobuild("cache", command)
+        self.memobuild("cache", "ls")
+        self.memobuild("cache", "verify")
+        self.memobuild("cache", "gc", "--max-size", "0B")
+
+    def test_gc_without_a_limit_is_a_usage_error(self):
+        self.assertIn("--max-size", self.memobuild("cache", "gc", exit=2).stderr)
 
     def test_closed_stdout_is_no_panic(self):
         import subprocess

@@ -4,15 +4,14 @@ use std::fmt::Write as _;
 
 use memobuild_ci::{
     config::{CaCertificates, Compression, Config, ConfigError, Network, Selection},
-    ui::report,
+    ui::{ReportOptions, report},
 };
 
 /// The message for a text that is no configuration.
 fn rejected(text: &str) -> String {
     report(
         &Config::parse("memobuild.yml", text).unwrap_err(),
-        None,
-        false,
+        ReportOptions::default(),
     )
 }
 
@@ -148,7 +147,10 @@ fn a_selection_of_nothing_is_an_error_with_a_hint() {
             ..Selection::default()
         },
     ] {
-        out += &report(&config.targets(&selection).unwrap_err(), None, false);
+        out += &report(
+            &config.targets(&selection).unwrap_err(),
+            ReportOptions::default(),
+        );
     }
     insta::assert_snapshot!(out, @r"
     error: there is no layer `mll`
@@ -173,7 +175,7 @@ fn load(files: &[&str], text: &str) -> Result<Config, String> {
     assert_eq!(Config::find(dir.path()), Some(path.clone()));
     Config::load(&path).map_err(|error| {
         let dir = dir.path().to_str().unwrap();
-        report(&error, None, false).replace(dir, "DIR")
+        report(&error, ReportOptions::default()).replace(dir, "DIR")
     })
 }
 
@@ -217,7 +219,7 @@ variants:
 fn a_configuration_is_there() {
     let error = Config::load(std::path::Path::new("/nonexistent/memobuild.yml")).unwrap_err();
     assert!(matches!(error, ConfigError::Read { .. }));
-    insta::assert_snapshot!(report(&error, None, false), @r"
+    insta::assert_snapshot!(report(&error, ReportOptions::default()), @r"
     error: the configuration can't be read
       caused by: can't read `/nonexistent/memobuild.yml`
       caused by: No such file or directory (os error 2)

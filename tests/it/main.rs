@@ -8,10 +8,6 @@
     missing_docs,
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test fails by it, also in its helpers"
-)]
 
 mod build;
 mod build_errors;
@@ -23,6 +19,7 @@ mod pull;
 mod reference;
 mod registry_server;
 mod sandbox;
+mod snapshot;
 mod store_kill;
 mod store_trouble;
 mod tidy;

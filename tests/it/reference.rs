@@ -5,8 +5,9 @@
 use std::{fmt::Write as _, path::Path};
 
 use memobuild_ci::{
-    cli::exit::ExitCode,
+    cli::{self, exit::ExitCode},
     config::{self, Config},
+    event::{BuildEvent, EVENT_VERSION},
 };
 use serde_json::Value;
 
@@ -64,6 +65,137 @@ All environment variables that the program reads. An empty value counts as not s
         let _ = writeln!(body, "| `{name}` | {meaning}{secret} | {default} |");
     }
     page("environment.md", &body);
+}
+
+#[test]
+fn command_line() {
+    let mut root = cli::command();
+    root.build();
+    let mut body = "# Command line
+
+The answer of a command goes to stdout, everything else to stderr. The number that a command ends with is one of
+[exit-codes.md](exit-codes.md). Each command shows its options with `--help`.
+"
+    .to_owned();
+    let every: Vec<_> = root.get_arguments().filter(|a| a.is_global_set()).collect();
+    command(&mut body, &root, "memobuild-ci");
+    body.push_str("\n## Options of every command\n\n");
+    options(&mut body, &every);
+    page("cli.md", &body);
+}
+
+/// The sections of a command's subcommands, which do the work.
+fn command(body: &mut String, parent: &clap::Command, path: &str) {
+    for child in parent.get_subcommands() {
+        let path = format!("{path} {}", child.get_name());
+        if child.has_subcommands() {
+            command(body, child, &path);
+            continue;
+        }
+        let about = child.get_about().map(ToString::to_string);
+        let usage = child.clone().render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ");
+        let _ = write!(
+            body,
+            "\n## {path}\n\n{}.\n\n```text\n{usage}\n```\n",
+            about.unwrap_or_default()
+        );
+        let own: Vec<_> = child
+            .get_arguments()
+            .filter(|a| !a.is_global_set() && a.get_id() != "help")
+            .collect();
+        if !own.is_empty() {
+            body.push('\n');
+            options(body, &own);
+        }
+    }
+}
+
+/// A table of arguments.
+fn options(body: &mut String, list: &[&clap::Arg]) {
+    body.push_str("| option | meaning |\n|---|---|\n");
+    for arg in list {
+        let values: Vec<_> = arg.get_value_names().into_iter().flatten().collect();
+        let value = match (values.first(), arg.get_action().takes_values()) {
+            (Some(name), true) => format!(" {name}"),
+            _ => String::new(),
+        };
+        let mut names = Vec::new();
+        names.extend(arg.get_short().map(|short| format!("`-{short}`")));
+        match arg.get_long() {
+            Some(long) => names.push(format!("`--{long}{value}`")),
+            None => names.push(format!("`{}`", value.trim())),
+        }
+        let mut meaning = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let possible: Vec<_> = arg
+            .get_possible_values()
+            .iter()
+            .map(|value| format!("`{}`", value.get_name()))
+            .collect();
+        if !possible.is_empty() && arg.get_action().takes_values() {
+            let _ = write!(meaning, " ({})", possible.join(", "));
+        }
+        let default: Vec<_> = arg.get_default_values().iter().collect();
+        if let (Some(default), true) = (default.first(), arg.get_action().takes_values()) {
+            let _ = write!(meaning, " [default: {}]", default.display());
+        }
+        let row = format!("| {} | {meaning} |", names.join(", "));
+        // A bar ends a cell, in code too.
+        let cells = row
+            .trim_matches('|')
+            .split(" | ")
+            .map(|c| c.replace('|', "\\|"));
+        let _ = writeln!(body, "|{}|", cells.collect::<Vec<_>>().join(" | "));
+    }
+}
+
+#[test]
+fn events() {
+    let schema = serde_json::to_value(schemars::schema_for!(BuildEvent)).unwrap();
+    let mut body = format!(
+        "# Build events
+
+`memobuild-ci build --progress json` writes what happens as NDJSON to stderr: one JSON object a line. A failure's report
+follows the last event as text, so a reader takes only the lines that begin with `{{`. Version {EVENT_VERSION}; fields and
+events are only ever added.
+
+```json
+{{\"v\":1,\"ms\":7244,\"event\":\"step-finished\",\"step\":2,\"name\":\"[ml 2/3] RUN pip install numpy\",\"outcome\":\"ran\",\"took_ms\":1234,\"layer_bytes\":33600000}}
+```
+
+Every event has
+
+| field | value | meaning |
+|---|---|---|
+| `v` | whole number | version of this format |
+| `ms` | whole number | milliseconds since the start of the build |
+| `event` | text | which event, as in the headings below |
+"
+    );
+    for event in schema["oneOf"].as_array().unwrap() {
+        let properties = event["properties"].as_object().unwrap();
+        let name = properties["event"]["const"].as_str().unwrap();
+        let _ = write!(body, "\n## {name}\n\n{}\n\n", text(event));
+        body.push_str("| field | value | meaning |\n|---|---|---|\n");
+        let required = event["required"].as_array().unwrap();
+        for (key, value) in properties.iter().filter(|(key, _)| *key != "event") {
+            let may = match required.iter().any(|r| r == key) {
+                true => "",
+                false => ", may be missing",
+            };
+            let _ = writeln!(body, "| `{key}` | {}{may} | {} |", kind(value), text(value));
+        }
+    }
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        if definition.get("properties").is_some() {
+            object(&mut body, name, definition, true);
+        } else if definition.get("oneOf").is_some() {
+            values(&mut body, name, definition);
+        } else {
+            let _ = write!(body, "\n## {name}\n\n{}\n", text(definition));
+        }
+    }
+    page("events.md", &body);
 }
 
 /// Shown on the page; [`the_example_is_valid`] reads it.
@@ -200,6 +332,7 @@ fn kind(schema: &Value) -> String {
     match kinds.as_str().unwrap() {
         "string" => "text".to_owned(),
         "integer" => "whole number".to_owned(),
+        "boolean" => "true or false".to_owned(),
         "array" => format!("list of {}", kind(&schema["items"])),
         "object" => format!(
             "mapping of names to {}",

@@ -16,15 +16,15 @@ mod write;
 pub use mode::ModeError;
 pub use plan::plan;
 pub use select::{Selection, select};
-pub use write::write;
+pub use write::{check, write};
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::user::UserError;
 use crate::{
-    digest::Blake3Digest,
+    digest::{Blake3Digest, KeyEncoder},
     fs::FsError,
-    key::{CacheKey, KeyKind, KeyRecipe},
+    key::{CacheKey, KeyKind},
     oci::layer::{Entry, EntryKind, LayerContent, LayerError, LayerPath, Tree},
 };
 
@@ -222,48 +222,45 @@ impl Plan {
     /// The digest of everything that decides the layer's bytes.
     pub fn key(&self) -> CacheKey {
         use std::os::unix::ffi::OsStrExt as _;
-        let mut recipe = KeyRecipe::new(KeyKind::Plan);
-        recipe.display("entries", self.entries.len());
+        let mut encoder = KeyEncoder::new(KeyKind::Plan.context());
+        encoder.number("entries", self.entries.len() as u64);
         for planned in &self.entries {
             let entry = &planned.entry;
-            let (kind, detail): (&str, Vec<u8>) = match &entry.kind {
-                EntryKind::Directory => ("dir", Vec::new()),
-                EntryKind::Regular { size } => ("file", size.to_string().into()),
+            let (kind, detail): (&str, Cow<'_, [u8]>) = match &entry.kind {
+                EntryKind::Directory => ("dir", Cow::Borrowed(b"")),
+                EntryKind::Regular { size } => ("file", Cow::Owned(size.to_le_bytes().into())),
                 EntryKind::Symlink { target } => ("symlink", target.as_os_str().as_bytes().into()),
                 EntryKind::Hardlink { target } => ("hardlink", target.as_bytes().into()),
                 EntryKind::CharDevice { major, minor } => {
-                    ("char", format!("{major}:{minor}").into())
+                    ("char", Cow::Owned(format!("{major}:{minor}").into()))
                 }
                 EntryKind::BlockDevice { major, minor } => {
-                    ("block", format!("{major}:{minor}").into())
+                    ("block", Cow::Owned(format!("{major}:{minor}").into()))
                 }
-                EntryKind::Fifo => ("fifo", Vec::new()),
-                EntryKind::Whiteout => ("whiteout", Vec::new()),
-                EntryKind::Opaque => ("opaque", Vec::new()),
+                EntryKind::Fifo => ("fifo", Cow::Borrowed(b"")),
+                EntryKind::Whiteout => ("whiteout", Cow::Borrowed(b"")),
+                EntryKind::Opaque => ("opaque", Cow::Borrowed(b"")),
             };
-            recipe
-                .part("path", entry.path.as_bytes())
-                .part(kind, detail)
-                .part(
-                    "attributes",
-                    format!(
-                        "{:o} {} {} {}",
-                        entry.mode, entry.uid, entry.gid, entry.mtime
-                    ),
-                );
+            encoder
+                .field("path", entry.path.as_bytes())
+                .field(kind, detail)
+                .number("mode", entry.mode.into())
+                .number("uid", entry.uid.into())
+                .number("gid", entry.gid.into())
+                .field("mtime", entry.mtime.to_le_bytes());
             for (name, value) in &entry.xattrs {
-                recipe.part(format!("xattr {name}"), value);
+                encoder.field("xattr", name).field("value", value);
             }
             match &planned.content {
                 Content::None => {}
                 Content::Bytes(bytes) => {
-                    recipe.display("content", Blake3Digest::of(bytes));
+                    encoder.field("content", Blake3Digest::of(bytes).as_bytes());
                 }
                 Content::File { digest, .. } | Content::Member { digest, .. } => {
-                    recipe.display("content", digest);
+                    encoder.field("content", digest.as_bytes());
                 }
             }
         }
-        recipe.key()
+        CacheKey(encoder.finish())
     }
 }

@@ -4,9 +4,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::{FileError, Source, view};
 use crate::{
+    digest::KeyEncoder,
     dockerfile::pattern::{self, Pattern},
     graph::CopyAction,
-    key::{CacheKey, KeyKind, KeyRecipe},
+    key::{CacheKey, KeyKind},
     oci::layer::{EntryKind, LayerPath},
 };
 
@@ -72,33 +73,30 @@ impl Selection {
     /// The digest of what is selected: the names, and below each the type, mode, owner
     /// and content of every file.
     pub fn key(&self, source: &Source) -> CacheKey {
-        let mut recipe = KeyRecipe::new(KeyKind::Selection);
+        // Straight to the encoder: a selection can be a hundred thousand files.
+        let mut encoder = KeyEncoder::new(KeyKind::Selection.context());
         for matched in &self.matches {
-            recipe.part("match", matched.named.as_bytes());
+            encoder.field("match", matched.named.as_bytes());
             for (path, found) in source.tree.walk(&matched.at) {
-                let below = &path.as_bytes()[matched.at.as_bytes().len()..];
                 let entry = &found.row.entry;
-                recipe.part("path", below).part(
-                    "attributes",
-                    format!("{:o} {} {}", entry.mode, entry.uid, entry.gid),
-                );
+                encoder
+                    .field("path", &path.as_bytes()[matched.at.as_bytes().len()..])
+                    .number("mode", entry.mode.into())
+                    .number("uid", entry.uid.into())
+                    .number("gid", entry.gid.into());
                 match &entry.kind {
                     EntryKind::Symlink { target } => {
-                        recipe.part("symlink", target.as_os_str().as_bytes());
+                        encoder.field("symlink", target.as_os_str().as_bytes())
                     }
-                    EntryKind::Regular { size } => {
-                        recipe.display("size", size);
-                    }
-                    kind => {
-                        recipe.part("kind", format!("{kind:?}"));
-                    }
-                }
+                    EntryKind::Regular { size } => encoder.number("size", *size),
+                    kind => encoder.field("kind", format!("{kind:?}")),
+                };
                 if let Some(digest) = found.row.content {
-                    recipe.display("content", digest);
+                    encoder.field("content", digest.as_bytes());
                 }
             }
         }
-        recipe.key()
+        CacheKey(encoder.finish())
     }
 }
 

@@ -7,9 +7,8 @@ use std::{
 
 use super::{Content, Contents, FileError, Plan, Planned, Source};
 use crate::{
-    digest::Blake3Digest,
     fs::IoContext as _,
-    oci::layer::{EntryKind, LayerBuilder, LayerError, LayerPath},
+    oci::layer::{EntryKind, LayerBuilder, LayerError, LayerIndex, LayerPath},
 };
 
 /// Adds the entries that `plan` describes to a layer. `progress` is told the number of
@@ -31,19 +30,15 @@ pub fn write<W: Write + Send>(
                 source,
                 layer,
                 path,
-                digest,
+                ..
             } => {
                 let mut reader = open(sources, *source, *layer, path)?;
-                append(builder, planned, &mut reader, path, digest)?;
+                append(builder, planned, &mut reader, path)?;
             }
-            Content::Member {
-                archive,
-                path,
-                digest,
-            } => {
+            Content::Member { archive, path, .. } => {
                 let member = plan.archives[*archive].read(path).transpose()?;
                 let mut reader = member.unwrap_or_else(|| Box::new(io::empty()));
-                append(builder, planned, &mut reader, path, digest)?;
+                append(builder, planned, &mut reader, path)?;
             }
         }
         progress(n + 1);
@@ -51,22 +46,21 @@ pub fn write<W: Write + Send>(
     Ok(())
 }
 
-/// Appends a file whose content must have this digest.
+/// Appends a file; one that no longer has the size that was planned has changed.
 fn append<W: Write + Send>(
     builder: &mut LayerBuilder<W>,
     planned: &Planned,
     content: &mut dyn Read,
     path: &LayerPath,
-    digest: &Blake3Digest,
 ) -> Result<(), FileError> {
-    let mut checked = Checked::new(content);
-    match builder.append(&planned.entry, Some(&mut checked)) {
-        Ok(()) if checked.digest() == *digest => Ok(()),
-        Ok(()) | Err(LayerError::ContentSize { .. }) => Err(FileError::Changed {
-            path: path.to_string(),
-        }),
-        Err(error) => Err(error.into()),
-    }
+    builder
+        .append(&planned.entry, Some(content))
+        .map_err(|error| match error {
+            LayerError::ContentSize { .. } => FileError::Changed {
+                path: path.to_string(),
+            },
+            error => error.into(),
+        })
 }
 
 fn open<'s>(
@@ -111,29 +105,21 @@ pub(super) fn open_beneath(dir: &Path, path: &LayerPath) -> Result<std::fs::File
     Ok(std::fs::File::from(file.at("open", &whole)?))
 }
 
-/// Hashes what is read through it.
-struct Checked<'r> {
-    inner: &'r mut dyn Read,
-    hasher: blake3::Hasher,
-}
-
-impl<'r> Checked<'r> {
-    fn new(inner: &'r mut dyn Read) -> Self {
-        Self {
-            inner,
-            hasher: blake3::Hasher::new(),
+/// Whether the layer holds what was planned: a file of the context may have changed since
+/// it was hashed. The layer's index has the digests of what was written.
+pub fn check(plan: &Plan, index: &LayerIndex) -> Result<(), FileError> {
+    for planned in &plan.entries {
+        let (Content::File { path, digest, .. } | Content::Member { path, digest, .. }) =
+            &planned.content
+        else {
+            continue;
+        };
+        let written = index.get(&planned.entry.path).and_then(|row| row.content);
+        if written != Some(*digest) {
+            return Err(FileError::Changed {
+                path: path.to_string(),
+            });
         }
     }
-
-    fn digest(&self) -> Blake3Digest {
-        Blake3Digest::from_bytes(*self.hasher.finalize().as_bytes())
-    }
-}
-
-impl Read for Checked<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.hasher.update(&buf[..n]);
-        Ok(n)
-    }
+    Ok(())
 }

@@ -115,8 +115,11 @@ impl LayerPath {
 impl Ord for LayerPath {
     fn cmp(&self, other: &Self) -> Ordering {
         // `/` sorts below every other byte: the order of component lists.
-        let rank = |b: &u8| if *b == b'/' { 0u16 } else { u16::from(*b) + 1 };
-        self.0.iter().map(rank).cmp(other.0.iter().map(rank))
+        let rank = |b: u8| if b == b'/' { 0 } else { u16::from(b) + 1 };
+        match self.0.iter().zip(&other.0).find(|(a, b)| a != b) {
+            Some((a, b)) => rank(*a).cmp(&rank(*b)),
+            None => self.0.len().cmp(&other.0.len()),
+        }
     }
 }
 

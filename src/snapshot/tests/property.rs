@@ -289,3 +289,45 @@ fn an_overlay_form_is_what_the_kernel_makes() {
         assert!(whiteout.file_type().is_char_device());
     });
 }
+
+#[test]
+fn time_and_content_count_but_copying_up_does_not() {
+    as_root(|dir| {
+        let store = snapshots(&dir.join("store"));
+        let names = ["nanoseconds", "opened", "rewritten", "same", "touched"];
+        let base = step(&store, dir, &[], |root| {
+            for name in names {
+                std::fs::write(root.join(name), "content").unwrap();
+            }
+        });
+        let layer = step(&store, dir, &[&base], |root| {
+            let time = |nanoseconds| {
+                std::time::UNIX_EPOCH + std::time::Duration::new(1_600_000_000, nanoseconds)
+            };
+            let set = |name: &str, time| {
+                let file = OpenOptions::new()
+                    .write(true)
+                    .open(root.join(name))
+                    .unwrap();
+                file.set_modified(time).unwrap();
+            };
+            set("nanoseconds", time(1));
+            set("touched", std::time::SystemTime::now());
+            OpenOptions::new()
+                .write(true)
+                .open(root.join("opened"))
+                .unwrap();
+            // Only the content tells these from what they were.
+            std::fs::write(root.join("same"), "content").unwrap();
+            set("same", time(0));
+            std::fs::write(root.join("rewritten"), "CONTENT").unwrap();
+            set("rewritten", time(0));
+        });
+        assert_eq!(MTIME, 1_600_000_000);
+        let changed = ["nanoseconds", "rewritten", "touched"];
+        assert_eq!(
+            layer.summary(),
+            changed.map(|name| format!("/{name} Regular {{ size: 7 }}"))
+        );
+    });
+}

@@ -151,9 +151,14 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
+/// The engine runs it on several threads.
+fn sendable<T: Send>(future: T) -> T {
+    future
+}
+
 pub(super) fn try_run(sandbox: &Sandbox, spec: &ProcessSpec) -> Result<Ran, SandboxError> {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let finished = block_on(sandbox.run(
+    let finished = block_on(sendable(sandbox.run(
         spec,
         &mut |stream, bytes| match stream {
             Stream::Stdout => stdout.extend_from_slice(bytes),
@@ -161,7 +166,7 @@ pub(super) fn try_run(sandbox: &Sandbox, spec: &ProcessSpec) -> Result<Ran, Sand
         },
         std::future::pending(),
         Some(Duration::from_secs(60)),
-    ))?;
+    )))?;
     Ok(Ran {
         finished,
         stdout: String::from_utf8(stdout).unwrap(),

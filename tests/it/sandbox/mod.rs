@@ -646,7 +646,7 @@ fn the_death_of_the_caller_kills_it() {
 }
 
 /// Runs all other tests of this file again as an unprivileged user, which puts them in a
-/// user namespace; then where a container masks `/proc`.
+/// user namespace; then where a container masks `/proc`, and as root without CAP_SYS_ADMIN.
 #[test]
 fn all_of_it_works_for_an_unprivileged_user() {
     if !rustix::process::geteuid().is_root() {
@@ -660,24 +660,32 @@ fn all_of_it_works_for_an_unprivileged_user() {
     }
     let _subuid = Line::add("/etc/subuid");
     let _subgid = Line::add("/etc/subgid");
-    run_again("UserNamespace:", "");
+    let user = "exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all";
+    run_again("UserNamespace:", user);
+    let masked = format!("mount --bind /dev/null /proc/version; {user}");
+    run_again("UserNamespaceBoundProc:", &masked);
+    // Root of a container that may make user namespaces, but nothing else.
     run_again(
-        "UserNamespaceBoundProc:",
-        "mount --bind /dev/null /proc/version;",
+        "UserNamespace:",
+        "exec setpriv --bounding-set=-sys_admin --inh-caps=-all",
     );
 }
 
-/// Runs the tests as user 65534 in a mount namespace prepared by `script`.
+/// Runs the tests in a mount namespace, by what the shell `script` executes.
 fn run_again(tier: &str, script: &str) {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let user = "exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all";
     let output = Command::new("/usr/bin/unshare")
         .args(["--mount", "--propagation=private", "/bin/sh", "-c"])
-        .arg(format!("{script} {user} \"$@\""))
+        .arg(format!("{script} \"$@\""))
         .arg("sh")
         .arg(std::env::current_exe().unwrap())
-        .args(["sandbox::", "--nocapture", "--test-threads=2"])
+        .args([
+            "sandbox::",
+            "--skip=all_of_it",
+            "--nocapture",
+            "--test-threads=2",
+        ])
         .env("TMPDIR", dir.path())
         .current_dir("/")
         .output()
