@@ -14,7 +14,10 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -159,7 +162,8 @@ async fn build(
         Box::new(io::stderr()),
     ));
     let stop = CancellationToken::new();
-    let signalled = watch_signals(&stop)?;
+    let mut watchers = JoinSet::new();
+    let signalled = watch_signals(&mut watchers, &stop)?;
     let result = tokio::select! {
         result = build_until_done(context, args, configuration, &events, &stop) => result,
         () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
@@ -261,14 +265,16 @@ pub(super) fn progress_mode(context: &Context, args: &BuildArgs) -> ProgressMode
 }
 
 /// Cancels `stop` at the first SIGINT or SIGTERM; at the second the program ends by it.
-fn watch_signals(stop: &CancellationToken) -> Result<Arc<AtomicI32>, CliError> {
+fn watch_signals(
+    watchers: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<Arc<AtomicI32>, CliError> {
     let signalled = Arc::new(AtomicI32::new(0));
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let mut stream = signal(kind).map_err(CliError::Runtime)?;
         let (stop, signalled) = (stop.clone(), Arc::clone(&signalled));
         let number = kind.as_raw_value();
-        // Lives as long as the runtime, which ends with the command.
-        drop(tokio::task::spawn(async move {
+        watchers.spawn(async move {
             while stream.recv().await.is_some() {
                 if stop.is_cancelled() {
                     crate::sys::exit_now(128 + number);
@@ -276,7 +282,7 @@ fn watch_signals(stop: &CancellationToken) -> Result<Arc<AtomicI32>, CliError> {
                 signalled.store(number, Ordering::SeqCst);
                 stop.cancel();
             }
-        }));
+        });
     }
     Ok(signalled)
 }

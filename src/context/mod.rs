@@ -158,9 +158,8 @@ fn roots(walk: &Walk<'_>, prefixes: &[LayerPath]) -> Result<Vec<LayerPath>, Cont
         let mut at = LayerPath::ROOT;
         for part in prefix.components() {
             at = at.join(part);
-            match std::fs::symlink_metadata(walk.dir.join(at.as_path())) {
-                Ok(meta) if meta.is_symlink() => return Ok(vec![LayerPath::ROOT]),
-                _ => {}
+            if fs::is_symlink(walk.host(&at)) {
+                return Ok(vec![LayerPath::ROOT]);
             }
         }
         roots.push(prefix);

@@ -139,6 +139,11 @@ pub fn same_file(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
     }
 }
 
+/// Whether a symlink stands at `path`.
+pub fn is_symlink(path: impl AsRef<Path>) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink())
+}
+
 /// Removes the file at `path`; that it is not there is no error.
 pub fn remove_file(path: impl AsRef<Path>) -> Result<(), FsError> {
     match std::fs::remove_file(&path) {

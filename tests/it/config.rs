@@ -65,11 +65,11 @@ build: {network: none, ca-certificates: certs/ca.pem, compression: gzip, source-
 fn targets_are_layers_of_variants_on_platforms_parents_first() {
     let config = Config::parse("memobuild.yml", FULL).unwrap();
     insta::assert_snapshot!(listed(&config, &Selection::default()), @r#"
-    base (cpu, linux/amd64) cpu-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "yes"), ("NOTHING", "")] context="" refresh=604800s
-    ml (cpu, linux/amd64) cpu-ml Dockerfile.ml args=[("DEBUG", "yes")] context="" PARENT=base (cpu, linux/amd64) refresh=43200s
+    base (cpu, linux/amd64) cpu-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "yes"), ("NOTHING", "")] context="." refresh=604800s
+    ml (cpu, linux/amd64) cpu-ml Dockerfile.ml args=[("DEBUG", "yes")] context="." PARENT=base (cpu, linux/amd64) refresh=43200s
     app (cpu, linux/amd64) cpu-app docker/cpu/Dockerfile.app args=[("DEBUG", "yes")] context="src" stage=final BASE_IMAGE=ml (cpu, linux/amd64)
-    base (arm, linux/arm64) arm-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "no"), ("NOTHING", "")] context="" refresh=604800s
-    ml (arm, linux/arm64) arm-ml arm64/Dockerfile.ml args=[("DEBUG", "1"), ("ONLY", "ml")] context="" PARENT=base (arm, linux/arm64)
+    base (arm, linux/arm64) arm-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "no"), ("NOTHING", "")] context="." refresh=604800s
+    ml (arm, linux/arm64) arm-ml arm64/Dockerfile.ml args=[("DEBUG", "1"), ("ONLY", "ml")] context="." PARENT=base (arm, linux/arm64)
     app (arm, linux/arm64) arm-app docker/arm/Dockerfile.app args=[] context="src" stage=final BASE_IMAGE=ml (arm, linux/arm64)
     "#);
 }
@@ -123,8 +123,8 @@ fn a_selection_brings_the_parents() {
         platforms: vec!["linux/arm64".parse().unwrap()],
     };
     insta::assert_snapshot!(listed(&config, &selection), @r#"
-    base (arm, linux/arm64) arm-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "no"), ("NOTHING", "")] context="" refresh=604800s (parent)
-    ml (arm, linux/arm64) arm-ml arm64/Dockerfile.ml args=[("DEBUG", "1"), ("ONLY", "ml")] context="" PARENT=base (arm, linux/arm64)
+    base (arm, linux/arm64) arm-base Dockerfile.base args=[("PYTHON", "3.10"), ("DEBUG", "no"), ("NOTHING", "")] context="." refresh=604800s (parent)
+    ml (arm, linux/arm64) arm-ml arm64/Dockerfile.ml args=[("DEBUG", "1"), ("ONLY", "ml")] context="." PARENT=base (arm, linux/arm64)
     "#);
 }
 
