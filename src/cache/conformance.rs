@@ -35,6 +35,7 @@ pub fn sample_action(number: u64, blobs: &[Sha256Digest]) -> ActionResult {
             platform: Platform::normal("linux", "amd64", None),
         },
         parent: ChainId::empty(),
+        inputs: Vec::new(),
         layer: blobs.first().map(|digest| LayerBlob {
             diff_id: DiffId(Sha256Digest::of(b"tar")),
             digest: *digest,

@@ -34,6 +34,10 @@ pub struct ActionResult {
     pub step: StepInfo,
     /// The layers the step ran on.
     pub parent: ChainId,
+    /// The layers of what else it read, stages and images, in the vertex's order; empty
+    /// chains for local contexts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<ChainId>,
     /// The layer it made; none if it changed nothing.
     pub layer: Option<LayerBlob>,
     /// What the key was made of, in the key's order, so that two keys can be compared

@@ -173,7 +173,7 @@ impl CliError {
             Self::Selection(error) => error,
             Self::Dockerfile(error) => error,
             Self::Lower(error) => error,
-            Self::Build(error) => error,
+            Self::Build(error) => error.as_ref(),
             error => error,
         }
     }

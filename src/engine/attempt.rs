@@ -18,7 +18,7 @@ use crate::{
     cache::{ActionResult, RECORD_VERSION, StepInfo},
     event::{BuildEvent, Outcome, StepId},
     graph::{Op, VertexId},
-    key::{CacheKey, KeyKind, KeyRecipe},
+    key::{KeyKind, KeyRecipe},
     oci::layer::{ChainId, LayerBlob},
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Attempt {
     cells: Vec<Cell>,
     tasks: Mutex<JoinSet<()>>,
     failure: Mutex<Option<BuildError>>,
+    /// Definition hits, with what their results were made of besides their roots.
+    hits: Mutex<Vec<(VertexId, Vec<ChainId>)>>,
 }
 
 /// The place where a vertex's result appears.
@@ -51,8 +53,9 @@ pub(super) struct Solved {
 }
 
 impl Attempt {
-    /// Solves all targets of the session's graph.
-    pub(super) async fn start(session: Arc<Session>) -> Result<Built, BuildError> {
+    /// Solves all targets of the session's graph; none if hits proved to be made of
+    /// other inputs than those of this build, which have been marked as stale.
+    pub(super) async fn start(session: Arc<Session>) -> Result<Option<Built>, BuildError> {
         let cells = (0..session.graph.vertices.len())
             .map(|_| Cell {
                 started: AtomicBool::new(false),
@@ -65,6 +68,7 @@ impl Attempt {
             cells,
             tasks: Mutex::default(),
             failure: Mutex::default(),
+            hits: Mutex::default(),
         });
         let graph = Arc::clone(&attempt.session.graph);
         // Everything is asked for before anything is waited for: targets are solved side
@@ -77,6 +81,7 @@ impl Attempt {
             roots.push(attempt.result(target.root).await);
         }
         attempt.drain().await;
+        attempt.session.keep_solved(attempt.solved());
         let failure = attempt
             .failure
             .lock()
@@ -84,6 +89,11 @@ impl Attempt {
             .take();
         if let Some(error) = failure {
             return Err(error);
+        }
+        let stale = attempt.stale_hits();
+        if !stale.is_empty() {
+            attempt.session.mark_stale(stale);
+            return Ok(None);
         }
         let mut built = Built {
             targets: Vec::new(),
@@ -102,7 +112,39 @@ impl Attempt {
                 made_layer,
             });
         }
-        Ok(built)
+        Ok(Some(built))
+    }
+
+    /// Definition hits whose results may be made of something else than what this build
+    /// found for the same inputs. A definition hit does not wait for what it copied from,
+    /// which may be executed meanwhile for somebody else, and give something new.
+    fn stale_hits(&self) -> Vec<VertexId> {
+        let session = &self.session;
+        let moved = session.moved();
+        let hits = self.hits.lock().unwrap_or_else(PoisonError::into_inner);
+        hits.iter()
+            .filter(|(id, recorded)| {
+                let inputs = session.graph.vertex(*id).op.inputs();
+                let others = &inputs[1..];
+                others.len() != recorded.len()
+                    || others.iter().zip(recorded).any(|(input, chain)| {
+                        match session.solved(*input) {
+                            Some(solved) => solved != *chain,
+                            None => moved[input.0],
+                        }
+                    })
+            })
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// The vertices that are solved, with what they gave.
+    fn solved(&self) -> Vec<(VertexId, ChainId)> {
+        let results = self.cells.iter().map(|cell| cell.result.borrow().clone());
+        results
+            .enumerate()
+            .filter_map(|(n, result)| Some((VertexId(n), result??.chain)))
+            .collect()
     }
 
     /// Starts a vertex's task, once.
@@ -149,6 +191,11 @@ impl Attempt {
     fn fail(&self, error: BuildError) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = matches!(error, BuildError::Lost(_));
+        // Steps that run while another one's bytes prove lost may end: their results
+        // serve the next attempt. Nor does somebody who waited in vain stop others.
+        if !lost && !matches!(error, BuildError::Interrupted) {
+            self.halt.cancel();
+        }
         match &*failure {
             None => *failure = Some(error),
             Some(BuildError::Interrupted | BuildError::Lost(_))
@@ -160,11 +207,6 @@ impl Attempt {
                 *failure = Some(error);
             }
             Some(_) => {}
-        }
-        // Steps that run while another one's bytes prove lost may end: their results
-        // serve the next attempt.
-        if !lost {
-            self.halt.cancel();
         }
     }
 
@@ -209,9 +251,13 @@ impl Attempt {
         let root_id = vertex.op.root().ok_or_else(|| BuildError::Internal {
             what: "a step without a root".to_owned(),
         })?;
-        if let Some(hit) = self.known(id, session.keys.key(id)) {
+        if let Some(hit) = session.definition_hit(id) {
             let root = self.need(root_id).await?;
             if root.chain == hit.parent && session.bytes.at_hand(hit.layer.as_ref()) {
+                self.hits
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push((id, hit.inputs));
                 let solved = Solved {
                     layer: hit.layer.clone(),
                     outcome: Outcome::Hit,
@@ -247,33 +293,16 @@ impl Attempt {
         }
     }
 
-    /// The entry under `key` that this build may use for the vertex.
-    fn known(&self, id: VertexId, key: CacheKey) -> Option<ActionResult> {
-        let fresh = self
-            .session
-            .fresh
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(record) = fresh.get(&key) {
-            return Some(record.clone());
-        }
-        drop(fresh);
-        if !self.session.trusts(id) {
-            return None;
-        }
-        self.session.hits.get(&key).cloned()
-    }
-
     /// Looks a content key up, and on a hit files the entry under the definition key too.
     pub(super) async fn content_hit(
         &self,
         id: VertexId,
         recipe: &KeyRecipe,
-        parent: ChainId,
+        inputs: &[(VertexId, Arc<VertexResult>)],
     ) -> Result<Option<Solved>, BuildError> {
         let session = &self.session;
         let key = recipe.key();
-        let mut found = self.known(id, key);
+        let mut found = session.executed(key);
         if found.is_none() && session.trusts(id) {
             let store = Arc::clone(&session.engine.store);
             found = blocking(move || Ok(store.lookup(&[key]).unwrap_or_default()))
@@ -297,9 +326,9 @@ impl Attempt {
         record.key = definition.key();
         record.kind = KeyKind::Definition;
         record.recipe = definition.stored();
-        record.parent = parent;
+        (record.parent, record.inputs) = chains(inputs);
         record.signature = None;
-        self.keep(vec![record]).await?;
+        self.save(vec![record]).await?;
         Ok(Some(solved))
     }
 
@@ -308,12 +337,13 @@ impl Attempt {
         &self,
         id: VertexId,
         content: &KeyRecipe,
-        parent: ChainId,
+        inputs: &[(VertexId, Arc<VertexResult>)],
         layer: Option<&LayerBlob>,
         duration_ms: u64,
     ) -> Result<(), BuildError> {
         let session = &self.session;
         let vertex = session.graph.vertex(id);
+        let (parent, others) = chains(inputs);
         let records = [session.keys.recipe_of(id), content].map(|recipe| ActionResult {
             version: RECORD_VERSION,
             key: recipe.key(),
@@ -325,6 +355,7 @@ impl Attempt {
                 platform: vertex.platform.clone(),
             },
             parent,
+            inputs: others.clone(),
             layer: layer.cloned(),
             recipe: recipe.stored(),
             duration_ms,
@@ -339,22 +370,13 @@ impl Attempt {
             .counters
             .written
             .fetch_add(written, Ordering::Relaxed);
-        self.keep(records.to_vec()).await
+        session.keep_executed(&records);
+        self.save(records.to_vec()).await
     }
 
-    /// Keeps entries for this build and in the store. A store that refuses costs a later
-    /// build its hit, not this one its success.
-    async fn keep(&self, records: Vec<ActionResult>) -> Result<(), BuildError> {
-        {
-            let mut fresh = self
-                .session
-                .fresh
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            for record in &records {
-                fresh.insert(record.key, record.clone());
-            }
-        }
+    /// Saves entries. A store that refuses costs a later build its hit, not this one its
+    /// success.
+    async fn save(&self, records: Vec<ActionResult>) -> Result<(), BuildError> {
         let store = Arc::clone(&self.session.engine.store);
         let events = self.session.engine.events.clone();
         blocking(move || {
@@ -442,6 +464,13 @@ impl Drop for Guard<'_> {
             unanswered
         });
     }
+}
+
+/// The chain of the root, and those of the other inputs.
+fn chains(inputs: &[(VertexId, Arc<VertexResult>)]) -> (ChainId, Vec<ChainId>) {
+    let mut chains = inputs.iter().map(|(_, result)| result.chain);
+    let root = chains.next().unwrap_or_else(ChainId::empty);
+    (root, chains.collect())
 }
 
 /// Milliseconds since `start`.

@@ -60,11 +60,13 @@ impl LayerBytes {
     }
 
     /// Whether a step's layer is in the local store, the only tier that has it. A look at
-    /// two names; that the bytes are right shows when they are read.
+    /// a name and a size; that the bytes are right shows when they are read. The index
+    /// is only noted as used: it can be made again from the layer.
     pub(super) fn at_hand(&self, layer: Option<&LayerBlob>) -> bool {
+        let blob = |digest| self.store.blob(&digest).ok().flatten();
         layer.is_none_or(|layer| {
-            let has = |digest| self.store.contains(&digest).unwrap_or(false);
-            has(layer.digest) && layer.index.is_none_or(has)
+            layer.index.and_then(blob);
+            blob(layer.digest).is_some_and(|file| file.size == layer.size)
         })
     }
 
@@ -357,6 +359,7 @@ fn index_record(blob: &LayerBlob, index: Sha256Digest) -> ActionResult {
             platform: Platform::host(),
         },
         parent: ChainId::empty(),
+        inputs: Vec::new(),
         layer: Some(LayerBlob {
             index: Some(index),
             ..blob.clone()

@@ -101,7 +101,7 @@ impl Attempt {
             .map(|(_, result)| result.chain)
             .collect();
         let recipe = exec_content_recipe(op, platform, options, root.chain, &binds);
-        if let Some(solved) = self.content_hit(id, &recipe, root.chain).await? {
+        if let Some(solved) = self.content_hit(id, &recipe, inputs).await? {
             return Ok(solved);
         }
         if *platform != Platform::host() {
@@ -114,7 +114,7 @@ impl Attempt {
         self.announce(id);
         let started = Instant::now();
         let layer = self.run(id, op, &root, inputs).await?;
-        self.record(id, &recipe, root.chain, layer.as_ref(), millis(started))
+        self.record(id, &recipe, inputs, layer.as_ref(), millis(started))
             .await?;
         Ok(Solved {
             layer,

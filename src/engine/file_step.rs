@@ -42,7 +42,7 @@ impl Attempt {
                 .map_err(|source| self.file_error(id, source))?
         };
         let recipe = file_content_recipe(plan.key());
-        if let Some(solved) = self.content_hit(id, &recipe, root.chain).await? {
+        if let Some(solved) = self.content_hit(id, &recipe, inputs).await? {
             return Ok(solved);
         }
         let _permit = self.permit().await?;
@@ -52,7 +52,7 @@ impl Attempt {
             true => None,
             false => Some(self.write_files(id, plan, sources).await?),
         };
-        self.record(id, &recipe, root.chain, layer.as_ref(), millis(started))
+        self.record(id, &recipe, inputs, layer.as_ref(), millis(started))
             .await?;
         Ok(Solved {
             layer,

@@ -5,7 +5,9 @@
 //! 1. All definition keys are computed from the graph and from scans of the local
 //!    contexts, and looked up in one batch.
 //! 2. A definition hit stands if its recorded parent is the chain that the vertex's root
-//!    turned out to have. Only the root is solved for that, not what a COPY reads.
+//!    turned out to have. Only the root is solved for that, not what a COPY reads; should
+//!    another step need that too, and find something else there than the hit was made of,
+//!    the hit is *stale*: the solve is repeated without it, by content keys.
 //! 3. Otherwise all inputs are solved and the content key is looked up: a dirty parent
 //!    with equal content ends here.
 //! 4. Otherwise the vertex is executed: RUN in the sandbox, COPY and its kin from

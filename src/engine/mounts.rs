@@ -1,6 +1,11 @@
 //! What a RUN sees besides its root file system.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{BuildError, VertexResult, attempt::Attempt, exec::Runtime, session::blocking};
 use crate::{
@@ -32,9 +37,17 @@ pub(super) const CA_VARIABLES: [&str; 8] = [
 #[derive(Debug, Default)]
 pub(super) struct StepMounts {
     mounts: Vec<Mount>,
+    /// Directories of the cache mounts, by the name of their identity.
+    caches: BTreeMap<String, CacheDir>,
     _scratch: Vec<WorkDir>,
-    _locks: Vec<FileLock>,
-    _private: Vec<tempfile::TempDir>,
+}
+
+/// The directory of a cache mount, held as long as the step runs.
+#[derive(Debug)]
+struct CacheDir {
+    path: PathBuf,
+    _lock: Option<FileLock>,
+    _private: Option<tempfile::TempDir>,
 }
 
 impl StepMounts {
@@ -56,6 +69,7 @@ impl StepMounts {
                 },
             });
         }
+        this.take_caches(attempt, id, op).await?;
         for mount in &op.mounts {
             match mount {
                 MountOp::Bind {
@@ -73,13 +87,19 @@ impl StepMounts {
                     });
                 }
                 MountOp::Cache {
-                    target, readonly, ..
+                    id: cache,
+                    target,
+                    readonly,
+                    ..
                 } => {
-                    let source = this.cache_dir(attempt, id, mount).await?;
+                    let name = cache_name(attempt, id, cache);
+                    let Some(dir) = this.caches.get(&name) else {
+                        continue;
+                    };
                     this.mounts.push(Mount {
                         target: target.clone(),
                         kind: MountKind::Bind {
-                            source,
+                            source: dir.path.clone(),
                             readonly: *readonly,
                         },
                     });
@@ -140,53 +160,83 @@ impl StepMounts {
         })
     }
 
-    /// The directory of a cache mount in the local store: by id and platform, so that
-    /// architectures don't mix.
-    async fn cache_dir(
+    /// Takes the directories of all cache mounts in the order of their names, so that two
+    /// steps never wait for each other. A directory that is mounted twice is taken once.
+    async fn take_caches(
         &mut self,
-        attempt: &Arc<Attempt>,
-        vertex: VertexId,
-        mount: &MountOp,
-    ) -> Result<PathBuf, BuildError> {
-        let MountOp::Cache {
-            id,
-            sharing,
-            mode,
-            uid,
-            gid,
-            ..
-        } = mount.clone()
-        else {
-            return Err(BuildError::Internal {
-                what: "not a cache mount".to_owned(),
-            });
-        };
-        let platform = attempt.session.graph.vertex(vertex).platform.to_string();
-        let name = Blake3Digest::of(format!("{platform}\n{id}").as_bytes()).hex();
-        let base = attempt.session.engine.store.dir().join("mounts");
-        let (dir, lock, private) = blocking(move || {
-            fs::create_dir_all(&base)?;
-            let dir = base.join(&name);
-            let lock_path = base.join(format!("{name}.lock"));
-            let (lock, private) = match sharing {
-                CacheSharing::Shared => (Some(FileLock::shared(&lock_path)?), None),
-                CacheSharing::Locked => (Some(FileLock::exclusive(&lock_path)?), None),
-                CacheSharing::Private => match FileLock::try_exclusive(&lock_path)? {
-                    Some(lock) => (Some(lock), None),
-                    None => (None, Some(fs::temp_dir_in(&base)?)),
-                },
-            };
-            let dir = private
-                .as_ref()
-                .map_or(dir, |private: &tempfile::TempDir| private.path().to_owned());
-            if private.is_some() || !fs::exists(&dir) {
-                fs::create_dir_owned(&dir, mode, uid, gid)?;
+        attempt: &Attempt,
+        id: VertexId,
+        op: &ExecOp,
+    ) -> Result<(), BuildError> {
+        let mut wanted = BTreeMap::new();
+        for mount in &op.mounts {
+            if let MountOp::Cache { id: cache, .. } = mount {
+                wanted
+                    .entry(cache_name(attempt, id, cache))
+                    .or_insert(mount);
             }
-            Ok((dir, lock, private))
-        })
-        .await?;
-        self._locks.extend(lock);
-        self._private.extend(private);
-        Ok(dir)
+        }
+        let base = attempt.session.engine.store.dir().join("mounts");
+        for (name, mount) in wanted {
+            let dir = loop {
+                let (base, name, mount) = (base.clone(), name.clone(), mount.clone());
+                if let Some(dir) = blocking(move || try_cache_dir(&base, &name, &mount)).await? {
+                    break dir;
+                }
+                // Another build's step has it, which tells nobody when it ends.
+                tokio::select! {
+                    () = tokio::time::sleep(LOCK_POLL) => {}
+                    () = attempt.halt.cancelled() => return Err(BuildError::Interrupted),
+                }
+            };
+            self.caches.insert(name, dir);
+        }
+        Ok(())
     }
+}
+
+/// How often a cache mount that another step has locked is asked for.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// The name of a cache mount's directory: by id and platform, so that architectures don't
+/// mix.
+fn cache_name(attempt: &Attempt, vertex: VertexId, id: &str) -> String {
+    let platform = &attempt.session.graph.vertex(vertex).platform;
+    Blake3Digest::of(format!("{platform}\n{id}").as_bytes()).hex()
+}
+
+/// The directory of a cache mount in the local store; none while another step has it.
+fn try_cache_dir(base: &Path, name: &str, mount: &MountOp) -> Result<Option<CacheDir>, BuildError> {
+    let MountOp::Cache {
+        sharing,
+        mode,
+        uid,
+        gid,
+        ..
+    } = mount
+    else {
+        return Ok(None);
+    };
+    fs::create_dir_all(base)?;
+    let lock_path = base.join(format!("{name}.lock"));
+    let lock = match sharing {
+        CacheSharing::Shared => FileLock::try_shared(&lock_path)?,
+        CacheSharing::Locked | CacheSharing::Private => FileLock::try_exclusive(&lock_path)?,
+    };
+    let private = match (sharing, &lock) {
+        (CacheSharing::Shared | CacheSharing::Locked, None) => return Ok(None),
+        (CacheSharing::Private, None) => Some(fs::temp_dir_in(base)?),
+        _ => None,
+    };
+    let path = private
+        .as_ref()
+        .map_or_else(|| base.join(name), |private| private.path().to_owned());
+    if private.is_some() || !fs::exists(&path) {
+        fs::create_dir_owned(&path, *mode, *uid, *gid)?;
+    }
+    Ok(Some(CacheDir {
+        path,
+        _lock: lock,
+        _private: private,
+    }))
 }

@@ -88,6 +88,7 @@ impl Session {
                 platform: Platform::host(),
             },
             parent: ChainId::empty(),
+            inputs: Vec::new(),
             layer: Some(blob.clone()),
             recipe: recipe.stored(),
             duration_ms: 0,

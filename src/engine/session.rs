@@ -22,9 +22,9 @@ use crate::{
     context,
     dockerfile::pattern,
     event::Totals,
-    graph::{BuildGraph, CopyAction, FileAction, Op, VertexId},
+    graph::{BuildGraph, CopyAction, FileAction, LocalContext, Op, VertexId},
     key::{CacheKey, DefinitionKeys, KeyOptions},
-    oci::layer::{LayerPath, Tree},
+    oci::layer::{ChainId, LayerPath, Tree},
 };
 
 /// A build of one graph.
@@ -38,10 +38,17 @@ pub struct Session {
     pub(super) bytes: LayerBytes,
     pub(super) runtime: tokio::sync::OnceCell<Arc<Runtime>>,
     pub(super) jobs: Semaphore,
-    /// Entries written by this build: trusted whatever the settings say.
-    pub(super) fresh: Mutex<HashMap<CacheKey, ActionResult>>,
+    /// Results of what this build executed: trusted whatever the settings say.
+    fresh: Mutex<HashMap<CacheKey, ActionResult>>,
+    /// What vertices gave when they were solved last.
+    solved: Mutex<HashMap<VertexId, ChainId>>,
     /// Vertices whose cached results proved to have no bytes.
     distrusted: Mutex<HashSet<VertexId>>,
+    /// Vertices whose definition hits proved to be made of other inputs than this build's.
+    stale: Mutex<HashSet<VertexId>>,
+    /// For each vertex, whether something that it copies from or mounts comes from steps
+    /// that must be executed: its definition key says nothing about what they will give.
+    unforeseen: Vec<bool>,
     pub(super) counters: Counters,
 }
 
@@ -111,13 +118,16 @@ impl Session {
         Ok(Arc::new(Self {
             jobs: Semaphore::new(engine.options.jobs.max(1)),
             bytes,
+            unforeseen: unforeseen(&graph),
             graph,
             contexts,
             keys,
             hits,
             runtime: tokio::sync::OnceCell::new(),
             fresh: Mutex::default(),
+            solved: Mutex::default(),
             distrusted: Mutex::default(),
+            stale: Mutex::default(),
             counters: Counters::default(),
             engine,
         }))
@@ -131,7 +141,8 @@ impl Session {
     ) -> Result<T, BuildError> {
         loop {
             let result = match Attempt::start(Arc::clone(self)).await {
-                Ok(built) => export(self, &built).await,
+                Ok(Some(built)) => export(self, &built).await,
+                Ok(None) => continue,
                 Err(error) => Err(error),
             };
             match result {
@@ -216,6 +227,77 @@ impl Session {
                 .contains(&id)
     }
 
+    /// The entry under the vertex's definition key, if this build may use it.
+    pub(super) fn definition_hit(&self, id: VertexId) -> Option<ActionResult> {
+        let key = self.keys.key(id);
+        let stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        if stale.contains(&id) {
+            return None;
+        }
+        if let Some(record) = self.executed(key) {
+            return Some(record);
+        }
+        match self.trusts(id) && !self.unforeseen[id.0] {
+            true => self.hits.get(&key).cloned(),
+            false => None,
+        }
+    }
+
+    /// Remembers what vertices gave.
+    pub(super) fn keep_solved(&self, chains: Vec<(VertexId, ChainId)>) {
+        let mut solved = self.solved.lock().unwrap_or_else(PoisonError::into_inner);
+        solved.extend(chains);
+    }
+
+    /// What the vertex gave when it was solved last, if it was.
+    pub(super) fn solved(&self, id: VertexId) -> Option<ChainId> {
+        let solved = self.solved.lock().unwrap_or_else(PoisonError::into_inner);
+        solved.get(&id).copied()
+    }
+
+    /// For each vertex, whether what it gives may differ from what its entry said when
+    /// the build began: it was solved with another result, or it was not solved, and
+    /// something below it moved.
+    pub(super) fn moved(&self) -> Vec<bool> {
+        let mut moved: Vec<bool> = Vec::with_capacity(self.graph.vertices.len());
+        for (n, vertex) in self.graph.vertices.iter().enumerate() {
+            let id = VertexId(n);
+            moved.push(match self.solved(id) {
+                Some(chain) => vertex.op.is_step() && self.foreseen(id) != Some(chain),
+                None => vertex.op.inputs().iter().any(|input| moved[input.0]),
+            });
+        }
+        moved
+    }
+
+    /// The chain that the vertex has by the entry that was under its definition key when
+    /// the build began.
+    fn foreseen(&self, id: VertexId) -> Option<ChainId> {
+        let hit = self.hits.get(&self.keys.key(id))?;
+        Some(match &hit.layer {
+            Some(layer) => hit.parent.with(layer.diff_id),
+            None => hit.parent,
+        })
+    }
+
+    /// The entry under `key` for a step that this build executed.
+    pub(super) fn executed(&self, key: CacheKey) -> Option<ActionResult> {
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.get(&key).cloned()
+    }
+
+    /// Keeps the entries of a step that was executed, for the attempts to come.
+    pub(super) fn keep_executed(&self, records: &[ActionResult]) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.extend(records.iter().map(|record| (record.key, record.clone())));
+    }
+
+    /// Marks vertices whose definition hits don't fit the rest of the build.
+    pub(super) fn mark_stale(&self, ids: Vec<VertexId>) {
+        let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        stale.extend(ids);
+    }
+
     /// Marks a vertex; false if it was marked before.
     fn distrust(&self, id: VertexId) -> bool {
         // What this build wrote for the vertex has no bytes either.
@@ -287,27 +369,50 @@ fn scan_contexts(
     graph: &BuildGraph,
     memo_dir: &std::path::Path,
 ) -> Result<HashMap<usize, Source>, BuildError> {
-    let mut prefixes: HashMap<usize, Vec<LayerPath>> = HashMap::new();
+    let mut copies: BTreeMap<usize, Vec<&CopyAction>> = BTreeMap::new();
     for (_, _, context, copy) in context_copies(graph) {
-        let prefixes = prefixes.entry(context).or_default();
-        prefixes.extend(copy.sources.iter().map(|text| literal_prefix(text)));
+        copies.entry(context).or_default().push(copy);
     }
     let mut sources = HashMap::new();
-    for (number, prefixes) in prefixes {
+    for (number, copies) in copies {
         let local = &graph.contexts[number];
-        let scanned = context::scan(local, &prefixes, Some(memo_dir))?;
-        let name = match local.name.as_str() {
-            "context" => "the build context".to_owned(),
-            name => format!("build context `{name}`"),
-        };
-        let source = Source {
-            name,
-            tree: Arc::new(Tree::new(vec![Arc::new(scanned.index)])),
-            contents: Contents::Directory(local.dir.clone()),
-        };
+        let mut prefixes: Vec<LayerPath> = copies
+            .iter()
+            .flat_map(|copy| copy.sources.iter().map(|text| literal_prefix(text)))
+            .collect();
+        let mut source = scan_context(local, &prefixes, memo_dir)?;
+        // What a wildcard matches may be a symlink to somewhere else in the context.
+        let elsewhere: Vec<LayerPath> = copies
+            .iter()
+            .filter_map(|copy| select(&source, copy).ok())
+            .flat_map(|selection| selection.matches)
+            .map(|matched| matched.at)
+            .filter(|at| !prefixes.iter().any(|prefix| at.starts_with(prefix)))
+            .collect();
+        if !elsewhere.is_empty() {
+            prefixes.extend(elsewhere);
+            source = scan_context(local, &prefixes, memo_dir)?;
+        }
         sources.insert(number, source);
     }
     Ok(sources)
+}
+
+fn scan_context(
+    local: &LocalContext,
+    prefixes: &[LayerPath],
+    memo_dir: &std::path::Path,
+) -> Result<Source, BuildError> {
+    let scanned = context::scan(local, prefixes, Some(memo_dir))?;
+    let name = match local.name.as_str() {
+        "context" => "the build context".to_owned(),
+        name => format!("build context `{name}`"),
+    };
+    Ok(Source {
+        name,
+        tree: Arc::new(Tree::new(vec![Arc::new(scanned.index)])),
+        contents: Contents::Directory(local.dir.clone()),
+    })
 }
 
 /// The part of a source path before its first wildcard; the whole context where the path
@@ -318,6 +423,20 @@ fn literal_prefix(text: &str) -> LayerPath {
         .take_while(|part| !pattern::is_pattern(part))
         .collect();
     LayerPath::new(parts.join("/")).unwrap_or_default()
+}
+
+/// For each vertex, whether an input other than its root comes from steps that must not
+/// be taken from the cache. The root needs no such care: a hit names its chain.
+fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
+    let mut executed: Vec<bool> = Vec::with_capacity(graph.vertices.len());
+    let mut unforeseen = Vec::with_capacity(graph.vertices.len());
+    for vertex in &graph.vertices {
+        let inputs = vertex.op.inputs();
+        let others = inputs.iter().filter(|id| vertex.op.root() != Some(**id));
+        unforeseen.push(others.into_iter().any(|id| executed[id.0]));
+        executed.push(vertex.no_cache || inputs.iter().any(|id| executed[id.0]));
+    }
+    unforeseen
 }
 
 fn definition_keys(

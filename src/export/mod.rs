@@ -159,15 +159,16 @@ async fn layers(
     result: &BuiltTarget,
 ) -> Result<Vec<ResultLayer>, BuildError> {
     let mut layers = Vec::new();
-    for layer in &result.layers {
-        let layer = session.exported(layer).await?;
-        loop {
+    for solved in &result.layers {
+        let layer = loop {
+            let layer = session.exported(solved).await?;
             let file = session.bytes().ensure(&layer).await?;
             if verified(&file.path, earlier, &layer)? {
                 writer.add_file(&layer.blob.digest, &file.path)?;
-                break;
+                break layer;
             }
-            // Removing it makes the next round fetch it, or its step run again.
+            // Removing it makes the next round fetch it, compress it anew, or have its
+            // step run again.
             fs::remove_file(&file.path)?;
             session.engine().events.warn(
                 format!(
@@ -176,7 +177,7 @@ async fn layers(
                 ),
                 None,
             );
-        }
+        };
         layers.push(layer);
     }
     Ok(layers)

@@ -274,12 +274,27 @@ impl FileLock {
         Self::lock(path.as_ref(), rustix::fs::FlockOperation::LockExclusive)
     }
 
+    /// A shared lock on `path` if nobody has the exclusive one now.
+    pub fn try_shared(path: impl AsRef<Path>) -> Result<Option<Self>, FsError> {
+        Self::try_lock(
+            path.as_ref(),
+            rustix::fs::FlockOperation::NonBlockingLockShared,
+        )
+    }
+
     /// The exclusive lock on `path` if it is free now.
     pub fn try_exclusive(path: impl AsRef<Path>) -> Result<Option<Self>, FsError> {
-        match Self::lock(
+        Self::try_lock(
             path.as_ref(),
             rustix::fs::FlockOperation::NonBlockingLockExclusive,
-        ) {
+        )
+    }
+
+    fn try_lock(
+        path: &Path,
+        operation: rustix::fs::FlockOperation,
+    ) -> Result<Option<Self>, FsError> {
+        match Self::lock(path, operation) {
             Ok(lock) => Ok(Some(lock)),
             Err(error) if error.source.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

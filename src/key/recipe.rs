@@ -24,9 +24,21 @@ pub enum KeyKind {
     LayerIndex,
     /// The files that a COPY selects from a context.
     Selection,
+    /// The entries of the layer that a COPY and its kin will write.
+    Plan,
 }
 
 impl KeyKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::Definition,
+        Self::Content,
+        Self::Recompression,
+        Self::LayerIndex,
+        Self::Selection,
+        Self::Plan,
+    ];
+
     /// The context string for BLAKE3's key derivation.
     pub fn context(self) -> &'static str {
         match self {
@@ -35,6 +47,7 @@ impl KeyKind {
             Self::Recompression => "memobuild-ci 2026-11 recompressed layer v1",
             Self::LayerIndex => "memobuild-ci 2026-11 layer index v1",
             Self::Selection => "memobuild-ci 2026-11 selected files v1",
+            Self::Plan => "memobuild-ci 2026-11 layer plan v1",
         }
     }
 }
@@ -167,16 +180,10 @@ mod tests {
 
     #[test]
     fn kinds_of_key_never_meet() {
-        let keys: std::collections::BTreeSet<_> = [
-            KeyKind::Definition,
-            KeyKind::Content,
-            KeyKind::Recompression,
-            KeyKind::LayerIndex,
-            KeyKind::Selection,
-        ]
-        .map(|kind| KeyRecipe::new(kind).part("a", "b").key())
-        .into();
-        assert_eq!(keys.len(), 5);
+        let keys: std::collections::BTreeSet<_> = KeyKind::ALL
+            .map(|kind| KeyRecipe::new(kind).part("a", "b").key())
+            .into();
+        assert_eq!(keys.len(), KeyKind::ALL.len());
     }
 
     #[test]

@@ -9,6 +9,11 @@
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
 
+mod build;
+mod build_errors;
+mod build_fixture;
+mod build_loss;
+mod build_run;
 mod config;
 mod pull;
 mod reference;

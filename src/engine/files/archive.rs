@@ -9,9 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use super::FileError;
+use super::{FileError, write::open_beneath};
 use crate::{
-    fs::{self, IoContext as _},
+    digest::Blake3Digest,
+    fs::IoContext as _,
     oci::layer::{self, IndexEntry, LayerContent, LayerError, LayerIndex, LayerPath},
 };
 
@@ -22,10 +23,17 @@ pub struct Archive {
     content: LayerContent,
 }
 
-/// Opens the file at `path` as an archive; none if it is not one. `named` is its path in
-/// the context, for messages.
-pub(super) fn open(path: &Path, named: &LayerPath) -> Result<Option<Archive>, FileError> {
-    let mut file = fs::open(path)?;
+/// Opens the file at `at` in `dir` as an archive; none if it is not one. Its content must
+/// have this digest: the definition key was made of it. `named` is its path as it was
+/// written, for messages.
+pub(super) fn open(
+    dir: &Path,
+    at: &LayerPath,
+    digest: Blake3Digest,
+    named: &LayerPath,
+) -> Result<Option<Archive>, FileError> {
+    let path = &dir.join(at.as_path());
+    let mut file = open_beneath(dir, at)?;
     let mut magic = [0; 512];
     let mut filled = 0;
     while filled < magic.len() {
@@ -52,11 +60,20 @@ pub(super) fn open(path: &Path, named: &LayerPath) -> Result<Option<Archive>, Fi
     // A compressed file that holds no tar is copied as it is.
     if !media_type.ends_with(".tar") {
         let mut head = Vec::new();
-        let tar = layer::decompress(fs::open(path)?, media_type)?;
+        let tar = layer::decompress(file.try_clone().at("read", path)?, media_type)?;
         if tar.take(512).read_to_end(&mut head).is_err() || !is_tar_header(&head) {
             return Ok(None);
         }
+        file.rewind().at("read", path)?;
     }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(&file).at("read", path)?;
+    if Blake3Digest::from_bytes(*hasher.finalize().as_bytes()) != digest {
+        return Err(FileError::Changed {
+            path: named.to_string(),
+        });
+    }
+    file.rewind().at("read", path)?;
     let scanned = layer::scan(&file, media_type)?;
     file.rewind().at("read", path)?;
     let index = Arc::new(scanned.index);

@@ -222,7 +222,7 @@ impl Plan {
     /// The digest of everything that decides the layer's bytes.
     pub fn key(&self) -> CacheKey {
         use std::os::unix::ffi::OsStrExt as _;
-        let mut encoder = KeyEncoder::new(KeyKind::Selection.context());
+        let mut encoder = KeyEncoder::new(KeyKind::Plan.context());
         encoder.number("entries", self.entries.len() as u64);
         for planned in &self.entries {
             let entry = &planned.entry;

@@ -294,15 +294,12 @@ impl Planner<'_> {
         let Contents::Directory(dir) = &copying.source.contents else {
             return Ok(false);
         };
-        let is_file = copying
-            .source
-            .tree
-            .get(&matched.at)
-            .is_some_and(|f| matches!(f.row.entry.kind, EntryKind::Regular { .. }));
-        if !is_file {
+        // Only a file that is not empty has a digest.
+        let found = copying.source.tree.get(&matched.at);
+        let Some(digest) = found.and_then(|found| found.row.content) else {
             return Ok(false);
-        }
-        let Some(archive) = archive::open(&dir.join(matched.at.as_path()), &matched.named)? else {
+        };
+        let Some(archive) = archive::open(dir, &matched.at, digest, &matched.named)? else {
             return Ok(false);
         };
         let base = self.dest.resolve(dest)?;

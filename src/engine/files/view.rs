@@ -50,12 +50,14 @@ impl<'a> Destination<'a> {
         parents.into_values().collect()
     }
 
-    /// What stands at `path`, symlinks not followed.
+    /// What stands at `path`, symlinks not followed. The root is always there.
     pub(super) fn lstat(&self, path: &LayerPath) -> Option<Entry> {
-        match self.planned.get(path) {
-            Some(planned) => Some(planned.entry.clone()),
-            None => self.tree.get(path).map(|found| found.row.entry.clone()),
+        if let Some(planned) = self.planned.get(path) {
+            return Some(planned.entry.clone());
         }
+        let found = self.tree.get(path).map(|found| found.row.entry.clone());
+        let root = || Planned::directory(LayerPath::ROOT, 0o755, (0, 0)).entry;
+        found.or_else(|| path.is_root().then(root))
     }
 
     /// The place that `path` means, every symlink followed inside the root. Components

@@ -5,10 +5,10 @@ use std::{
     path::Path,
 };
 
-use super::{Content, Contents, FileError, Plan, Source};
+use super::{Content, Contents, FileError, Plan, Planned, Source};
 use crate::{
     fs::IoContext as _,
-    oci::layer::{EntryKind, LayerBuilder, LayerIndex, LayerPath},
+    oci::layer::{EntryKind, LayerBuilder, LayerError, LayerIndex, LayerPath},
 };
 
 /// Adds the entries that `plan` describes to a layer. `progress` is told the number of
@@ -33,17 +33,34 @@ pub fn write<W: Write + Send>(
                 ..
             } => {
                 let mut reader = open(sources, *source, *layer, path)?;
-                builder.append(&planned.entry, Some(&mut reader))?;
+                append(builder, planned, &mut reader, path)?;
             }
             Content::Member { archive, path, .. } => {
                 let member = plan.archives[*archive].read(path).transpose()?;
                 let mut reader = member.unwrap_or_else(|| Box::new(io::empty()));
-                builder.append(&planned.entry, Some(&mut reader))?;
+                append(builder, planned, &mut reader, path)?;
             }
         }
         progress(n + 1);
     }
     Ok(())
+}
+
+/// Appends a file; one that no longer has the size that was planned has changed.
+fn append<W: Write + Send>(
+    builder: &mut LayerBuilder<W>,
+    planned: &Planned,
+    content: &mut dyn Read,
+    path: &LayerPath,
+) -> Result<(), FileError> {
+    builder
+        .append(&planned.entry, Some(content))
+        .map_err(|error| match error {
+            LayerError::ContentSize { .. } => FileError::Changed {
+                path: path.to_string(),
+            },
+            error => error.into(),
+        })
 }
 
 fn open<'s>(
@@ -72,7 +89,7 @@ fn open<'s>(
 
 /// Opens a file below `dir`; no component may be a symlink, so that a link put there
 /// after planning leads nowhere.
-fn open_beneath(dir: &Path, path: &LayerPath) -> Result<std::fs::File, FileError> {
+pub(super) fn open_beneath(dir: &Path, path: &LayerPath) -> Result<std::fs::File, FileError> {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
     let whole = dir.join(path.as_path());
     let root = open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open", dir)?;
