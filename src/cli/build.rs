@@ -21,11 +21,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CliError, Context, ExitCode,
+    CliError, Context, ExitCode, cache,
     prepare::{self, Prepared},
 };
 use crate::{
-    cache::{DiskStore, Producer},
+    cache::{DiskStore, GcPolicy, Producer},
     config::{self, BuildSettings, CaCertificates, Config, units},
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
@@ -235,7 +235,27 @@ async fn build_until_done(
         totals: session.totals(),
     });
     drop(lease);
-    write_files(args, &result?)
+    let images = result?;
+    if let Some(config) = configuration {
+        keep_limits(config, &session.engine().store, events);
+    }
+    write_files(args, &images)
+}
+
+/// Keeps the store within the configured limits. What the build has just used is recent and
+/// stays; trouble costs disk space, not the build.
+fn keep_limits(config: &Config, store: &DiskStore, events: &Events) {
+    let policy = GcPolicy {
+        max_bytes: config.cache.max_size,
+        max_age: config.cache.max_age,
+        ..GcPolicy::default()
+    };
+    if policy.max_bytes.is_none() && policy.max_age.is_none() {
+        return;
+    }
+    if let Err(error) = cache::collect(store, &policy) {
+        events.warn(format!("the cache was not cleaned: {error}"), None);
+    }
 }
 
 fn warn(events: &Events, prepared: &Prepared) {
