@@ -1,4 +1,5 @@
-//! `build`.
+//! `build`: from arguments to images on disk, with what surrounds the engine: signals,
+//! progress, the cache directory, the files that describe the result.
 
 use std::{
     collections::BTreeMap,
