@@ -1,4 +1,5 @@
-//! `build`.
+//! `build`: from arguments to images on disk, with what surrounds the engine: signals,
+//! progress, the cache directory, the files that describe the result.
 
 use std::{
     collections::BTreeMap,
@@ -74,7 +75,7 @@ pub(super) struct BuildArgs {
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,
-    /// Where the image goes: `type=oci,dest=PATH[,tar=false]` [default: `.memobuild-output/<name>-<tag>`]
+    /// Where the image goes: `type=oci,dest=PATH[,tar=false]` (default: `.memobuild-output/<name>-<tag>`)
     #[arg(short, long, value_name = "OUTPUT")]
     pub(super) output: Option<String>,
     /// Run every step, whatever the cache has
@@ -107,7 +108,7 @@ pub(super) struct BuildArgs {
     /// Longest time a RUN may take, for instance `10m`
     #[arg(long, value_name = "DURATION")]
     pub(super) step_timeout: Option<String>,
-    /// Directory of the local cache [default: `MEMOBUILD_CACHE_DIR`]
+    /// Directory of the local cache (default: `MEMOBUILD_CACHE_DIR`)
     #[arg(long, value_name = "DIR")]
     pub(super) cache_dir: Option<PathBuf>,
     /// How to show progress

@@ -51,7 +51,7 @@ pub(super) enum CacheCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StoreArgs {
-    /// Directory of the local cache [default: `MEMOBUILD_CACHE_DIR`]
+    /// Directory of the local cache (default: `MEMOBUILD_CACHE_DIR`)
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
