@@ -9,6 +9,8 @@
 
 mod definition;
 mod recipe;
+#[cfg(test)]
+mod tests;
 
 pub use definition::{DefinitionKeys, KeyOptions, exec_content_recipe, file_content_recipe};
 pub use recipe::{KeyKind, KeyRecipe, RecipePart, RecipeValue};

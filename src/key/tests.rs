@@ -1,0 +1,549 @@
+//! What changes a key and what doesn't, and the vectors of `cache-key-spec.md`.
+
+use std::{collections::BTreeMap, convert::Infallible};
+
+use proptest::prelude::*;
+
+use super::{
+    CacheKey, DefinitionKeys, KeyKind, KeyOptions, KeyRecipe, exec_content_recipe,
+    file_content_recipe,
+};
+use crate::{
+    digest::{Blake3Digest, Sha256Digest},
+    graph::{
+        BuildGraph, CacheSharing, CopyAction, ExecOp, FileAction, FileOp, ImageOp, ImageOrigin,
+        Location, ModeChange, MountOp, NetworkMode, Op, Vertex, VertexId,
+    },
+    oci::layer::{ChainId, DiffId},
+};
+
+/// The page with the vectors.
+const SPECIFICATION: &str = include_str!("../../docs/internals/cache-key-spec.md");
+
+const OPTIONS: KeyOptions = KeyOptions { normalise: true };
+
+fn vertex(op: Op) -> Vertex {
+    Vertex {
+        op,
+        name: "[1/2] step".to_owned(),
+        instruction: "STEP".to_owned(),
+        target: "app".to_owned(),
+        stage: "stage-0".to_owned(),
+        platform: "linux/amd64".parse().unwrap(),
+        location: None,
+        no_cache: false,
+    }
+}
+
+fn image(text: &str) -> Op {
+    Op::Image(ImageOp {
+        reference: "base:1".to_owned(),
+        manifest: Sha256Digest::of(text.as_bytes()),
+        layers: Vec::new(),
+        origin: ImageOrigin::Registry {
+            repository: "registry.example/base".to_owned(),
+        },
+    })
+}
+
+/// Scratch, two images, a context, and the step under test.
+fn graph(op: Op) -> BuildGraph {
+    let ops = [Op::Scratch, image("one"), image("two"), Op::Context(0), op];
+    BuildGraph {
+        vertices: ops.map(vertex).into(),
+        ..BuildGraph::default()
+    }
+}
+
+const STEP: VertexId = VertexId(4);
+
+fn files(text: &str) -> CacheKey {
+    CacheKey(Blake3Digest::of(text.as_bytes()))
+}
+
+fn definition_of(graph: &BuildGraph, options: KeyOptions, selected: &str) -> CacheKey {
+    let select = |_, _| Ok::<_, Infallible>(files(selected));
+    let Ok(keys) = DefinitionKeys::compute(graph, options, select);
+    keys.key(STEP)
+}
+
+fn definition(op: &Op) -> CacheKey {
+    definition_of(&graph(op.clone()), OPTIONS, "files")
+}
+
+fn strings<const N: usize>(items: [&str; N]) -> Vec<String> {
+    items.map(str::to_owned).into()
+}
+
+fn pairs<const N: usize>(items: [(&str, &str); N]) -> Vec<(String, String)> {
+    items.map(|(a, b)| (a.to_owned(), b.to_owned())).into()
+}
+
+fn exec() -> ExecOp {
+    ExecOp {
+        root: VertexId(1),
+        args: strings(["/bin/sh", "-c", "make"]),
+        env: pairs([("PATH", "/bin"), ("CC", "gcc")]),
+        cwd: "/src".to_owned(),
+        user: String::new(),
+        network: NetworkMode::Host,
+        mounts: vec![
+            MountOp::Bind {
+                from: VertexId(2),
+                source: "/a".to_owned(),
+                target: "/b".to_owned(),
+                writable: false,
+            },
+            MountOp::Cache {
+                id: "pip".to_owned(),
+                target: "/cache".to_owned(),
+                readonly: false,
+                sharing: CacheSharing::Shared,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+            },
+            MountOp::Tmpfs {
+                target: "/tmp".to_owned(),
+                size: None,
+            },
+        ],
+        hosts: pairs([("db", "10.0.0.1")]),
+        mtime: 1_700_000_000,
+        epoch: 1_700_000_000,
+    }
+}
+
+fn copy() -> FileOp {
+    FileOp {
+        root: VertexId(1),
+        actions: vec![
+            FileAction::Copy(CopyAction {
+                from: VertexId(3),
+                sources: strings(["a", "b"]),
+                dest: "/dest/".to_owned(),
+                owner: None,
+                mode: None,
+                unpack: false,
+                parents: false,
+                exclude: Vec::new(),
+                link: false,
+            }),
+            FileAction::Write {
+                dest: "/etc/".to_owned(),
+                name: "EOF".to_owned(),
+                content: b"text\n".to_vec(),
+                owner: None,
+                mode: None,
+            },
+            FileAction::MakeDir {
+                path: "/work".to_owned(),
+                owner: None,
+            },
+        ],
+        mtime: 1_700_000_000,
+    }
+}
+
+/// All keys must differ from each other.
+#[track_caller]
+fn all_differ(keys: &[(&str, CacheKey)]) {
+    let mut seen = BTreeMap::new();
+    for (name, key) in keys {
+        if let Some(other) = seen.insert(key, name) {
+            panic!("`{name}` has the key of `{other}`");
+        }
+    }
+}
+
+type Change<T> = (&'static str, fn(&mut T));
+
+fn bind(op: &mut ExecOp) -> (&mut VertexId, &mut String, &mut String, &mut bool) {
+    match &mut op.mounts[0] {
+        MountOp::Bind {
+            from,
+            source,
+            target,
+            writable,
+        } => (from, source, target, writable),
+        _ => unreachable!(),
+    }
+}
+
+const EXEC_CHANGES: &[Change<ExecOp>] = &[
+    ("nothing", |_| ()),
+    ("an argument", |op| op.args[2] = "make all".to_owned()),
+    ("arguments divided elsewhere", |op| {
+        op.args = strings(["/bin/sh", "-cmake"]);
+    }),
+    ("a variable's value", |op| op.env[1].1 = "clang".to_owned()),
+    ("a variable's name", |op| op.env[1].0 = "CXX".to_owned()),
+    ("a variable more", |op| op.env.extend(pairs([("X", "")]))),
+    ("a variable less", |op| drop(op.env.pop())),
+    ("the variables' order", |op| op.env.reverse()),
+    ("the directory", |op| op.cwd = "/".to_owned()),
+    ("the user", |op| op.user = "app".to_owned()),
+    ("the network", |op| op.network = NetworkMode::None),
+    ("a host's address", |op| {
+        op.hosts[0].1 = "10.0.0.2".to_owned()
+    }),
+    ("a host's name", |op| op.hosts[0].0 = "cache".to_owned()),
+    ("no hosts", |op| op.hosts.clear()),
+    ("the layer's time", |op| op.mtime += 1),
+    ("the epoch", |op| op.epoch += 1),
+    ("a mount's source", |op| *bind(op).1 = "/c".to_owned()),
+    ("a mount's target", |op| *bind(op).2 = "/c".to_owned()),
+    ("whether a mount is writable", |op| *bind(op).3 = true),
+    ("a mount less", |op| drop(op.mounts.pop())),
+    ("the mounts' order", |op| op.mounts.swap(1, 2)),
+    ("a cache's id", |op| {
+        if let MountOp::Cache { id, .. } = &mut op.mounts[1] {
+            *id = "npm".to_owned();
+        }
+    }),
+    ("a cache's target", |op| {
+        if let MountOp::Cache { target, .. } = &mut op.mounts[1] {
+            *target = "/other".to_owned();
+        }
+    }),
+    ("whether a cache is read-only", |op| {
+        if let MountOp::Cache { readonly, .. } = &mut op.mounts[1] {
+            *readonly = true;
+        }
+    }),
+    ("a tmpfs's target", |op| {
+        if let MountOp::Tmpfs { target, .. } = &mut op.mounts[2] {
+            *target = "/run".to_owned();
+        }
+    }),
+];
+
+fn chain(text: &str) -> ChainId {
+    ChainId::empty().with(DiffId(Sha256Digest::of(text.as_bytes())))
+}
+
+fn exec_content(op: &ExecOp, platform: &str, options: KeyOptions, chains: [&str; 2]) -> CacheKey {
+    let platform = platform.parse().unwrap();
+    let [root, mounted] = chains.map(chain);
+    exec_content_recipe(op, &platform, options, root, &[mounted]).key()
+}
+
+#[test]
+fn everything_that_a_run_can_see_changes_its_keys() {
+    let loud = KeyOptions { normalise: false };
+    let changed = |change: fn(&mut ExecOp)| {
+        let mut op = exec();
+        change(&mut op);
+        op
+    };
+    let mut definitions: Vec<_> = EXEC_CHANGES
+        .iter()
+        .map(|(name, change)| (*name, definition(&Op::Exec(changed(*change)))))
+        .collect();
+    let plain = graph(Op::Exec(exec()));
+    let mut foreign = plain.clone();
+    foreign.vertices[STEP.0].platform = "linux/arm64".parse().unwrap();
+    let root = changed(|op| op.root = VertexId(2));
+    let mounted = changed(|op| *bind(op).0 = VertexId(1));
+    definitions.extend([
+        ("noise", definition_of(&plain, loud, "files")),
+        ("the platform", definition_of(&foreign, OPTIONS, "files")),
+        ("the root", definition(&Op::Exec(root))),
+        ("what is mounted", definition(&Op::Exec(mounted))),
+    ]);
+    all_differ(&definitions);
+
+    let (amd64, inputs) = ("linux/amd64", ["root", "mounted"]);
+    let mut contents: Vec<_> = EXEC_CHANGES
+        .iter()
+        .map(|(name, change)| {
+            let op = changed(*change);
+            (*name, exec_content(&op, amd64, OPTIONS, inputs))
+        })
+        .collect();
+    let key = |platform, options, chains| exec_content(&exec(), platform, options, chains);
+    contents.extend([
+        ("noise", key(amd64, loud, inputs)),
+        ("the platform", key("linux/arm64", OPTIONS, inputs)),
+        ("the root", key(amd64, OPTIONS, ["other", "mounted"])),
+        ("what is mounted", key(amd64, OPTIONS, ["root", "other"])),
+    ]);
+    all_differ(&contents);
+}
+
+#[test]
+fn what_a_run_must_not_depend_on_changes_no_key() {
+    let expected = definition(&Op::Exec(exec()));
+    let mut op = exec();
+    op.mounts[1] = MountOp::Cache {
+        id: "pip".to_owned(),
+        target: "/cache".to_owned(),
+        readonly: false,
+        sharing: CacheSharing::Locked,
+        mode: 0o700,
+        uid: 1,
+        gid: 2,
+    };
+    op.mounts[2] = MountOp::Tmpfs {
+        target: "/tmp".to_owned(),
+        size: Some(1 << 20),
+    };
+    assert_eq!(definition(&Op::Exec(op)), expected);
+}
+
+#[test]
+fn names_and_places_of_steps_and_images_change_no_key() {
+    let plain = graph(Op::Exec(exec()));
+    let expected = definition_of(&plain, OPTIONS, "files");
+    let mut graph = plain;
+    for vertex in &mut graph.vertices {
+        vertex.name = "[other]".to_owned();
+        vertex.instruction = "OTHER".to_owned();
+        vertex.target = "other".to_owned();
+        vertex.stage = "other".to_owned();
+        vertex.no_cache = true;
+        vertex.location = Some(Location {
+            file: "Dockerfile.other".to_owned(),
+            start: 7,
+            end: 9,
+        });
+        if let Op::Image(image) = &mut vertex.op {
+            image.reference = "other:2".to_owned();
+            image.origin = ImageOrigin::Layout {
+                dir: "/images".into(),
+            };
+        }
+    }
+    assert_eq!(definition_of(&graph, OPTIONS, "files"), expected);
+    // But its digest does.
+    graph.vertices[1].op = image("three");
+    assert_ne!(definition_of(&graph, OPTIONS, "files"), expected);
+}
+
+fn first(op: &mut FileOp) -> &mut CopyAction {
+    match &mut op.actions[0] {
+        FileAction::Copy(copy) => copy,
+        _ => unreachable!(),
+    }
+}
+
+const COPY_CHANGES: &[Change<FileOp>] = &[
+    ("nothing", |_| ()),
+    ("a source", |op| first(op).sources[0] = "c".to_owned()),
+    ("the sources' order", |op| first(op).sources.reverse()),
+    ("sources run together", |op| {
+        first(op).sources = strings(["ab"]);
+    }),
+    ("where from", |op| first(op).from = VertexId(2)),
+    ("the destination", |op| first(op).dest = "/dest".to_owned()),
+    ("the owner", |op| first(op).owner = Some("app".to_owned())),
+    ("an empty owner", |op| first(op).owner = Some(String::new())),
+    ("the mode", |op| {
+        first(op).mode = Some(ModeChange::Exact(0o755));
+    }),
+    ("a symbolic mode", |op| {
+        first(op).mode = Some(ModeChange::Symbolic("u+x".to_owned()));
+    }),
+    ("whether archives are unpacked", |op| {
+        first(op).unpack = true
+    }),
+    ("whether parents are kept", |op| first(op).parents = true),
+    ("whether it is linked", |op| first(op).link = true),
+    ("what is excluded", |op| {
+        first(op).exclude = strings(["*.o"])
+    }),
+    ("the root", |op| op.root = VertexId(2)),
+    ("the layer's time", |op| op.mtime += 1),
+    ("an action less", |op| drop(op.actions.pop())),
+    ("the actions' order", |op| op.actions.swap(1, 2)),
+    ("a written file's content", |op| {
+        if let FileAction::Write { content, .. } = &mut op.actions[1] {
+            content.push(b'!');
+        }
+    }),
+    ("a written file's name", |op| {
+        if let FileAction::Write { name, .. } = &mut op.actions[1] {
+            *name = "END".to_owned();
+        }
+    }),
+    ("a written file's place", |op| {
+        if let FileAction::Write { dest, .. } = &mut op.actions[1] {
+            *dest = "/opt/".to_owned();
+        }
+    }),
+    ("a written file's owner", |op| {
+        if let FileAction::Write { owner, .. } = &mut op.actions[1] {
+            *owner = Some("app".to_owned());
+        }
+    }),
+    ("a written file's mode", |op| {
+        if let FileAction::Write { mode, .. } = &mut op.actions[1] {
+            *mode = Some(ModeChange::Exact(0o755));
+        }
+    }),
+    ("a directory's path", |op| {
+        if let FileAction::MakeDir { path, .. } = &mut op.actions[2] {
+            *path = "/other".to_owned();
+        }
+    }),
+    ("a directory's owner", |op| {
+        if let FileAction::MakeDir { owner, .. } = &mut op.actions[2] {
+            *owner = Some("app".to_owned());
+        }
+    }),
+];
+
+#[test]
+fn everything_that_a_copy_says_changes_its_definition_key() {
+    let mut keys: Vec<_> = COPY_CHANGES
+        .iter()
+        .map(|(name, change)| {
+            let mut op = copy();
+            change(&mut op);
+            (*name, definition(&Op::File(op)))
+        })
+        .collect();
+    let plain = graph(Op::File(copy()));
+    let mut foreign = plain.clone();
+    foreign.vertices[STEP.0].platform = "linux/arm64".parse().unwrap();
+    keys.extend([
+        ("the files", definition_of(&plain, OPTIONS, "others")),
+        ("the platform", definition_of(&foreign, OPTIONS, "files")),
+    ]);
+    all_differ(&keys);
+    // No process sees the noise settings.
+    let loud = KeyOptions { normalise: false };
+    assert_eq!(definition_of(&plain, loud, "files"), keys[0].1);
+}
+
+#[test]
+fn a_changed_step_changes_the_keys_of_those_that_read_it() {
+    let mut keys = Vec::new();
+    for script in ["make", "make all"] {
+        let mut below = exec();
+        below.args[2] = script.to_owned();
+        let mut graph = graph(Op::Exec(below));
+        let mut above = copy();
+        first(&mut above).from = STEP;
+        let mut mounting = exec();
+        *bind(&mut mounting).0 = STEP;
+        let mut over = exec();
+        over.root = STEP;
+        for op in [Op::File(above), Op::Exec(mounting), Op::Exec(over)] {
+            graph.vertices.push(vertex(op));
+        }
+        let select = |_, _| Ok::<_, Infallible>(files("files"));
+        let Ok(computed) = DefinitionKeys::compute(&graph, OPTIONS, select);
+        keys.extend((4..8).map(|n| computed.key(VertexId(n))));
+    }
+    let named: Vec<_> = keys.into_iter().map(|key| ("step", key)).collect();
+    all_differ(&named);
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[ab=:\n1]{0,4}"
+}
+
+proptest! {
+    #[test]
+    fn runs_with_equal_keys_are_equal(
+        a in prop::collection::vec(word(), 0..4),
+        b in prop::collection::vec(word(), 0..4),
+        cwd in prop::array::uniform2(word()),
+        user in prop::array::uniform2(word()),
+    ) {
+        let op = |args: &[String], n: usize| ExecOp {
+            args: args.to_vec(),
+            cwd: cwd[n].clone(),
+            user: user[n].clone(),
+            ..exec()
+        };
+        let (one, two) = (op(&a, 0), op(&b, 1));
+        prop_assert_eq!(
+            definition(&Op::Exec(one.clone())) == definition(&Op::Exec(two.clone())),
+            one == two
+        );
+    }
+
+    #[test]
+    fn copies_with_equal_keys_are_equal(
+        sources in prop::array::uniform2(prop::collection::vec(word(), 0..3)),
+        exclude in prop::array::uniform2(prop::collection::vec(word(), 0..3)),
+        owner in prop::array::uniform2(prop::option::of(word())),
+    ) {
+        let op = |n: usize| {
+            let mut op = copy();
+            let copy = first(&mut op);
+            copy.sources.clone_from(&sources[n]);
+            copy.exclude.clone_from(&exclude[n]);
+            copy.owner.clone_from(&owner[n]);
+            op
+        };
+        let (one, two) = (op(0), op(1));
+        prop_assert_eq!(
+            definition(&Op::File(one.clone())) == definition(&Op::File(two.clone())),
+            one == two
+        );
+    }
+}
+
+/// Names and keys of the page's vectors.
+fn vectors() -> Vec<(&'static str, CacheKey)> {
+    let empty = |kind| KeyRecipe::new(kind).key();
+    let root = chain("root");
+    let platform = "linux/amd64".parse().unwrap();
+    vec![
+        ("empty definition key", empty(KeyKind::Definition)),
+        ("empty content key", empty(KeyKind::Content)),
+        (
+            "one part",
+            KeyRecipe::new(KeyKind::Definition)
+                .part("op", "scratch")
+                .key(),
+        ),
+        (
+            "list",
+            KeyRecipe::new(KeyKind::Definition)
+                .list("args", &["ab", "c"])
+                .key(),
+        ),
+        (
+            "optional",
+            KeyRecipe::new(KeyKind::Definition)
+                .option("copy.0.owner", Some("app"))
+                .key(),
+        ),
+        ("RUN, definition", definition(&Op::Exec(exec()))),
+        (
+            "RUN, content",
+            exec_content_recipe(&exec(), &platform, OPTIONS, root, &[chain("mounted")]).key(),
+        ),
+        ("COPY, definition", definition(&Op::File(copy()))),
+        ("COPY, content", file_content_recipe(files("plan")).key()),
+    ]
+}
+
+#[test]
+fn the_specification_has_the_vectors() {
+    let expected: Vec<String> = vectors()
+        .iter()
+        .map(|(name, key)| format!("| {name} | `{}` |", key.0.hex()))
+        .collect();
+    let (_, table) = SPECIFICATION.split_once("## Vectors").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| "));
+    let stated: Vec<&str> = rows.skip(1).collect();
+    assert_eq!(
+        stated,
+        expected,
+        "the page should have:\n{}",
+        expected.join("\n")
+    );
+}
+
+#[test]
+fn the_specification_names_all_contexts() {
+    for kind in KeyKind::ALL {
+        let context = kind.context();
+        assert!(SPECIFICATION.contains(&format!("`{context}`")), "{context}");
+    }
+}
