@@ -62,8 +62,8 @@ pub(super) enum CliError {
     #[error("base image `{reference}` is for {actual}, not for {wanted}")]
     BasePlatform {
         reference: String,
-        actual: Platform,
-        wanted: Platform,
+        actual: Box<Platform>,
+        wanted: Box<Platform>,
     },
     #[error(transparent)]
     Registry(Box<RegistryError>),

@@ -57,8 +57,8 @@ async fn resolve_one(
     if !runs_on(&actual, platform) {
         return Err(CliError::BasePlatform {
             reference: reference.to_owned(),
-            actual,
-            wanted: platform.clone(),
+            actual: Box::new(actual),
+            wanted: Box::new(platform.clone()),
         });
     }
     Ok(ResolvedImage {

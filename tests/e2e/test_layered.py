@@ -136,11 +136,6 @@ class Layered(support.EndToEnd):
         command = [support.BINARY, "build", "--cache-dir", self.cache, "--progress", "quiet", "--build-arg", system]
         self.assertEqual(builders.run(command, cwd=self.path("repo")).stderr, "")
 
-    def test_graph(self):
-        result = self.memobuild("graph", cwd=self.path("repo"), exit=None)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn("ml", result.stdout)
-
 
 class Example(support.EndToEnd):
     """examples/layered-python with a real Debian base, apt and pip."""

@@ -130,9 +130,14 @@ impl FileError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotFound { ignored: true, .. } => {
-                Some("the ignore file leaves it out; add a line such as `!path` to keep it".into())
-            }
+            Self::NotFound {
+                ignored: true,
+                path,
+                ..
+            } => Some(format!(
+                "the ignore file (`.dockerignore`) leaves it out; the line `!{}` keeps it",
+                path.trim_matches('/')
+            )),
             Self::Outside { .. } => Some(
                 "use a context that contains the file, or pass one with `--build-context`".into(),
             ),
