@@ -13,6 +13,9 @@
 //! executing step or an export needs them. [`export`] writes the OCI layout. All
 //! that happens is told as one stream of [`event`]s, which [`ui`] renders.
 //!
+//! `docs/internals/architecture.md` tells it at length, with the solver's algorithm and where to
+//! add what.
+//!
 //! # The modules, in order
 //!
 //! A module uses only modules listed above it; `tests/it/tidy.rs` holds that.
@@ -32,7 +35,7 @@
 //!
 //! | path | content | format |
 //! |---|---|---|
-//! | `$MEMOBUILD_CACHE_DIR` | blobs, action entries, unpacked layers | `docs/internals/storage-format.md` |
+//! | `$MEMOBUILD_CACHE_DIR` | blobs, results of steps, unpacked layers, cache mounts | `docs/internals/storage-format.md` |
 //! | `.memobuild-output/<name>-<tag>` | the image | OCI image layout 1.1 |
 //! | `memobuild.yml` | layer targets and variants | `docs/reference/configuration.md` |
 

@@ -1,4 +1,5 @@
-//! `build`.
+//! `build`: from arguments to images on disk, with what surrounds the engine: signals,
+//! progress, the cache directory, the files that describe the result.
 
 use std::{
     collections::BTreeMap,
@@ -21,11 +22,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CliError, Context, ExitCode,
+    CliError, Context, ExitCode, cache,
     prepare::{self, Prepared},
 };
 use crate::{
-    cache::{DiskStore, Producer},
+    cache::{DiskStore, GcPolicy, Producer},
     config::{self, BuildSettings, CaCertificates, Config, units},
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
@@ -74,7 +75,7 @@ pub(super) struct BuildArgs {
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,
-    /// Where the image goes: `type=oci,dest=PATH[,tar=false]` [default: `.memobuild-output/<name>-<tag>`]
+    /// Where the image goes: `type=oci,dest=PATH[,tar=false]` (default: `.memobuild-output/<name>-<tag>`)
     #[arg(short, long, value_name = "OUTPUT")]
     pub(super) output: Option<String>,
     /// Run every step, whatever the cache has
@@ -107,7 +108,7 @@ pub(super) struct BuildArgs {
     /// Longest time a RUN may take, for instance `10m`
     #[arg(long, value_name = "DURATION")]
     pub(super) step_timeout: Option<String>,
-    /// Directory of the local cache [default: `MEMOBUILD_CACHE_DIR`]
+    /// Directory of the local cache (default: `MEMOBUILD_CACHE_DIR`)
     #[arg(long, value_name = "DIR")]
     pub(super) cache_dir: Option<PathBuf>,
     /// How to show progress
@@ -235,7 +236,27 @@ async fn build_until_done(
         totals: session.totals(),
     });
     drop(lease);
-    write_files(args, &result?)
+    let images = result?;
+    if let Some(config) = configuration {
+        keep_limits(config, &session.engine().store, events);
+    }
+    write_files(args, &images)
+}
+
+/// Keeps the store within the configured limits. What the build has just used is recent and
+/// stays; trouble costs disk space, not the build.
+fn keep_limits(config: &Config, store: &DiskStore, events: &Events) {
+    let policy = GcPolicy {
+        max_bytes: config.cache.max_size,
+        max_age: config.cache.max_age,
+        ..GcPolicy::default()
+    };
+    if policy.max_bytes.is_none() && policy.max_age.is_none() {
+        return;
+    }
+    if let Err(error) = cache::collect(store, &policy) {
+        events.warn(format!("the cache was not cleaned: {error}"), None);
+    }
 }
 
 fn warn(events: &Events, prepared: &Prepared) {

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{CliError, Context, ExitCode, answer, config};
 use crate::{
-    cache::{DiskStore, GcPolicy},
+    cache::{DiskStore, GcPolicy, GcReport},
     config::units,
     engine::snapshot_access,
     sandbox::Sandbox,
@@ -51,7 +51,7 @@ pub(super) enum CacheCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StoreArgs {
-    /// Directory of the local cache [default: `MEMOBUILD_CACHE_DIR`]
+    /// Directory of the local cache (default: `MEMOBUILD_CACHE_DIR`)
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
@@ -185,10 +185,7 @@ fn gc(
             "give `--max-size` or `--max-age`, or set them under `cache:` in `memobuild.yml`",
         ));
     }
-    let report = match unpacked(&store)? {
-        Some(snapshots) => store.gc(&policy, &snapshots)?,
-        None => store.gc(&policy, &())?,
-    };
+    let report = collect(&store, &policy)?;
     let text = if json {
         let value = serde_json::json!({
             "schema_version": 1,
@@ -214,6 +211,14 @@ fn gc(
     };
     answer(&text)?;
     Ok(ExitCode::Success)
+}
+
+/// Keeps the store within `policy`, unpacked layers included.
+pub(super) fn collect(store: &DiskStore, policy: &GcPolicy) -> Result<GcReport, CliError> {
+    Ok(match unpacked(store)? {
+        Some(snapshots) => store.gc(policy, &snapshots)?,
+        None => store.gc(policy, &())?,
+    })
 }
 
 /// The unpacked layers beside the blobs; none where no sandbox works, because nobody can

@@ -19,7 +19,7 @@ const FLAGS: &[(&str, &str)] = &[
     ),
     (
         "--load",
-        "load the layout with `skopeo copy oci:DIR docker-daemon:NAME:TAG`",
+        "build with `--compression gzip`, then `skopeo copy oci:DIR docker-daemon:NAME:TAG`",
     ),
     ("--provenance", ""),
     (

@@ -87,6 +87,7 @@ pub(super) async fn prepare(
         proxies: BTreeMap::new(),
         targets: Vec::new(),
     };
+    prepared.warnings.extend(configuration.and_then(no_refresh));
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
     for recipe in &recipes {
         let input = input(recipe, &settings, &parents, &results);
@@ -107,6 +108,21 @@ pub(super) async fn prepare(
         prepared.targets.push(recipe.name.clone());
     }
     Ok(prepared)
+}
+
+/// Says that `refresh` does nothing yet, where the configuration has one.
+fn no_refresh(config: &Config) -> Option<LowerWarning> {
+    let targets = config.targets(&Selection::default()).ok()?;
+    let target = targets.iter().find(|target| target.refresh.is_some())?;
+    Some(LowerWarning {
+        rule: "Refresh",
+        message: format!(
+            "`refresh` of layer `{}` has no effect yet",
+            target.name.layer
+        ),
+        location: None,
+        hint: Some("build with `--no-cache` when the layer should be made anew".to_owned()),
+    })
 }
 
 /// What a child's FROM sees for each target that is somebody's parent.

@@ -1,8 +1,8 @@
 //! The environment variables that the program reads, declared once.
 //!
 //! [`Env`] is a snapshot of exactly the variables in [`VARIABLES`]; nothing else of the
-//! environment is read, and nothing of it enters a cache key or an image, with the
-//! exception of `SOURCE_DATE_EPOCH`. `docs/reference/environment.md` is generated from
+//! environment is read, and nothing of it enters a cache key or an image, with two
+//! exceptions: `SOURCE_DATE_EPOCH`, and what `--build-arg NAME` names. `docs/reference/environment.md` is generated from
 //! the table.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
@@ -48,7 +48,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(
         "MEMOBUILD_OUTPUT",
-        "directory for the images built from a `memobuild.yml`",
+        "directory for images that `-o` names no place for, `<name>-<tag>` each",
         "`.memobuild-output`",
     ),
     variable(

@@ -49,7 +49,8 @@ pub(super) struct Layer {
     pub(super) args: Option<Entries<At<Scalar>>>,
     /// The stage to build. Default: the last one.
     pub(super) target: Option<At<String>>,
-    /// When the layer is built anew although nothing it is made from has changed.
+    /// When the layer is built anew although nothing it is made from has changed. Has no
+    /// effect yet; a build warns.
     pub(super) refresh: Option<Refresh>,
 }
 

@@ -7,7 +7,7 @@
 //! and extended attributes of the host don't, so two checkouts of one commit are
 //! equal. Sockets, devices and pipes are left out.
 //!
-//! Content digests are remembered between builds ([`memo`]).
+//! Content digests are remembered between builds (`memo`).
 
 mod memo;
 

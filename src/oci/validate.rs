@@ -1,4 +1,4 @@
-//! Checks a whole image layout: what `verify` tells before an image is trusted.
+//! Checks a whole image layout, as a distrustful consumer would.
 //!
 //! Every blob is hashed again; every document reachable from `index.json` is read;
 //! every layer is unpacked in memory and compared with its diff id.

@@ -2,7 +2,7 @@
 //!
 //! root unpacks, compares and removes in this process. A user can't: the files belong
 //! to ids of a user namespace and carry its attributes. There each act is a hidden
-//! subcommand of this program ([`worker`](super::worker)), run inside the namespace
+//! subcommand of this program ([`super::worker`]), run inside the namespace
 //! through [`Inside`].
 
 use std::{

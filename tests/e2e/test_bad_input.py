@@ -56,6 +56,13 @@ class BadDockerfile(support.EndToEnd):
             self.assertIn("not supported", said, line)
             self.assertIn("Dockerfile:2", said, line)
 
+    def test_archive_of_an_unsupported_compression(self):
+        import lzma
+
+        self.write("context/x.tar.xz", lzma.compress(bytes(10240)))
+        said = self.said("FROM busybox\nADD x.tar.xz /x\n", exit=30)
+        self.assertIn("xz archives are not supported", said)
+
     def test_binary_file(self):
         self.build_fails(20, self.write_binary())
 
@@ -242,7 +249,7 @@ class BadConfiguration(support.EndToEnd):
         self.assertIn("Dockerfile.app", self.said(CONFIG, files=("Dockerfile.base",)))
 
     def test_cycle(self):
-        self.assertRegex(self.said(CONFIG.replace("base: {", "base: {from: app, ")), "cycle")
+        self.assertRegex(self.said(CONFIG.replace("base: {", "base: {from: app, ")), "built from each other")
 
     def test_unknown_parent(self):
         self.assertIn("bse", self.said(CONFIG.replace("from: base", "from: bse")))

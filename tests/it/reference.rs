@@ -53,7 +53,8 @@ A script can tell from the exit code alone what to do. Codes are only added; tre
 fn environment() {
     let mut body = "# Environment variables
 
-All environment variables that the program reads. An empty value counts as not set. Values marked secret are never shown.
+All environment variables that the program reads, besides those that `--build-arg NAME` names without a value. An empty value
+counts as not set. Values marked secret are never shown.
 
 | variable | meaning | default |
 |---|---|---|

@@ -1,8 +1,8 @@
 //! COPY, ADD, WORKDIR and heredoc files, without unpacking anything.
 //!
-//! A [`FileOp`](crate::graph::FileOp) is carried out in two steps. [`plan`] decides, from trees of metadata alone, every
+//! A [`FileOp`](crate::graph::FileOp) is carried out in two steps. [`plan()`] decides, from trees of metadata alone, every
 //! entry that the layer will hold and where each file's content comes from; the
-//! digest of a plan is the step's content key. [`write`] then streams the contents
+//! digest of a plan is the step's content key. [`write()`] then streams the contents
 //! into a canonical layer. The rules for destinations, trailing slashes, symlinks and
 //! wildcards are those of BuildKit (`fsutil/copy`).
 

@@ -1,0 +1,94 @@
+"""README and the guides: every `sh` block of a page is run, one after the other, in an empty directory.
+
+A block whose fence names a file (```yaml memobuild.yml) is written to that file instead, in the directory where
+the page is by then. `text` and `console` blocks are for reading. Links between pages must lead somewhere.
+"""
+
+import glob
+import os
+import re
+import shlex
+import unittest
+
+import builders
+import support
+
+ROOT = os.path.dirname(os.path.dirname(builders.HERE))
+FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def pages(*patterns):
+    return sorted(page for pattern in patterns for page in glob.glob(os.path.join(ROOT, pattern)))
+
+
+def script(text):
+    """What a reader of the page types and saves, as one script."""
+    lines = ["set -eu"]
+    for language, file, body in FENCE.findall(text):
+        if file:
+            lines.append(f"cat > {shlex.quote(file)} <<'END-OF-BLOCK'\n{body}END-OF-BLOCK")
+        elif language == "sh":
+            lines.append(body)
+    return "\n".join(lines)
+
+
+class Pages(support.EndToEnd):
+    def run_page(self, page):
+        self.need("skopeo")
+        # The pages say `FROM busybox`; no registry is asked for it.
+        options = shlex.join(self.base_options("busybox"))
+        program = shlex.quote(support.BINARY)
+        self.write(
+            "bin/memobuild-ci",
+            f"""
+            #!/bin/sh
+            if [ "$1" = build ]; then shift; exec {program} build {options} "$@"; fi
+            exec {program} "$@"
+            """,
+            mode=0o755,
+        )
+        os.mkdir(self.path("page"))
+        environment = dict(os.environ, MEMOBUILD_CACHE_DIR=self.cache)
+        environment["PATH"] = self.path("bin") + ":" + environment["PATH"]
+        with open(page, encoding="utf-8") as file:
+            text = script(file.read())
+        self.assertIn("memobuild-ci build", text)
+        result = builders.run(["sh", "-c", text], check=False, cwd=self.path("page"), env=environment, timeout=300)
+        self.assertEqual(result.returncode, 0, f"{page}:\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def test_readme(self):
+        result = self.run_page(os.path.join(ROOT, "README.md"))
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran, [2, 0, 1], "as the comments in the example say")
+
+    def test_getting_started(self):
+        self.run_page(os.path.join(ROOT, "docs/guides/getting-started.md"))
+
+    def test_layered_repositories(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/layered-repositories.md"))
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran[:2], [4, 1], "a change in `src/` reaches one COPY")
+
+
+class All(unittest.TestCase):
+    def test_every_guide_has_its_test(self):
+        for page in pages("docs/guides/*.md"):
+            name = os.path.basename(page)[:-3].replace("-", "_")
+            self.assertTrue(hasattr(Pages, f"test_{name}"), page)
+
+    def test_links_lead_to_files(self):
+        missing = []
+        for page in pages("*.md", "docs/*.md", "docs/*/*.md", "examples/*/*.md"):
+            with open(page, encoding="utf-8") as file:
+                # Code is no place for links.
+                text = FENCE.sub("", file.read())
+            for link in LINK.findall(text):
+                if not os.path.exists(os.path.join(os.path.dirname(page), link)):
+                    missing.append((os.path.relpath(page, ROOT), link))
+        self.assertEqual(missing, [])
+
+
+if __name__ == "__main__":
+    unittest.main()
