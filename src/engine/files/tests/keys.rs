@@ -23,6 +23,9 @@ fn selected(dir: &Path) -> CacheKey {
     select(&source, &copy).unwrap().key(&source)
 }
 
+/// A change of a directory, and its name.
+type Change = (&'static str, fn(&Path));
+
 fn context() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("d/sub")).unwrap();
@@ -35,7 +38,7 @@ fn context() -> tempfile::TempDir {
 
 #[test]
 fn what_is_selected_changes_the_key() {
-    let changes: &[(&str, fn(&Path))] = &[
+    let changes: &[Change] = &[
         ("nothing", |_| ()),
         ("content", |dir| fs::write(dir.join("d/f"), "F/d").unwrap()),
         ("content to nothing", |dir| {
@@ -86,7 +89,7 @@ fn what_is_selected_changes_the_key() {
 #[test]
 fn what_git_does_not_keep_changes_nothing() {
     let plain = context();
-    let changes: &[(&str, fn(&Path))] = &[
+    let changes: &[Change] = &[
         ("another directory", |_| ()),
         ("times", |dir| {
             for name in ["d/f", "d/sub", "x1"] {
