@@ -321,6 +321,8 @@ fn open_store(
         Some(dir) => dir.clone(),
         None => context.env.cache_dir(configured),
     };
+    // Steps are started in other directories.
+    let dir = fs::absolute(dir)?;
     let trouble = match DiskStore::open(&dir) {
         Ok(store) if store.is_writable() => return Ok((store, None)),
         Ok(_) => "it can't be written".to_owned(),

@@ -7,10 +7,12 @@ use crate::{
     cache::CacheError,
     config::{ConfigError, SelectionError, env::EnvError},
     dockerfile::DockerfileError,
-    engine::BuildError,
+    engine::{BuildError, files::FileError},
     fs::FsError,
     graph::lower::LowerError,
-    oci::{layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError},
+    oci::{
+        Platform, layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError,
+    },
     registry::{RegistryError, Trouble},
     snapshot::SnapshotError,
     ui::{self, ReportOptions},
@@ -56,6 +58,12 @@ pub(super) enum CliError {
     BaseLayoutReference {
         reference: String,
         source: crate::oci::layout::ParseLayoutReferenceError,
+    },
+    #[error("base image `{reference}` is for {actual}, not for {wanted}")]
+    BasePlatform {
+        reference: String,
+        actual: Platform,
+        wanted: Platform,
     },
     #[error(transparent)]
     Registry(Box<RegistryError>),
@@ -121,11 +129,16 @@ impl CliError {
             | Self::BaseLayoutReference { .. } => ExitCode::InvalidDockerfile,
             Self::BaseImage { source, .. } | Self::Registry(source) => registry(source),
             Self::BaseLayout { source, .. } => layout(source),
+            Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),
             Self::Signal { signal: 15 } => ExitCode::Terminated,
             Self::Signal { .. } => ExitCode::Interrupted,
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 ExitCode::NotFound
+            }
+            // A Dockerfile or an ignore file that is no text.
+            Self::Fs(error) if error.source.kind() == io::ErrorKind::InvalidData => {
+                ExitCode::InvalidDockerfile
             }
             Self::Fs(error) => file(error),
             Self::Cache(CacheError::Transient { .. }) => ExitCode::Transient,
@@ -208,11 +221,29 @@ fn file(error: &FsError) -> ExitCode {
     }
 }
 
+/// Layers that can't be unpacked: bad ones, or a host that doesn't allow it.
+fn unpacking(error: &SnapshotError) -> ExitCode {
+    match error {
+        SnapshotError::Layer(_)
+        | SnapshotError::DiffId { .. }
+        | SnapshotError::NotADirectory { .. }
+        | SnapshotError::HardLinkTarget { .. }
+        | SnapshotError::TooDeep { .. } => ExitCode::Integrity,
+        SnapshotError::Device { .. } | SnapshotError::OwnerNotMapped { .. } => {
+            ExitCode::HostUnsupported
+        }
+        SnapshotError::Fs(error) => file(error),
+        _ => ExitCode::Internal,
+    }
+}
+
 fn build(error: &BuildError) -> ExitCode {
     match error {
-        BuildError::Step { .. } | BuildError::Files { .. } | BuildError::User { .. } => {
-            ExitCode::StepFailed
-        }
+        BuildError::Files { source, .. } => match source {
+            FileError::NotFound { .. } | FileError::Outside { .. } => ExitCode::NotFound,
+            _ => ExitCode::StepFailed,
+        },
+        BuildError::Step { .. } | BuildError::User { .. } => ExitCode::StepFailed,
         BuildError::StepTimeout { .. } => ExitCode::StepTimedOut,
         BuildError::Sandbox { .. }
         | BuildError::SandboxSetup(_)
@@ -226,10 +257,10 @@ fn build(error: &BuildError) -> ExitCode {
         BuildError::Layout(error) => layout(error),
         BuildError::Fs(error) => file(error),
         BuildError::Interrupted => ExitCode::Interrupted,
-        BuildError::Store(_)
-        | BuildError::Snapshot(_)
-        | BuildError::Layer(_)
-        | BuildError::Internal { .. }
-        | BuildError::Lost(_) => ExitCode::Internal,
+        BuildError::BaseLayer { .. } | BuildError::Layer(_) => ExitCode::Integrity,
+        BuildError::Snapshot(error) => unpacking(error),
+        BuildError::Store(_) | BuildError::Internal { .. } | BuildError::Lost(_) => {
+            ExitCode::Internal
+        }
     }
 }

@@ -53,6 +53,14 @@ async fn resolve_one(
         let repository = parsed.repository.to_string();
         (resolved, ImageOrigin::Registry { repository })
     };
+    let actual = resolved.config.platform();
+    if !runs_on(&actual, platform) {
+        return Err(CliError::BasePlatform {
+            reference: reference.to_owned(),
+            actual,
+            wanted: platform.clone(),
+        });
+    }
     Ok(ResolvedImage {
         op: ImageOp {
             reference: reference.to_owned(),
@@ -62,6 +70,15 @@ async fn resolve_one(
         },
         config: resolved.config,
     })
+}
+
+/// Whether an image for `actual` may stand where `wanted` was asked for: the same, or an
+/// older relative that the same machine runs.
+fn runs_on(actual: &Platform, wanted: &Platform) -> bool {
+    let architectures = (actual.architecture.as_str(), wanted.architecture.as_str());
+    actual.os == wanted.os
+        && (architectures.0 == architectures.1
+            || matches!(architectures, ("386", "amd64") | ("arm", "arm64")))
 }
 
 fn from_layout(

@@ -89,6 +89,7 @@ pub(super) async fn prepare(
     };
     prepared.warnings.extend(configuration.and_then(no_refresh));
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
+    let mut unused: Vec<LowerWarning> = Vec::new();
     for recipe in &recipes {
         let input = input(recipe, &settings, &parents, &results);
         let lowered = lower(&mut prepared.graph, &input, &images)?;
@@ -100,12 +101,24 @@ pub(super) async fn prepare(
             results.insert(own.clone(), parent);
         }
         for warning in lowered.warnings {
-            if !prepared.warnings.contains(&warning) {
+            // An argument is for the Dockerfiles that declare it; one is enough.
+            if warning.rule == "UnusedBuildArg" {
+                unused.push(warning);
+            } else if !prepared.warnings.contains(&warning) {
                 prepared.warnings.push(warning);
             }
         }
         prepared.proxies.extend(lowered.proxies);
         prepared.targets.push(recipe.name.clone());
+    }
+    for warning in &unused {
+        let everywhere = unused
+            .iter()
+            .filter(|w| w.message == warning.message)
+            .count();
+        if everywhere == recipes.len() && !prepared.warnings.contains(warning) {
+            prepared.warnings.push(warning.clone());
+        }
     }
     Ok(prepared)
 }

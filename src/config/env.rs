@@ -249,11 +249,10 @@ impl Env {
         })
     }
 
-    /// The path of Docker's `config.json`, whether or not it is there.
+    /// The directory of Docker's `config.json`, whether or not it is there.
     pub fn docker_config(&self) -> Option<PathBuf> {
         let home = || self.home().map(|home| home.join(".docker"));
-        let dir = self.path("DOCKER_CONFIG").or_else(home)?;
-        Some(dir.join("config.json"))
+        self.path("DOCKER_CONFIG").or_else(home)
     }
 
     /// The directory for temporary files.

@@ -249,12 +249,17 @@ impl LayerBytes {
             ImageOrigin::Layout { dir } => {
                 let path = dir.join("blobs/sha256").join(blob.digest.hex());
                 let (store, digest) = (Arc::clone(&self.store), blob.digest);
+                let reference = image.reference.clone();
                 blocking(move || {
                     let mut source = fs::open(&path)?;
                     let mut out = store.writer()?;
                     copy(&mut source, &mut out, digest)?;
-                    out.commit(Some(digest))?;
-                    Ok(())
+                    match out.commit(Some(digest)) {
+                        Err(source @ CacheError::Corrupt { .. }) => {
+                            Err(BuildError::BaseLayer { reference, source })
+                        }
+                        committed => Ok(committed.map(drop)?),
+                    }
                 })
                 .await
             }

@@ -151,6 +151,15 @@ pub enum BuildError {
         #[source]
         source: Box<RegistryError>,
     },
+    /// A base image's layer in an OCI layout is not what its digest says.
+    #[error("a layer of base image `{reference}` is not what its digest says")]
+    BaseLayer {
+        /// As written in the Dockerfile.
+        reference: String,
+        /// How it differs.
+        #[source]
+        source: CacheError,
+    },
     /// The local store failed in a way that no other tier can make good.
     #[error("the local cache can't be used")]
     Store(#[from] CacheError),

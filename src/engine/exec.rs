@@ -463,7 +463,10 @@ fn unpack_and_scan(
         })?;
         unpacked?;
         drained.map_err(LayerError::Read)?;
-        Ok(scanned?.index)
+        let mut index = scanned?.index;
+        // What was scanned is the tar: it says nothing about the frames of the blob.
+        index.frames.clear();
+        Ok(index)
     })
 }
 

@@ -125,6 +125,11 @@ pub fn canonicalize(path: impl AsRef<Path>) -> Result<PathBuf, FsError> {
     std::fs::canonicalize(&path).at("find", path)
 }
 
+/// `path` from the root, which need not exist.
+pub fn absolute(path: impl AsRef<Path>) -> Result<PathBuf, FsError> {
+    std::path::absolute(&path).at("find", path)
+}
+
 /// Size in bytes of the file at `path`.
 pub fn size(path: impl AsRef<Path>) -> Result<u64, FsError> {
     Ok(std::fs::metadata(&path).at("look at", path)?.len())

@@ -127,15 +127,15 @@ fn sources_that_are_not_there() {
     project
         .write("ctx/.dockerignore", "secret\n")
         .write("ctx/secret", "s");
-    let ended = fails(&project, "FROM scratch\nCOPY missing /\n", 30, &[]);
+    let ended = fails(&project, "FROM scratch\nCOPY missing /\n", 42, &[]);
     says(&ended, "`missing` not found in the build context");
     says(&ended, "ctx/Dockerfile:2");
-    let ended = fails(&project, "FROM scratch\nCOPY secret /\n", 30, &[]);
+    let ended = fails(&project, "FROM scratch\nCOPY secret /\n", 42, &[]);
     says(&ended, "ignore file");
     let ended = fails(
         &project,
         "FROM @/base AS x\nCOPY Dockerfile /\nFROM scratch\nCOPY --from=x /no /\n",
-        30,
+        42,
         &[],
     );
     says(&ended, "`no` not found in stage `x`");

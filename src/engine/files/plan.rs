@@ -338,19 +338,11 @@ impl Planner<'_> {
             (entry.uid, entry.gid) = (uid, gid);
         }
         let existing = self.dest.lstat(&target).map(|e| e.kind);
+        // As Docker unpacks: whatever is not a directory on a directory is replaced.
         match (&entry.kind, existing) {
             (EntryKind::Whiteout | EntryKind::Opaque, _) => return Ok(()),
-            (EntryKind::Directory, None | Some(EntryKind::Directory)) => {}
-            (EntryKind::Directory, Some(_)) => {
-                return Err(FileError::NotADirectory {
-                    path: target.to_string(),
-                });
-            }
-            (_, Some(EntryKind::Directory)) => {
-                return Err(FileError::IsADirectory {
-                    path: target.to_string(),
-                });
-            }
+            (EntryKind::Directory, _) => {}
+            (_, Some(EntryKind::Directory)) => self.dest.forget_below(&target),
             _ => {}
         }
         let mut planned = Planned {

@@ -132,7 +132,10 @@ fn follow(source: &Source, path: &LayerPath) -> Result<LayerPath, FileError> {
 
 fn not_found(source: &Source, text: &str, path: &LayerPath) -> FileError {
     let ignored = match &source.contents {
-        super::Contents::Directory(dir) => crate::fs::exists(dir.join(path.as_path())),
+        // A symlink that leads nowhere is in the tree; what is left out is not.
+        super::Contents::Directory(dir) if source.tree.get(path).is_none() => {
+            crate::fs::exists(dir.join(path.as_path()))
+        }
         _ => false,
     };
     FileError::NotFound {

@@ -68,6 +68,12 @@ impl<'a> Destination<'a> {
         })
     }
 
+    /// Drops what is planned below a directory that something else is about to replace.
+    pub(super) fn forget_below(&mut self, path: &LayerPath) {
+        self.planned
+            .retain(|planned, _| planned == path || !planned.starts_with(path));
+    }
+
     /// Plans an entry, replacing what was planned there.
     pub(super) fn put(&mut self, planned: Planned) {
         self.planned.insert(planned.entry.path.clone(), planned);
