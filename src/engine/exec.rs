@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io::{self, Read},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::Instant,
 };
@@ -34,6 +35,9 @@ const HOSTNAME: &str = "memobuild";
 
 /// Bytes of tar between two progress events.
 const PROGRESS_EVERY: u64 = 8 << 20;
+
+/// How often a stack is unpacked that somebody keeps removing.
+const UNPACK_ATTEMPTS: usize = 3;
 
 /// What executing needs; made when the first step must run.
 #[derive(Debug)]
@@ -135,21 +139,16 @@ impl Attempt {
         inputs: &[(VertexId, Arc<VertexResult>)],
     ) -> Result<Option<LayerBlob>, BuildError> {
         let runtime = self.runtime().await?;
-        self.unpack(id, &runtime, &root.layers).await?;
+        let lowers = self.lower_dirs(id, &runtime, &root.layers).await?;
         let tree = self.session.bytes.tree(&root.layers).await?;
         let user = process_user(&tree, &op.user).map_err(|source| BuildError::User {
             step: self.failed_step(id),
             source,
         })?;
         let mounts = StepMounts::prepare(self, id, &runtime, op, inputs).await?;
-        let (lowers, work) = {
+        let work = {
             let (runtime, tree) = (Arc::clone(&runtime), Arc::clone(&tree));
-            let chain = root.diff_ids();
-            blocking(move || {
-                let lowers = runtime.snapshots.lower_dirs(&chain)?;
-                Ok((lowers, runtime.snapshots.work_dir(&tree)?))
-            })
-            .await?
+            blocking(move || Ok(runtime.snapshots.work_dir(&tree)?)).await?
         };
         let spec = ProcessSpec {
             args: op.args.clone(),
@@ -188,8 +187,30 @@ impl Attempt {
             .cloned()
     }
 
+    /// The directories of a stack of layers, unpacked where they are not yet. Another
+    /// process may remove an unpacked layer as long as nobody uses it: then it is unpacked
+    /// again.
+    pub(super) async fn lower_dirs(
+        self: &Arc<Self>,
+        id: VertexId,
+        runtime: &Arc<Runtime>,
+        layers: &[Arc<ResultLayer>],
+    ) -> Result<Vec<PathBuf>, BuildError> {
+        let mut left = UNPACK_ATTEMPTS;
+        loop {
+            self.unpack(id, runtime, layers).await?;
+            let chain: Vec<DiffId> = layers.iter().map(|l| l.blob.diff_id).collect();
+            let runtime = Arc::clone(runtime);
+            left -= 1;
+            match blocking(move || Ok(runtime.snapshots.lower_dirs(&chain))).await? {
+                Err(SnapshotError::Missing { .. }) if left > 0 => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
     /// Unpacks the layers that are not unpacked yet, several at a time.
-    pub(super) async fn unpack(
+    async fn unpack(
         self: &Arc<Self>,
         id: VertexId,
         runtime: &Arc<Runtime>,

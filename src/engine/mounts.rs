@@ -137,15 +137,13 @@ impl StepMounts {
             .find(|(input, _)| *input == from)
             .map(|(_, result)| result.as_ref().clone())
             .unwrap_or_else(VertexResult::empty);
-        attempt.unpack(id, runtime, &layers.layers).await?;
+        let lowers = attempt.lower_dirs(id, runtime, &layers.layers).await?;
         let runtime = Arc::clone(runtime);
-        let (lowers, work) = blocking(move || {
-            let lowers = runtime.snapshots.lower_dirs(&layers.diff_ids())?;
-            let work = match writable {
+        let work = blocking(move || {
+            Ok(match writable {
                 true => Some(runtime.snapshots.work_dir(&Tree::new(Vec::new()))?),
                 false => None,
-            };
-            Ok((lowers, work))
+            })
         })
         .await?;
         let scratch = work.as_ref().map(|work| Scratch {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     graph::VertexId,
-    oci::layer::{ChainId, DiffId, LayerBlob},
+    oci::layer::{ChainId, LayerBlob},
 };
 
 /// A layer and who can give its bytes.
@@ -44,10 +44,5 @@ impl VertexResult {
             result.layers.push(Arc::new(layer));
         }
         result
-    }
-
-    /// The layers' diff ids, lowest first.
-    pub fn diff_ids(&self) -> Vec<DiffId> {
-        self.layers.iter().map(|l| l.blob.diff_id).collect()
     }
 }

@@ -204,6 +204,28 @@ fn layers_that_go_while_a_step_runs_are_made_again() {
 }
 
 #[test]
+fn unpacked_layers_that_go_while_a_step_runs_are_unpacked_again() {
+    let Some(project) = waiting() else { return };
+    let first = build_with(&project, "1", || {});
+    // Of those that are there now, the running step will have only the base mounted.
+    let base = first.image.config()["rootfs"]["diff_ids"][0].clone();
+    let base = &base.as_str().unwrap()["sha256:".len()..];
+    let unpacked: Vec<_> = fs::read_dir(project.path("cache/snapshots/root/layers"))
+        .unwrap()
+        .map(|dir| dir.unwrap().path())
+        .filter(|path| !path.ends_with(base))
+        .collect();
+    assert!(!unpacked.is_empty());
+    let second = build_with(&project, "2", || {
+        for path in &unpacked {
+            fs::remove_dir_all(path).unwrap();
+        }
+    });
+    assert_eq!(second.image.file("all"), "made\n2");
+    assert_eq!(second.outcome("RUN echo made > /made"), "hit");
+}
+
+#[test]
 fn base_layers_that_go_while_a_step_runs_are_fetched_again() {
     let Some(project) = waiting() else { return };
     let first = build_with(&project, "1", || {});

@@ -325,3 +325,23 @@ fn two_builds_execute_the_same_steps_at_once() {
     assert_eq!(digest("one"), digest("two"));
     assert_eq!(project.build(&[]).ran(), 0);
 }
+
+#[test]
+fn how_the_network_is_reached_and_how_fast_does_not_count() {
+    let Some(project) = Project::runnable() else {
+        return;
+    };
+    project
+        .dockerfile("FROM @/busybox\nRUN echo $SSL_CERT_FILE; touch /made\n")
+        .write("ca.pem", "certificates");
+    let first = project.build(&["--jobs=1"]);
+    let second = project.build(&[
+        "--jobs=4",
+        "--ca-certificates=ca.pem",
+        "--step-timeout=1h",
+        "--compression-level=9",
+    ]);
+    assert_eq!(second.ran(), 0);
+    let third = project.build(&["--ca-certificates=ca.pem", "--no-cache"]);
+    assert_eq!(third.image.digest(), first.image.digest());
+}

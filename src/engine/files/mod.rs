@@ -13,6 +13,9 @@ mod select;
 mod view;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use mode::ModeError;
 pub use plan::plan;
 pub use select::{Selection, select};
