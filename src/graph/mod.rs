@@ -290,7 +290,7 @@ pub struct CopyAction {
     pub parents: bool,
     /// `--exclude` patterns.
     pub exclude: Vec<String>,
-    /// `--link`: the destination's symlinks and types are not looked at.
+    /// `--link`: the layer is made without a look at what the image has at the destination.
     pub link: bool,
 }
 

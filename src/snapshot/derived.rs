@@ -1,9 +1,12 @@
 //! Unpacked layers as the cache's garbage collection sees them.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{SnapshotError, Snapshots};
+use super::{SnapshotError, Snapshots, meta::Meta};
 use crate::cache::{CacheError, DerivedData, DerivedUse, Subject};
+
+/// A layer that was used less than this long ago may lie below a running step.
+const IN_USE: Duration = Duration::from_secs(60);
 
 impl DerivedData for Snapshots {
     fn list(&self) -> Result<Vec<DerivedUse>, CacheError> {
@@ -24,6 +27,12 @@ impl DerivedData for Snapshots {
     }
 
     fn remove(&self, id: &str) -> Result<bool, CacheError> {
+        // A step may have taken it up since the list was made.
+        let idle = Meta::last_use(&self.dir.join(id))
+            .and_then(|used| SystemTime::now().duration_since(used).ok());
+        if idle.is_some_and(|idle| idle < IN_USE) {
+            return Ok(false);
+        }
         Self::remove(self, id).map_err(|source| self.broken("remove", source))?;
         Ok(true)
     }

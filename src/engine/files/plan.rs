@@ -23,8 +23,12 @@ pub fn plan(op: &FileOp, root: &Tree, sources: &[Option<Source>]) -> Result<Plan
         passwd: inline(root, "etc/passwd"),
         group: inline(root, "etc/group"),
     };
+    // `--link`: the layer stands by itself, whatever the image has at the destination.
+    let nothing = Tree::new(Vec::new());
+    let linked = |action: &FileAction| matches!(action, FileAction::Copy(copy) if copy.link);
+    let alone = op.actions.iter().any(linked);
     let mut planner = Planner {
-        dest: Destination::new(root),
+        dest: Destination::new(if alone { &nothing } else { root }),
         archives: Vec::new(),
         copies: 0,
     };
