@@ -2,7 +2,7 @@
 # packages they need (apt, by name; as root or through sudo).
 
 CARGO ?= cargo
-TARGET := $(or $(CARGO_TARGET_DIR),target)
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE := $(TARGET)/release/memobuild-ci
 DEBUG := $(TARGET)/debug/memobuild-ci
 

@@ -23,6 +23,8 @@ import images
 WORK = tempfile.mkdtemp(prefix="memobuild-e2e-")
 os.chmod(WORK, 0o755)
 BINARY = os.environ.get("MEMOBUILD_CI_BIN", "")
+# Tests run it in directories of their own.
+BINARY = BINARY and os.path.abspath(BINARY)
 IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
 _made = {}
 
