@@ -78,6 +78,30 @@ pub struct LowerInput<'a> {
     pub name_prefix: String,
 }
 
+impl<'a> LowerInput<'a> {
+    /// The last stage of a Dockerfile for `platform`, built on the same platform, with no
+    /// other option given. The context is the graph's first.
+    pub fn of(dockerfile: &'a Dockerfile, platform: Platform) -> Self {
+        Self {
+            dockerfile,
+            target_stage: None,
+            build_platform: platform.clone(),
+            platform,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            context: 0,
+            named_contexts: BTreeMap::new(),
+            parents: BTreeMap::new(),
+            network: NetworkMode::Host,
+            hosts: Vec::new(),
+            no_cache: NoCache::None,
+            epoch: None,
+            target_name: String::new(),
+            name_prefix: String::new(),
+        }
+    }
+}
+
 /// What `--build-context name=…` means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamedContext {

@@ -22,21 +22,9 @@ fn platform(text: &str) -> Platform {
 
 fn input(dockerfile: &Dockerfile) -> LowerInput<'_> {
     LowerInput {
-        dockerfile,
-        target_stage: None,
-        platform: platform("linux/amd64"),
         build_platform: platform("linux/arm64"),
-        build_args: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        context: 0,
-        named_contexts: BTreeMap::new(),
-        parents: BTreeMap::new(),
-        network: NetworkMode::Host,
-        hosts: Vec::new(),
-        no_cache: NoCache::None,
-        epoch: None,
         target_name: "app".to_owned(),
-        name_prefix: String::new(),
+        ..LowerInput::of(dockerfile, platform("linux/amd64"))
     }
 }
 
