@@ -1,0 +1,177 @@
+//! The options of `build`: those of `docker buildx build` by their names, and our own.
+
+use std::{
+    num::NonZero,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::CliError;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BuildArgs {
+    /// Build this directory's Dockerfile; without it (and without `-f`), build from `memobuild.yml`
+    ///
+    /// With `--bake`: the targets and groups to build.
+    #[arg(value_name = "CONTEXT")]
+    pub(in crate::cli) positional: Vec<PathBuf>,
+    /// Name of the Dockerfile [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(in crate::cli) file: Option<PathBuf>,
+    /// Name of the image; can be given more than once
+    #[arg(short, long, value_name = "NAME:TAG")]
+    pub(in crate::cli) tag: Vec<String>,
+    /// Build argument, `NAME=VALUE`, or `NAME` to take the value from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(in crate::cli) build_arg: Vec<String>,
+    /// The stage to build [default: the last]; with `memobuild.yml` the layers [default: all]
+    #[arg(long, value_name = "STAGE|LAYER", value_delimiter = ',')]
+    pub(in crate::cli) target: Vec<String>,
+    /// The variants of `memobuild.yml` to build [default: all]
+    #[arg(long, value_name = "VARIANT", value_delimiter = ',')]
+    pub(in crate::cli) variant: Vec<String>,
+    /// Platforms of the image, `os/arch[/variant]` each [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(in crate::cli) platform: Vec<String>,
+    /// Another context, or an image by another name: `NAME=DIR`, `NAME=oci-layout://DIR`, `NAME=docker-image://REF`
+    #[arg(long, value_name = "NAME=SOURCE")]
+    pub(in crate::cli) build_context: Vec<String>,
+    /// Label of the image
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(in crate::cli) label: Vec<String>,
+    /// Where the image goes: `type=oci,dest=PATH[,tar=false]` (default: `.memobuild-output/<name>-<tag>`)
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub(in crate::cli) output: Vec<String>,
+    /// Secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`
+    #[arg(long, value_name = "SECRET")]
+    pub(in crate::cli) secret: Vec<String>,
+    /// SSH agent or keys for `RUN --mount=type=ssh`: `default`, `ID`, or `ID=SOCKET|KEY[,KEY]`
+    #[arg(long, value_name = "ID[=SOCKET|KEY]")]
+    pub(in crate::cli) ssh: Vec<String>,
+    /// Let steps have more: `security.insecure`, `network.host`, `device`
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub(in crate::cli) allow: Vec<String>,
+    /// Annotation of the image, `[TYPE:]NAME=VALUE`
+    #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
+    pub(in crate::cli) annotation: Vec<String>,
+    /// Don't build: `check` the Dockerfile, or show its `outline` or its `targets`
+    #[arg(long, value_name = "METHOD[,format=FORMAT]")]
+    pub(in crate::cli) call: Option<String>,
+    /// The same as `--call check`
+    #[arg(long)]
+    pub(in crate::cli) check: bool,
+    /// Build the targets of a bake or compose file; can be given more than once
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) bake: Vec<PathBuf>,
+    /// Override a value of a bake target: `TARGET.KEY=VALUE`
+    #[arg(long, value_name = "TARGET.KEY=VALUE")]
+    pub(in crate::cli) set: Vec<String>,
+    /// Print what `--bake` would build as JSON, and build nothing
+    #[arg(long)]
+    pub(in crate::cli) print: bool,
+    /// Resolve base images at their registry even if they are known
+    #[arg(long)]
+    pub(in crate::cli) pull: bool,
+    /// Run every step, whatever the cache has
+    #[arg(long)]
+    pub(in crate::cli) no_cache: bool,
+    /// Run the steps of these stages, whatever the cache has
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(in crate::cli) no_cache_filter: Vec<String>,
+    /// Network of RUN steps: `host` or `none` [default: host]
+    #[arg(long, value_name = "MODE")]
+    pub(in crate::cli) network: Option<String>,
+    /// Line for /etc/hosts of RUN steps
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub(in crate::cli) add_host: Vec<String>,
+    /// Size of /dev/shm in RUN steps, for instance `64m`
+    #[arg(long, value_name = "SIZE")]
+    pub(in crate::cli) shm_size: Option<String>,
+    /// Limit of the processes of RUN steps, for instance `nofile=1024:2048`
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(in crate::cli) ulimit: Vec<String>,
+    /// Show RUN steps a bundle of CA certificates: `host`, or a PEM file
+    #[arg(long, value_name = "host|FILE")]
+    pub(in crate::cli) ca_certificates: Option<PathBuf>,
+    /// Compression of the image's layers [default: zstd]
+    #[arg(long, value_enum, value_name = "ALGORITHM")]
+    pub(in crate::cli) compression: Option<CompressionArg>,
+    /// Level of the compression: 1 to 22 for zstd [default: 3], 1 to 9 for gzip [default: 6]
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) compression_level: Option<i32>,
+    /// Keep caches and logs that make layers differ between equal builds
+    #[arg(long)]
+    pub(in crate::cli) keep_noise: bool,
+    /// Steps that run at the same time [default: number of processors]
+    #[arg(short, long, value_name = "N")]
+    pub(in crate::cli) jobs: Option<NonZero<usize>>,
+    /// Longest time a RUN may take, for instance `10m`
+    #[arg(long, value_name = "DURATION")]
+    pub(in crate::cli) step_timeout: Option<String>,
+    /// Directory of the local cache (default: `MEMOBUILD_CACHE_DIR`)
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) cache_dir: Option<PathBuf>,
+    /// How to show progress
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub(in crate::cli) progress: ProgressArg,
+    /// Write the image's digest to this file
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) iidfile: Option<PathBuf>,
+    /// Write a description of the result to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) metadata_file: Option<PathBuf>,
+}
+
+impl BuildArgs {
+    /// The context that was named.
+    pub(in crate::cli) fn context(&self) -> Option<&Path> {
+        self.positional.first().map(PathBuf::as_path)
+    }
+
+    /// Fails for an option that is declared and has no effect yet.
+    pub(in crate::cli) fn refuse_what_is_missing(&self) -> Result<(), CliError> {
+        let missing = [
+            ("--secret", !self.secret.is_empty()),
+            ("--ssh", !self.ssh.is_empty()),
+            ("--allow", !self.allow.is_empty()),
+            ("--annotation", !self.annotation.is_empty()),
+            ("--call", self.call.is_some()),
+            ("--check", self.check),
+            ("--bake", !self.bake.is_empty()),
+            ("--set", !self.set.is_empty()),
+            ("--print", self.print),
+            ("--pull", self.pull),
+            ("--shm-size", self.shm_size.is_some()),
+            ("--ulimit", !self.ulimit.is_empty()),
+        ];
+        if let Some((name, _)) = missing.iter().find(|(_, given)| *given) {
+            return Err(CliError::usage(format!("`{name}` is not supported yet")));
+        }
+        if self.positional.len() > 1 {
+            return Err(CliError::usage("only one CONTEXT can be built at a time"));
+        }
+        if self.output.len() > 1 {
+            return Err(CliError::usage("only one `-o` is supported yet"));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(in crate::cli) enum CompressionArg {
+    Zstd,
+    Gzip,
+    #[value(name = "uncompressed")]
+    None,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(in crate::cli) enum ProgressArg {
+    #[default]
+    Auto,
+    Tty,
+    Plain,
+    Json,
+    Quiet,
+}

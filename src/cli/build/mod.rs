@@ -1,0 +1,244 @@
+//! `build`: from arguments to images on disk, with what surrounds the engine: signals,
+//! progress, the cache directory, the files that describe the result.
+
+mod args;
+mod files;
+mod options;
+
+pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+
+use std::{
+    error::Error as _,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    CliError, Context, ExitCode, cache,
+    prepare::{self, Prepared},
+};
+use crate::{
+    cache::{DiskStore, GcPolicy},
+    config::Config,
+    engine::{BuildError, Engine, Session},
+    event::{BuildEvent, Events},
+    export::export,
+    fs,
+    redact::Redactor,
+    registry::{Registry, RegistryOptions},
+    ui::{self, ProgressMode},
+};
+
+pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
+    args.refuse_what_is_missing()?;
+    let configuration = prepare::configuration(context, args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    let result = runtime.block_on(build(context, args, configuration.as_ref()));
+    // Blocking work that was interrupted must not hold the program up.
+    runtime.shutdown_background();
+    result.map(|()| ExitCode::Success)
+}
+
+async fn build(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+) -> Result<(), CliError> {
+    let events = Events::new(ui::Progress::new(
+        progress_mode(context, args),
+        context.color,
+        Box::new(io::stderr()),
+    ));
+    let stop = CancellationToken::new();
+    let mut watchers = JoinSet::new();
+    let signalled = watch_signals(&mut watchers, &stop)?;
+    let result = tokio::select! {
+        result = build_until_done(context, args, configuration, &events, &stop) => result,
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
+            Err(BuildError::Interrupted.into())
+        }
+    };
+    match (result, signalled.load(Ordering::SeqCst)) {
+        (Err(CliError::Build(error)), signal)
+            if signal != 0 && matches!(*error, BuildError::Interrupted) =>
+        {
+            Err(CliError::Signal { signal })
+        }
+        (result, _) => result,
+    }
+}
+
+/// How long a build that was told to stop may take to do so.
+const GRACE: Duration = Duration::from_secs(2);
+
+async fn build_until_done(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+    events: &Events,
+    stop: &CancellationToken,
+) -> Result<(), CliError> {
+    let registry = Arc::new(Registry::new(RegistryOptions {
+        docker_config: context.env.docker_config(),
+        ..RegistryOptions::default()
+    })?);
+    let prepared = tokio::select! {
+        prepared = prepare::prepare(context, args, configuration, &registry) => prepared?,
+        () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
+    };
+    let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
+    let options = options::options(context, args, &settings, prepared.proxies.clone())?;
+    warn(events, &prepared);
+    let steps = prepared.graph.vertices.iter().filter(|v| v.op.is_step());
+    events.send(BuildEvent::Planned {
+        steps: steps.count(),
+        targets: prepared.targets.clone(),
+    });
+    let (store, _temporary) = open_store(context, args, configuration, events)?;
+    let lease = store.lease()?;
+    let engine = Engine {
+        store: Arc::new(store),
+        registry,
+        events: events.clone(),
+        redactor: Arc::new(Redactor::new(context.env.secrets())),
+        stop: stop.clone(),
+        options,
+    };
+    let jobs = prepared.jobs;
+    let session = Session::new(engine, prepared.graph).await?;
+    let result = session
+        .build(async |session, built| {
+            let mut images = Vec::new();
+            for job in &jobs {
+                images.push(export(session, built, job).await?);
+            }
+            Ok(images)
+        })
+        .await;
+    for warning in session.engine().store.take_warnings() {
+        events.warn(warning.to_string(), None);
+    }
+    events.send(BuildEvent::Finished {
+        ok: result.is_ok(),
+        totals: session.totals(),
+    });
+    drop(lease);
+    let images = result?;
+    if let Some(config) = configuration {
+        keep_limits(config, &session.engine().store, events);
+    }
+    files::write_files(args, &images)
+}
+
+/// Keeps the store within the configured limits. What the build has just used is recent and
+/// stays; trouble costs disk space, not the build.
+fn keep_limits(config: &Config, store: &DiskStore, events: &Events) {
+    let policy = GcPolicy {
+        max_bytes: config.cache.max_size,
+        max_age: config.cache.max_age,
+        ..GcPolicy::default()
+    };
+    if policy.max_bytes.is_none() && policy.max_age.is_none() {
+        return;
+    }
+    if let Err(error) = cache::collect(store, &policy) {
+        events.warn(format!("the cache was not cleaned: {error}"), None);
+    }
+}
+
+fn warn(events: &Events, prepared: &Prepared) {
+    for warning in &prepared.warnings {
+        let place = match &warning.location {
+            Some(location) => format!(" ({}:{})", location.file, location.start),
+            None => String::new(),
+        };
+        events.warn(format!("{}{place}", warning.message), warning.hint.clone());
+    }
+}
+
+pub(super) fn progress_mode(context: &Context, args: &BuildArgs) -> ProgressMode {
+    if context.global.quiet {
+        return ProgressMode::Quiet;
+    }
+    match args.progress {
+        ProgressArg::Auto => {
+            let bars = context.env.bars(io::IsTerminal::is_terminal(&io::stderr()));
+            ProgressMode::Auto.resolve(bars)
+        }
+        ProgressArg::Tty => ProgressMode::Tty,
+        ProgressArg::Plain => ProgressMode::Plain,
+        ProgressArg::Json => ProgressMode::Json,
+        ProgressArg::Quiet => ProgressMode::Quiet,
+    }
+}
+
+/// Cancels `stop` at the first SIGINT or SIGTERM; at the second the program ends by it.
+fn watch_signals(
+    watchers: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<Arc<AtomicI32>, CliError> {
+    let signalled = Arc::new(AtomicI32::new(0));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut stream = signal(kind).map_err(CliError::Runtime)?;
+        let (stop, signalled) = (stop.clone(), Arc::clone(&signalled));
+        let number = kind.as_raw_value();
+        watchers.spawn(async move {
+            while stream.recv().await.is_some() {
+                if stop.is_cancelled() {
+                    crate::sys::exit_now(128 + number);
+                }
+                signalled.store(number, Ordering::SeqCst);
+                stop.cancel();
+            }
+        });
+    }
+    Ok(signalled)
+}
+
+/// The local store. One that can't be used is replaced by a temporary one, which the second
+/// value removes: trouble with a cache costs hits, not the build.
+fn open_store(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+    events: &Events,
+) -> Result<(DiskStore, Option<tempfile::TempDir>), CliError> {
+    let configured = configuration.and_then(|c| c.cache.dir.clone());
+    let dir = match &args.cache_dir {
+        Some(dir) => dir.clone(),
+        None => context.env.cache_dir(configured),
+    };
+    // Steps are started in other directories.
+    let dir = fs::absolute(dir)?;
+    let trouble = match DiskStore::open(&dir) {
+        Ok(store) if store.is_writable() => return Ok((store, None)),
+        Ok(_) => "it can't be written".to_owned(),
+        Err(error) => match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
+    };
+    events.warn(
+        format!(
+            "the cache directory `{}` can't be used ({trouble}); this build starts without a cache and keeps nothing",
+            dir.display()
+        ),
+        Some("choose another directory with `--cache-dir` or `MEMOBUILD_CACHE_DIR`".to_owned()),
+    );
+    let temporary = fs::temp_dir_in(context.env.temp_dir())?;
+    let store = DiskStore::open(temporary.path())?;
+    Ok((store, Some(temporary)))
+}

@@ -1,0 +1,110 @@
+//! From arguments and configuration to the engine's options.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    path::{Path, PathBuf},
+};
+
+use super::{BuildArgs, CompressionArg};
+use crate::{
+    cache::Producer,
+    cli::{CliError, Context},
+    config::{self, BuildSettings, CaCertificates, units},
+    engine::EngineOptions,
+    fs,
+    oci::layer::{Compression, LayerOptions},
+};
+
+/// Where hosts keep their CA bundle: Debian, Fedora, Alpine and openSUSE.
+const HOST_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+    "/var/lib/ca-certificates/ca-bundle.pem",
+];
+
+pub(super) fn options(
+    context: &Context,
+    args: &BuildArgs,
+    settings: &BuildSettings,
+    proxies: BTreeMap<String, String>,
+) -> Result<EngineOptions, CliError> {
+    let compression = match (args.compression, settings.compression) {
+        (Some(CompressionArg::Gzip), _) | (None, Some(config::Compression::Gzip)) => {
+            Compression::Gzip
+        }
+        (Some(CompressionArg::None), _) => Compression::None,
+        (Some(CompressionArg::Zstd), _) | (None, _) => Compression::Zstd,
+    };
+    let levels = match compression {
+        Compression::Zstd => 1..=22,
+        Compression::Gzip => 1..=9,
+        Compression::None => 0..=0,
+    };
+    if let Some(level) = args.compression_level
+        && !levels.contains(&level)
+    {
+        return Err(CliError::usage(format!(
+            "`--compression-level {level}` is not from {} to {}",
+            levels.start(),
+            levels.end()
+        )));
+    }
+    let step_timeout = match &args.step_timeout {
+        Some(text) => Some(
+            units::parse_duration(text)
+                .map_err(|error| CliError::usage(format!("`--step-timeout {text}`: {error}")))?,
+        ),
+        None => None,
+    };
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    Ok(EngineOptions {
+        jobs: args.jobs.or(settings.jobs).map_or(processors, NonZero::get),
+        normalise: !args.keep_noise,
+        layer: LayerOptions {
+            compression,
+            level: args.compression_level,
+        },
+        step_timeout,
+        ca_certificates: ca_certificates(context, args, settings)?,
+        proxies: proxies.into_iter().collect(),
+        producer: Producer {
+            tool: concat!("memobuild-ci ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..Producer::default()
+        },
+        scope: "local".to_owned(),
+    })
+}
+
+/// The bundle that `--ca-certificates` or the configuration names.
+fn ca_certificates(
+    context: &Context,
+    args: &BuildArgs,
+    settings: &BuildSettings,
+) -> Result<Option<PathBuf>, CliError> {
+    let wanted = match &args.ca_certificates {
+        Some(path) if path == Path::new("host") => CaCertificates::Host,
+        Some(path) => CaCertificates::File(path.clone()),
+        None => match &settings.ca_certificates {
+            Some(configured) => configured.clone(),
+            None => return Ok(None),
+        },
+    };
+    match wanted {
+        CaCertificates::File(path) => Ok(Some(fs::canonicalize(path)?)),
+        CaCertificates::Host => context
+            .env
+            .ssl_cert_file()
+            .into_iter()
+            .chain(HOST_BUNDLES.map(PathBuf::from))
+            .find_map(|path| fs::canonicalize(path).ok())
+            .map(Some)
+            .ok_or_else(|| {
+                CliError::usage_hint(
+                    "this host has no bundle of CA certificates",
+                    "install `ca-certificates`, or name a PEM file with `--ca-certificates FILE`",
+                )
+            }),
+    }
+}

@@ -1,0 +1,60 @@
+//! What is read from disk before anything is decided: Dockerfiles, ignore files, contexts.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    cli::CliError,
+    dockerfile::{self, Dockerfile},
+    fs::{self, IoContext as _},
+    graph::{BuildGraph, LocalContext},
+};
+
+pub(super) fn read_dockerfile(graph: &mut BuildGraph, path: &Path) -> Result<Dockerfile, CliError> {
+    let text = fs::read_to_string(path)?;
+    let name = path.display().to_string();
+    let parsed = dockerfile::parse(&name, &text)?;
+    graph.dockerfiles.insert(name, text);
+    Ok(parsed)
+}
+
+/// The text of the ignore file: the Dockerfile's own, else the context's.
+pub(super) fn ignore_file(dockerfile: &Path, context: &Path) -> Result<String, CliError> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    for path in [PathBuf::from(own), context.join(".dockerignore")] {
+        match fs::read_to_string(&path) {
+            Ok(text) => return Ok(text),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(String::new())
+}
+
+/// The position of a local context, which is entered once.
+pub(super) fn add_context(
+    graph: &mut BuildGraph,
+    name: &str,
+    dir: &Path,
+    ignore: Option<String>,
+) -> Result<usize, CliError> {
+    let dir = fs::canonicalize(dir)?;
+    if !dir.is_dir() {
+        let error: std::io::Result<usize> = Err(std::io::ErrorKind::NotADirectory.into());
+        return Ok(error.at("use as build context", &dir)?);
+    }
+    let ignore = match ignore {
+        Some(text) => text,
+        None => ignore_file(&dir.join("Dockerfile"), &dir)?,
+    };
+    let context = LocalContext {
+        name: name.to_owned(),
+        dir,
+        ignore,
+    };
+    if let Some(number) = graph.contexts.iter().position(|known| *known == context) {
+        return Ok(number);
+    }
+    graph.contexts.push(context);
+    Ok(graph.contexts.len() - 1)
+}

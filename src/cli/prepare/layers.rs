@@ -1,0 +1,103 @@
+//! The layer targets of a `memobuild.yml`.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Recipe, Settings,
+    contexts::{add_context, ignore_file, read_dockerfile},
+    single::destination,
+    words,
+};
+use crate::{
+    cli::{CliError, Context, build::BuildArgs},
+    config::{Config, Selection, TargetConfig},
+    export::ImageJob,
+    graph::{BuildGraph, lower::LowerWarning},
+};
+
+/// The recipes and images of a configuration.
+pub(super) fn from_config(
+    context: &Context,
+    args: &BuildArgs,
+    config: &Config,
+    settings: &Settings,
+    graph: &mut BuildGraph,
+) -> Result<(Vec<Recipe>, Vec<ImageJob>), CliError> {
+    let selection = Selection {
+        layers: args.target.clone(),
+        variants: args.variant.clone(),
+        platforms: words::platforms(args)?,
+    };
+    let extra = words::build_args(context, args)?;
+    let targets = config.targets(&selection)?;
+    let mut recipes = Vec::new();
+    let mut jobs: Vec<(String, ImageJob)> = Vec::new();
+    for (number, target) in targets.iter().enumerate() {
+        let dockerfile = read_dockerfile(graph, &target.dockerfile)?;
+        let ignore = ignore_file(&target.dockerfile, &target.context)?;
+        let mut build_args: BTreeMap<String, String> = target.args.iter().cloned().collect();
+        build_args.extend(extra.clone());
+        recipes.push(Recipe {
+            name: target.name.to_string(),
+            prefix: target.name.layer.clone(),
+            dockerfile,
+            stage: target.stage.clone(),
+            platform: target.name.platform.clone(),
+            args: build_args,
+            context: add_context(graph, "context", &target.context, Some(ignore))?,
+            parent: target.parent.clone().map(|p| (target.base_arg.clone(), p)),
+            own: Some(target.name.clone()),
+            settings: settings.clone(),
+        });
+        if !target.requested {
+            continue;
+        }
+        let reference = format!("{}:{}", config.image, target.tag);
+        match jobs.iter_mut().find(|(known, _)| *known == reference) {
+            Some((_, job)) => job.targets.push(number),
+            None => {
+                let job = config_job(context, args, target, &reference, number, settings.epoch)?;
+                jobs.push((reference, job));
+            }
+        }
+    }
+    if jobs.len() > 1 && !args.output.is_empty() {
+        return Err(CliError::usage_hint(
+            "`-o` names one place for several images",
+            "select one with `--target` and `--variant`, or set `MEMOBUILD_OUTPUT` to a directory for all",
+        ));
+    }
+    Ok((recipes, jobs.into_iter().map(|(_, job)| job).collect()))
+}
+
+fn config_job(
+    context: &Context,
+    args: &BuildArgs,
+    target: &TargetConfig,
+    reference: &str,
+    number: usize,
+    epoch: Option<i64>,
+) -> Result<ImageJob, CliError> {
+    Ok(ImageJob {
+        name: target.name.to_string(),
+        targets: vec![number],
+        dest: destination(context, args, reference)?,
+        tags: vec![reference.to_owned()],
+        epoch,
+    })
+}
+
+/// Says that `refresh` does nothing yet, where the configuration has one.
+pub(super) fn no_refresh(config: &Config) -> Option<LowerWarning> {
+    let targets = config.targets(&Selection::default()).ok()?;
+    let target = targets.iter().find(|target| target.refresh.is_some())?;
+    Some(LowerWarning {
+        rule: "Refresh",
+        message: format!(
+            "`refresh` of layer `{}` has no effect yet",
+            target.name.layer
+        ),
+        location: None,
+        hint: Some("build with `--no-cache` when the layer should be made anew".to_owned()),
+    })
+}

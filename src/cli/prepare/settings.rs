@@ -1,0 +1,80 @@
+//! Settings of a recipe that come from options and from the configuration's `build:`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::{contexts::add_context, words};
+use crate::{
+    cli::{CliError, Context, build::BuildArgs},
+    config::{Config, Network},
+    graph::{
+        BuildGraph, NetworkMode,
+        lower::{NamedContext, NoCache},
+    },
+};
+
+/// What the options say about a Dockerfile, whichever it is.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) network: NetworkMode,
+    pub(super) hosts: Vec<(String, String)>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) named: BTreeMap<String, NamedContext>,
+    pub(super) no_cache: NoCache,
+    pub(super) epoch: Option<i64>,
+}
+
+pub(super) fn settings(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+    graph: &mut BuildGraph,
+) -> Result<Settings, CliError> {
+    let configured = configuration.map(|c| &c.build);
+    let network = match args.network.as_deref() {
+        Some("host" | "default") => NetworkMode::Host,
+        Some("none") => NetworkMode::None,
+        Some(other) => {
+            return Err(CliError::usage_hint(
+                format!("network `{other}` is not supported"),
+                "use `host` or `none`",
+            ));
+        }
+        None => match configured.and_then(|b| b.network) {
+            Some(Network::None) => NetworkMode::None,
+            Some(Network::Host) | None => NetworkMode::Host,
+        },
+    };
+    let mut named = BTreeMap::new();
+    for text in &args.build_context {
+        let (name, value) = words::pair(text, "--build-context")?;
+        let is_image = value.starts_with("oci-layout://") || value.starts_with("docker-image://");
+        let source = match value {
+            _ if is_image => NamedContext::Image(value.to_owned()),
+            dir if dir.contains("://") => {
+                return Err(CliError::usage_hint(
+                    format!("build context `{dir}` is not supported yet"),
+                    "name a directory, `oci-layout://DIR` or `docker-image://REF`",
+                ));
+            }
+            dir => NamedContext::Local(add_context(graph, name, Path::new(dir), None)?),
+        };
+        named.insert(name.to_owned(), source);
+    }
+    let no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
+        (true, _) => NoCache::All,
+        (false, true) => NoCache::None,
+        (false, false) => NoCache::Stages(args.no_cache_filter.clone()),
+    };
+    let epoch = match context.env.source_date_epoch()? {
+        Some(epoch) => Some(epoch),
+        None => configured.and_then(|b| b.source_date_epoch),
+    };
+    Ok(Settings {
+        network,
+        hosts: words::hosts(&args.add_host)?,
+        labels: words::pairs(&args.label, "--label")?,
+        named,
+        no_cache,
+        epoch: epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX)),
+    })
+}

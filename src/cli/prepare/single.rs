@@ -1,0 +1,142 @@
+//! One Dockerfile, as `docker buildx build` takes it.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Recipe, Settings,
+    contexts::{add_context, ignore_file, read_dockerfile},
+    words,
+};
+use crate::{
+    cli::{CliError, Context, build::BuildArgs, output},
+    export::{Destination, ImageJob},
+    fs,
+    graph::BuildGraph,
+    oci::{Platform, reference::Reference},
+};
+
+/// One Dockerfile, as `docker buildx build` takes it.
+pub(super) fn from_arguments(
+    context: &Context,
+    args: &BuildArgs,
+    settings: &Settings,
+    graph: &mut BuildGraph,
+) -> Result<(Vec<Recipe>, Vec<ImageJob>), CliError> {
+    let dir = args
+        .context()
+        .map_or_else(|| PathBuf::from("."), Path::to_owned);
+    if let Some(text) = dir.to_str()
+        && (text == "-" || text.contains("://"))
+    {
+        return Err(CliError::usage_hint(
+            format!("context `{text}` is not supported yet"),
+            "give a directory",
+        ));
+    }
+    if args.target.len() > 1 {
+        return Err(CliError::usage("a Dockerfile is built for one `--target`"));
+    }
+    if let Some(variant) = args.variant.first() {
+        return Err(CliError::usage_hint(
+            format!("`--variant {variant}` needs a `memobuild.yml`"),
+            "leave CONTEXT and `-f` out to build from one",
+        ));
+    }
+    for tag in &args.tag {
+        tag.parse::<Reference>().map_err(|error| {
+            CliError::usage(format!("`-t {tag}` is not an image name: {error}"))
+        })?;
+    }
+    let file = match &args.file {
+        Some(file) if file == Path::new("-") => {
+            return Err(CliError::usage_hint(
+                "a Dockerfile from standard input is not supported yet",
+                "write it to a file and name that with `-f`",
+            ));
+        }
+        Some(file) => file.clone(),
+        None => dir.join("Dockerfile"),
+    };
+    let dockerfile = read_dockerfile(graph, &file)?;
+    let ignore = ignore_file(&file, &dir)?;
+    let number = add_context(graph, "context", &dir, Some(ignore))?;
+    let mut platforms = words::platforms(args)?;
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    let build_args = words::build_args(context, args)?;
+    let several = platforms.len() > 1;
+    let mut recipes = Vec::new();
+    for platform in platforms {
+        recipes.push(Recipe {
+            name: match several {
+                true => format!("image ({platform})"),
+                false => "image".to_owned(),
+            },
+            prefix: String::new(),
+            dockerfile: dockerfile.clone(),
+            stage: args.target.first().cloned(),
+            platform,
+            args: build_args.clone(),
+            context: number,
+            parent: None,
+            own: None,
+            settings: settings.clone(),
+        });
+    }
+    let reference = match args.tag.first() {
+        Some(tag) => tag.clone(),
+        None => default_name(&dir)?,
+    };
+    let job = ImageJob {
+        name: match args.tag.first() {
+            Some(tag) => tag.clone(),
+            None => "image".to_owned(),
+        },
+        targets: (0..recipes.len()).collect(),
+        dest: destination(context, args, &reference)?,
+        tags: args.tag.clone(),
+        epoch: settings.epoch,
+    };
+    Ok((recipes, vec![job]))
+}
+
+/// `-o`, else `<output directory>/<name>-<tag>`.
+pub(super) fn destination(
+    context: &Context,
+    args: &BuildArgs,
+    reference: &str,
+) -> Result<Destination, CliError> {
+    if let Some(text) = args.output.first() {
+        return output::parse(text);
+    }
+    let mut name = reference.replace(['/', ':', '@'], "-");
+    if !reference
+        .rsplit('/')
+        .next()
+        .is_some_and(|last| last.contains(':'))
+    {
+        name.push_str("-latest");
+    }
+    Ok(Destination::Layout(context.env.output_dir().join(name)))
+}
+
+/// The name of an image that was given none: that of its directory.
+fn default_name(dir: &Path) -> Result<String, CliError> {
+    let dir = fs::canonicalize(dir)?;
+    let name: String = dir
+        .file_name()
+        .map(|n| n.to_string_lossy().to_lowercase())
+        .unwrap_or_default()
+        .chars()
+        .map(|c| match c {
+            'a'..='z' | '0'..='9' | '-' | '_' | '.' => c,
+            _ => '-',
+        })
+        .collect();
+    let name = name.trim_matches(['-', '_', '.']);
+    Ok(match name {
+        "" => "image".to_owned(),
+        name => name.to_owned(),
+    })
+}
