@@ -265,8 +265,9 @@ fn directive(line: &str) -> Option<(&str, &str)> {
     (valid && !value.is_empty()).then_some((name, value))
 }
 
-/// Whether this frontend is the language that we read.
-fn is_builtin_frontend(name: &str) -> bool {
+/// Whether this frontend (`docker/dockerfile:1`, options may follow) is the language that
+/// is read here.
+pub fn is_builtin_frontend(name: &str) -> bool {
     let name = name.split_whitespace().next().unwrap_or_default();
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     let end = name.find([':', '@']).unwrap_or(name.len());

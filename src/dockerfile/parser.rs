@@ -80,6 +80,44 @@ pub fn parse(name: &str, text: &str) -> Result<Dockerfile, DockerfileError> {
     })
 }
 
+/// Parses a trigger of ONBUILD as an image's configuration has it. Places in the result
+/// and in errors are those in `text`.
+pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
+    let source = Source {
+        name: "ONBUILD".to_owned(),
+        text: text.to_owned(),
+    };
+    let lines = lines::read(&source)?;
+    let whole = Span {
+        start: 1,
+        end: 1,
+        column: 1,
+    };
+    let [line] = lines.lines.as_slice() else {
+        let problem = match lines.lines.get(1) {
+            Some(_) => Problem::SeveralTriggers,
+            None => Problem::Empty,
+        };
+        return Err(DockerfileError::new(&source, whole, problem));
+    };
+    let keyword = keyword(&source, line, 0)?;
+    if keyword == "FROM" {
+        let problem = Problem::OnBuildTrigger { keyword };
+        return Err(DockerfileError::new(&source, whole, problem));
+    }
+    let context = Context {
+        source: &source,
+        line,
+        escape: lines.escape,
+    };
+    let kind = instruction::parse(&context, &keyword, keyword.len())?;
+    Ok(Instruction {
+        text: one_line(&line.text),
+        span: line.span,
+        kind,
+    })
+}
+
 struct Parser<'a> {
     source: &'a Source,
     escape: char,
