@@ -121,6 +121,8 @@ pub enum Problem {
     StageNumber { keyword: String, name: String },
     #[error("{reason}")]
     ImageName { text: String, reason: String },
+    #[error("stages need each other: `{stages}`")]
+    Circle { stages: String },
     #[error("trigger `{trigger}`: {cause}")]
     Trigger {
         trigger: String,

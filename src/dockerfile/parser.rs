@@ -57,6 +57,17 @@ pub fn parse(name: &str, text: &str) -> Result<Dockerfile, DockerfileError> {
         stages: Vec::new(),
         warnings: Vec::new(),
     };
+    if let Some((number, name, near)) = &lines.misspelt {
+        parser.warnings.push(ParseWarning {
+            rule: "MisspeltDirective",
+            message: format!("`# {name}=` is a comment; the directive is `# {near}=`"),
+            span: Span {
+                start: *number,
+                end: *number,
+                column: 1,
+            },
+        });
+    }
     for line in &lines.lines {
         parser.line(line)?;
     }
@@ -171,7 +182,7 @@ impl Parser<'_> {
 
     fn from(&self, line: &Line) -> Result<Stage, DockerfileError> {
         let (mut flags, at) = Flags::split(self.source, line, "FROM", 4, self.escape);
-        let platform = flags.value("--platform")?;
+        let platform = flags.value("--platform")?.filter(|p| !p.is_empty());
         flags.finish()?;
         let fail = |span, problem| Err(DockerfileError::new(self.source, span, problem));
         let words = words::plain_words(&line.text[at..]);
@@ -219,12 +230,19 @@ impl Parser<'_> {
 /// The keyword that starts at offset `at` of the line, in upper case.
 pub(super) fn keyword(source: &Source, line: &Line, at: usize) -> Result<String, DockerfileError> {
     let rest = &line.text[at..];
-    let word = rest.split(char::is_whitespace).next().unwrap_or_default();
+    let word = rest.split(words::is_blank).next().unwrap_or_default();
     let keyword = word.to_ascii_uppercase();
     if KEYWORDS.contains(&keyword.as_str()) {
         return Ok(keyword);
     }
-    let hint = nearest(word, KEYWORDS).map(|k| format!("did you mean `{k}`?"));
+    let hint = match nearest(word, KEYWORDS) {
+        Some(keyword) => Some(format!("did you mean `{keyword}`?")),
+        None if word.is_empty() => Some("a backslash must be followed by a line".to_owned()),
+        None if at == 0 && line.span.start > 1 => {
+            Some("a line that goes on needs a backslash at the end of the one before".to_owned())
+        }
+        None => None,
+    };
     let problem = Problem::UnknownInstruction {
         keyword: word.to_owned(),
     };

@@ -41,7 +41,7 @@ impl Source {
                 true => after_keyword(line),
                 false => 0,
             };
-            let Some(at) = line[skipped..].find(word) else {
+            let Some(at) = find_word(&line[skipped..], word) else {
                 continue;
             };
             return Some(Span {
@@ -82,6 +82,19 @@ impl Source {
         }
         out
     }
+}
+
+/// Where `word` stands in `text`: preferably not as a part of a longer word.
+pub(super) fn find_word(text: &str, word: &str) -> Option<usize> {
+    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let alone = |at: usize| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        let starts = part(word.chars().next()) && part(before.chars().next_back());
+        let ends = part(word.chars().next_back()) && part(after.chars().next());
+        !starts && !ends
+    };
+    let mut places = text.match_indices(word).map(|(at, _)| at);
+    places.find(|at| alone(*at)).or_else(|| text.find(word))
 }
 
 /// Where the first word of a line ends.

@@ -21,6 +21,7 @@
 mod clock;
 mod config;
 mod copy;
+mod cycles;
 mod env;
 mod error;
 mod origin;

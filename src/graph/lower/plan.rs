@@ -91,6 +91,7 @@ impl<'a> Plan<'a> {
         plan.check_numbers()?;
         plan.target = plan.find_target()?;
         plan.need(plan.target)?;
+        plan.check_cycles()?;
         Ok(plan)
     }
 
