@@ -2,7 +2,8 @@
 //! image's configuration.
 //!
 //! Two steps, both pure. [`needed_images`] names the base images that the target
-//! needs, so that they can be resolved; [`lower`] then makes the vertices. Only stages
+//! needs, so that they can be resolved, and again those that the triggers (ONBUILD) of the
+//! resolved ones name, until none is missing; [`lower`] then makes the vertices. Only stages
 //! that the target reaches get vertices, and equal vertices are made once, also across
 //! targets and platforms. Semantics are those of BuildKit's Dockerfile frontend
 //! (`dockerfile2llb`).
@@ -20,11 +21,15 @@
 mod clock;
 mod config;
 mod copy;
+mod cycles;
 mod env;
 mod error;
+mod origin;
 mod plan;
 mod run;
 mod stage;
+mod triggers;
+mod vertices;
 mod warning;
 
 #[cfg(test)]
@@ -147,11 +152,15 @@ pub struct Lowered {
     pub proxies: BTreeMap<String, String>,
 }
 
-/// The images that [`lower`] will look for in its table: references as the Dockerfile
-/// has them after expansion (or as in [`NamedContext::Image`]) with the platform to
-/// resolve them for. Each once, in order.
-pub fn needed_images(input: &LowerInput<'_>) -> Result<Vec<(String, Platform)>, LowerError> {
-    plan::Plan::new(input)?.needed_images()
+/// The images that [`lower`] will look for and that `images` lacks: references as the
+/// Dockerfile has them after expansion (or as in [`NamedContext::Image`]) with the platform
+/// to resolve them for. Each once, in order. Images that are at hand may name further ones
+/// in their triggers, so this is called until nothing is missing.
+pub fn needed_images(
+    input: &LowerInput<'_>,
+    images: &ImageTable,
+) -> Result<Vec<(String, Platform)>, LowerError> {
+    plan::Plan::new(input, images)?.needed_images()
 }
 
 /// Adds the vertices and the target to `graph`. Fails if `images` lacks an image that
@@ -161,6 +170,6 @@ pub fn lower(
     input: &LowerInput<'_>,
     images: &ImageTable,
 ) -> Result<Lowered, LowerError> {
-    let plan = plan::Plan::new(input)?;
-    stage::Lowering::new(graph, &plan, images).run()
+    let plan = plan::Plan::new(input, images)?;
+    stage::Lowering::new(graph, &plan).run()
 }
