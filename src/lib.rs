@@ -23,7 +23,7 @@
 //! | group | modules |
 //! |---|---|
 //! | foundations | [`sys`], [`redact`], [`digest`], [`fs`], [`event`] |
-//! | formats | [`oci`], [`dockerfile`], [`config`] |
+//! | formats | [`oci`], [`device`], [`dockerfile`], [`config`] |
 //! | meaning | [`graph`], [`key`] |
 //! | the outside | [`registry`], [`cache`] |
 //! | running a step | [`userns`], [`snapshot`], [`sandbox`] |
@@ -46,6 +46,7 @@ pub mod redact;
 pub mod sys;
 
 pub mod config;
+pub mod device;
 pub mod dockerfile;
 pub mod oci;
 

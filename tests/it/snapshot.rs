@@ -173,6 +173,7 @@ fn step(sandbox: &Sandbox, store: &Snapshots, chain: &[&Layer], script: &str) ->
         },
         mounts: vec![],
         hosts: vec![],
+        extras: ProcessExtras::default(),
     };
     let mut output = Vec::new();
     let runtime = tokio::runtime::Builder::new_current_thread()

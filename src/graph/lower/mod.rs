@@ -22,6 +22,7 @@ mod config;
 mod copy;
 mod env;
 mod error;
+mod mount;
 mod plan;
 mod run;
 mod stage;
@@ -34,11 +35,12 @@ pub use clock::Clock;
 pub use error::LowerError;
 pub use warning::LowerWarning;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    device::{AllowedDevices, DeviceRegistry},
     dockerfile::Dockerfile,
-    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode},
+    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode, Ulimit},
     oci::Platform,
 };
 
@@ -68,6 +70,8 @@ pub struct LowerInput<'a> {
     pub network: NetworkMode,
     /// `--add-host`: name and address.
     pub hosts: Vec<(String, String)>,
+    /// What else the options say about RUN.
+    pub steps: StepSettings,
     /// `--no-cache` and `--no-cache-filter`.
     pub no_cache: NoCache,
     /// `SOURCE_DATE_EPOCH`, if the user gave one: seconds since 1970.
@@ -76,6 +80,21 @@ pub struct LowerInput<'a> {
     pub target_name: String,
     /// What step names start with, before the stage's name: `ml`; may be empty.
     pub name_prefix: String,
+}
+
+/// What every RUN of a build gets or may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct StepSettings {
+    /// `--shm-size`, in bytes.
+    pub shm_size: Option<u64>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--allow security.insecure`.
+    pub insecure: bool,
+    /// `--allow device`.
+    pub allowed_devices: AllowedDevices,
+    /// The devices of this host.
+    pub devices: Arc<DeviceRegistry>,
 }
 
 /// What `--build-context name=…` means.

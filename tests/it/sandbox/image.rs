@@ -121,6 +121,7 @@ impl Image {
             },
             mounts: vec![],
             hosts: vec![],
+            extras: ProcessExtras::default(),
         }
     }
 

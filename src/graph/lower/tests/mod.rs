@@ -14,7 +14,10 @@ use crate::{
     oci::{ImageConfig, Platform},
 };
 
-use super::{LowerError, LowerInput, Lowered, NamedContext, NoCache, Parent, lower, needed_images};
+use super::{
+    LowerError, LowerInput, Lowered, NamedContext, NoCache, Parent, StepSettings, lower,
+    needed_images,
+};
 
 fn platform(text: &str) -> Platform {
     text.parse().unwrap()
@@ -33,6 +36,7 @@ fn input(dockerfile: &Dockerfile) -> LowerInput<'_> {
         parents: BTreeMap::new(),
         network: NetworkMode::Host,
         hosts: Vec::new(),
+        steps: StepSettings::default(),
         no_cache: NoCache::None,
         epoch: None,
         target_name: "app".to_owned(),
