@@ -26,7 +26,7 @@
 //! | formats | [`oci`], [`device`], [`dockerfile`], [`config`] |
 //! | meaning | [`graph`], [`key`] |
 //! | the outside | [`registry`], [`cache`] |
-//! | running a step | [`userns`], [`snapshot`], [`sandbox`] |
+//! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
 //! | operations | [`context`], [`engine`], [`export`] |
 //! | faces | [`ui`] |
 //! | command line | [`cli`] |
@@ -58,6 +58,7 @@ pub mod registry;
 
 pub mod sandbox;
 pub mod snapshot;
+pub mod ssh;
 pub mod userns;
 
 pub mod context;

@@ -14,6 +14,7 @@ use crate::{
         Platform, layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError,
     },
     registry::{RegistryError, Trouble},
+    sandbox::{SandboxError, Step},
     snapshot::SnapshotError,
     ui::{self, ReportOptions},
 };
@@ -245,6 +246,20 @@ fn build(error: &BuildError) -> ExitCode {
         },
         BuildError::Step { .. } | BuildError::User { .. } => ExitCode::StepFailed,
         BuildError::StepTimeout { .. } => ExitCode::StepTimedOut,
+        BuildError::MissingSecret { .. }
+        | BuildError::MissingAgent { .. }
+        | BuildError::SecretText { .. }
+        | BuildError::Ssh { .. } => ExitCode::Usage,
+        // What a mount names is not there.
+        BuildError::Sandbox {
+            source:
+                SandboxError::Setup {
+                    step: Step::Mount,
+                    source,
+                    ..
+                },
+            ..
+        } if source.kind() == io::ErrorKind::NotFound => ExitCode::NotFound,
         BuildError::Sandbox { .. }
         | BuildError::SandboxSetup(_)
         | BuildError::NoSandbox

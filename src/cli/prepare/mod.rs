@@ -186,6 +186,7 @@ fn input<'r>(
         parents,
         network: settings.network,
         hosts: settings.hosts.clone(),
+        steps: settings.steps.clone(),
         no_cache: settings.no_cache.clone(),
         epoch: settings.epoch,
         target_name: recipe.name.clone(),
