@@ -16,6 +16,7 @@ use crate::{
     registry::{RegistryError, Trouble},
     sandbox::{SandboxError, Step},
     snapshot::SnapshotError,
+    ssh::SshError,
     ui::{self, ReportOptions},
 };
 
@@ -79,6 +80,8 @@ pub(super) enum CliError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
+    Ssh(#[from] SshError),
+    #[error(transparent)]
     Fs(#[from] FsError),
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
@@ -119,7 +122,10 @@ impl CliError {
 
     pub(super) fn exit(&self) -> ExitCode {
         match self {
-            Self::Usage { .. } | Self::Selection(_) | Self::Platform(_) => ExitCode::Usage,
+            Self::Ssh(SshError::Key(error)) => file(error),
+            Self::Usage { .. } | Self::Selection(_) | Self::Platform(_) | Self::Ssh(_) => {
+                ExitCode::Usage
+            }
             Self::Config(ConfigError::Read { source }) if source.is_not_found() => {
                 ExitCode::NotFound
             }
@@ -157,6 +163,7 @@ impl CliError {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
+            Self::Ssh(error) => error.hint(),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
                 Some("give it more time with `--step-timeout`".to_owned())
@@ -188,6 +195,7 @@ impl CliError {
             Self::Dockerfile(error) => error,
             Self::Lower(error) => error,
             Self::Build(error) => error.as_ref(),
+            Self::Ssh(error) => error,
             error => error,
         }
     }

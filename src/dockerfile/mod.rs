@@ -28,7 +28,7 @@ mod words;
 
 pub use ast::Dockerfile;
 pub use error::{DockerfileError, Problem};
-pub use mount::{DeviceFlag, Mount, MountFlag, MountKind, bytes};
+pub use mount::{DeviceFlag, Mount, MountFlag, MountKind, bytes, csv_fields};
 pub use parser::parse;
 pub use source::{Source, Span};
 pub use suggest::nearest;

@@ -356,7 +356,7 @@ impl DeviceFlag {
 }
 
 /// The fields of one CSV record; a field in double quotes may hold commas.
-fn csv_fields(text: &str) -> Vec<String> {
+pub fn csv_fields(text: &str) -> Vec<String> {
     let mut fields = Vec::new();
     let mut field = String::new();
     let mut quoted = false;

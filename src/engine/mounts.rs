@@ -93,9 +93,13 @@ impl StepMounts {
                     this.add(target, kind);
                 }
                 MountOp::Cache { .. } => this.cache(attempt, id, runtime, inputs, mount).await?,
-                MountOp::Tmpfs { target, size } => {
-                    let (size, mode) = (*size, 0o1777);
-                    this.add(target, MountKind::Tmpfs { size, mode });
+                MountOp::Tmpfs {
+                    target,
+                    size,
+                    readonly,
+                } => {
+                    let (size, readonly) = (*size, *readonly);
+                    this.add(target, MountKind::Tmpfs { size, readonly });
                 }
                 MountOp::Secret {
                     id: secret,

@@ -160,6 +160,12 @@ pub fn is_symlink(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink())
 }
 
+/// Whether a socket is at `path`, symlinks followed.
+pub fn is_socket(path: impl AsRef<Path>) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    std::fs::metadata(path).is_ok_and(|data| data.file_type().is_socket())
+}
+
 /// Removes the file at `path`; that it is not there is no error.
 pub fn remove_file(path: impl AsRef<Path>) -> Result<(), FsError> {
     match std::fs::remove_file(&path) {

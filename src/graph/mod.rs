@@ -222,6 +222,8 @@ pub enum MountOp {
         target: String,
         /// Limit in bytes.
         size: Option<u64>,
+        /// Whether the step may only look at it.
+        readonly: bool,
     },
     /// `type=secret`: a file in memory.
     Secret {

@@ -197,7 +197,15 @@ fn exec_parts(recipe: &mut KeyRecipe, exec: &ExecOp, platform: &Platform, option
                 }
                 text
             }
-            MountOp::Tmpfs { target, .. } => vec!["tmpfs".to_owned(), target.clone()],
+            MountOp::Tmpfs {
+                target, readonly, ..
+            } => {
+                let mut text = vec!["tmpfs".to_owned(), target.clone()];
+                if *readonly {
+                    text.push("readonly".to_owned());
+                }
+                text
+            }
             // What a secret is must not decide what a step gives, nor who the agent is.
             MountOp::Secret {
                 id,

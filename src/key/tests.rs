@@ -106,6 +106,7 @@ fn exec() -> ExecOp {
             MountOp::Tmpfs {
                 target: "/tmp".to_owned(),
                 size: None,
+                readonly: false,
             },
         ],
         hosts: pairs([("db", "10.0.0.1")]),
@@ -292,6 +293,7 @@ fn what_a_run_must_not_depend_on_changes_no_key() {
     op.mounts[2] = MountOp::Tmpfs {
         target: "/tmp".to_owned(),
         size: Some(1 << 20),
+        readonly: false,
     };
     assert_eq!(definition(&Op::Exec(op)), expected);
 }

@@ -108,9 +108,13 @@ impl<'g> Attacher<'g> {
                 path,
                 readonly,
             } => restricted(inside(open_dir(dir)?, path)?, *readonly)?,
-            MountKind::Tmpfs { size, mode } => {
-                let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-                mounts::tmpfs(*mode, *size, flags)?
+            MountKind::Tmpfs { size, readonly } => {
+                let mut flags =
+                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                if *readonly {
+                    flags |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+                }
+                mounts::tmpfs(hidden_mode(root, target)?, *size, flags)?
             }
             MountKind::Overlay {
                 lowers,
@@ -219,6 +223,17 @@ impl<'g> Attacher<'g> {
         rustix::fs::mknodat(&dir, "node", kind, private, like.st_rdev).map_err(error)?;
         give_path(&path.join("node"), owner).map_err(error)?;
         mounts::clone(&dir, "node")
+    }
+}
+
+/// The mode of the directory that a mount at `target` hides.
+fn hidden_mode(root: &Root, target: &str) -> mounts::Result<u32> {
+    match root.existing(target)? {
+        Some(fd) => {
+            let stat = rustix::fs::fstat(&fd).map_err(|e| MountError::new(target, e))?;
+            Ok(stat.st_mode & 0o7777)
+        }
+        None => Ok(0o1777),
     }
 }
 

@@ -99,12 +99,12 @@ pub enum MountKind {
         /// Whether writing is refused.
         readonly: bool,
     },
-    /// An empty file system in memory.
+    /// An empty file system in memory. Its directory has the mode of the one it hides, else 1777.
     Tmpfs {
         /// Limit in bytes.
         size: Option<u64>,
-        /// Mode of its root directory, for instance `0o1777`.
-        mode: u32,
+        /// Whether writing is refused.
+        readonly: bool,
     },
     /// A path in a stack of unpacked layers.
     Overlay {

@@ -162,7 +162,14 @@ fn check(path: &Path) -> Result<(), SshError> {
         let mut length = [0; 4];
         stream.read_exact(&mut length)?;
         match u32::from_be_bytes(length) {
-            1..=LONGEST => stream.read_exact(&mut [0]),
+            length @ 1..=LONGEST => {
+                let mut answer = Vec::new();
+                let read = stream.take(length.into()).read_to_end(&mut answer)?;
+                match read == length as usize {
+                    true => Ok(()),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+            }
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     };

@@ -16,7 +16,7 @@ use memobuild_ci::{
         Compression, DiffId, Entry, EntryKind, LayerBuilder, LayerIndex, LayerOptions, LayerPath,
         Tree,
     },
-    sandbox::{Exit, ProcessSpec, RootFs, Sandbox, probe},
+    sandbox::{Exit, ProcessExtras, ProcessSpec, RootFs, Sandbox, probe},
     snapshot::{Access, DiffOptions, Snapshots},
     userns::Program,
 };

@@ -7,6 +7,7 @@ mod contexts;
 mod layers;
 mod settings;
 mod single;
+mod steps;
 mod words;
 
 use std::collections::{BTreeMap, HashMap};

@@ -89,6 +89,7 @@ impl Lowering<'_> {
             _ => MountOp::Tmpfs {
                 target,
                 size: mount.size.filter(|size| *size > 0),
+                readonly: mount.readonly,
             },
         });
         Ok(())
@@ -113,7 +114,7 @@ impl Lowering<'_> {
         source: String,
         target: String,
     ) -> MountOp {
-        let id = mount.id.clone().unwrap_or_else(|| clean(&mount.target));
+        let id = mount.id.clone().unwrap_or_else(|| default_id(&mount.target));
         let given = mount.mode.is_some() || mount.uid.is_some() || mount.gid.is_some();
         // A directory of the cache's own has the mode and owner that it was made with.
         let owner = (given && source == "/").then(|| owner(mount, CACHE_MODE));
@@ -181,6 +182,8 @@ impl Lowering<'_> {
             "" => format!("/run/buildkit/ssh_agent.{number}"),
             target => target.to_owned(),
         };
+        // As written: relative to the working directory, like the mount.
+        step.agent.get_or_insert(target.clone());
         step.mounts.push(MountOp::Ssh {
             id: mount.id.clone().unwrap_or_else(|| "default".to_owned()),
             target: self.target(state, &target, span)?,
@@ -218,6 +221,17 @@ impl Lowering<'_> {
             mtime: state.clock.epoch,
         });
         Ok(self.helper(state, op, "preparing files of the context", span))
+    }
+}
+
+/// The id of a cache that has none: its target as written, without detours.
+fn default_id(target: &str) -> String {
+    if target.starts_with('/') {
+        return clean(target);
+    }
+    match clean(&absolute("/", target)).trim_start_matches('/') {
+        "" => ".".to_owned(),
+        path => path.to_owned(),
     }
 }
 

@@ -30,6 +30,8 @@ const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 pub(super) struct StepMounts {
     pub(super) mounts: Vec<MountOp>,
     pub(super) secret_variables: Vec<SecretVariable>,
+    /// Where the first SSH agent is.
+    pub(super) agent: Option<String>,
 }
 
 impl Lowering<'_> {
@@ -48,11 +50,7 @@ impl Lowering<'_> {
         let input = self.plan.input;
         let history = history(state, &args);
         let mut env = state.env.pairs().to_vec();
-        let agent = step.mounts.iter().find_map(|mount| match mount {
-            MountOp::Ssh { target, .. } => Some(target.clone()),
-            _ => None,
-        });
-        if let Some(target) = agent
+        if let Some(target) = step.agent
             && !env.iter().any(|(name, _)| name == AGENT_VARIABLE)
         {
             env.push((AGENT_VARIABLE.to_owned(), target));
