@@ -312,7 +312,7 @@ impl Attempt {
     }
 
     /// What the process sees: the instruction's variables, then what the executor adds
-    /// where they are not set, then what devices and secrets set.
+    /// where they are not set, then what proxies, devices and secrets set.
     fn environment(
         &self,
         id: VertexId,
@@ -328,9 +328,6 @@ impl Attempt {
         };
         add("HOME", &user.home);
         add("SOURCE_DATE_EPOCH", &op.epoch.to_string());
-        for (name, value) in &options.proxies {
-            add(name, value);
-        }
         if options.ca_certificates.is_some() {
             for name in super::mounts::CA_VARIABLES {
                 add(name, super::mounts::CA_BUNDLE);
@@ -340,6 +337,9 @@ impl Attempt {
             env.retain(|(known, _)| known != name);
             env.push((name.to_owned(), value));
         };
+        for (name, value) in both_cases(&options.proxies) {
+            set(&name, value.to_owned());
+        }
         for (name, value) in op.extras.devices.iter().flat_map(|d| &d.env) {
             set(name, value.clone());
         }
@@ -455,6 +455,21 @@ impl Attempt {
             blob
         }))
     }
+}
+
+/// Proxy variables under both their names, `HTTP_PROXY` and `http_proxy`, unless both
+/// were given. Programs look at the one or the other.
+fn both_cases(proxies: &[(String, String)]) -> Vec<(String, &str)> {
+    let mut out: Vec<(String, &str)> = Vec::new();
+    for (name, value) in proxies.iter().filter(|(_, value)| !value.is_empty()) {
+        for written in [name.to_ascii_uppercase(), name.to_ascii_lowercase()] {
+            let other = written != *name;
+            if !other || !proxies.iter().any(|(n, v)| *n == written && !v.is_empty()) {
+                out.push((written, value));
+            }
+        }
+    }
+    out
 }
 
 fn process_user(tree: &Tree, text: &str) -> Result<ProcessUser, super::UserError> {

@@ -167,6 +167,8 @@ fn set_up(request: &Request) -> Result<Vec<Vec<u8>>, Failure> {
     devices::proc(&mut root, request.tier).map_err(at(Step::Proc))?;
     devices::sys(&mut root, spec.extras.insecure).map_err(at(Step::Sys))?;
     devices::dev(&mut root, request.tier, &spec.extras).map_err(at(Step::Dev))?;
+    // As with other runtimes, the places of the kernel's file systems stay in the layer.
+    root.stubs.clear();
     for (name, target, text) in [
         ("resolv.conf", "/etc/resolv.conf", &request.resolv_conf),
         ("hosts", "/etc/hosts", &request.hosts),
@@ -195,7 +197,7 @@ fn set_up(request: &Request) -> Result<Vec<Vec<u8>>, Failure> {
     }
     pivot(&root.fd).map_err(|e| failure(Step::PivotRoot, "/", e))?;
     rustix::process::chdir(&*spec.cwd).map_err(|e| failure(Step::WorkDir, &spec.cwd, e))?;
-    user::prepare().map_err(|e| failure(Step::Process, "/dev/null", e))?;
+    user::prepare(spec).map_err(|e| failure(Step::Process, "/dev/null", e))?;
     limits::set(&spec.extras.limits).map_err(|(what, e)| failure(Step::Limit, what, e))?;
     user::become_user(spec, request.groups_settable)
         .map_err(|(step, e)| failure(step, format!("uid {}, gid {}", spec.uid, spec.gid), e))?;

@@ -13,24 +13,30 @@ use rustix::{
 };
 
 use super::{caps, seccomp, spec::ProcessSpec, step::Step};
-use crate::sys;
+use crate::{graph::LimitName, sys};
 
 /// Docker's limit of open files.
 const OPEN_FILES: u64 = 1 << 20;
 
 /// Standard input, session, umask, limits, signals, descriptors.
-pub(super) fn prepare() -> io::Result<()> {
+pub(super) fn prepare(spec: &ProcessSpec) -> io::Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     sys::replace_stdio(null.as_fd(), 0)?;
     rustix::process::setsid()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    limit_open_files();
-    // A core file would end up in the layer.
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    rustix::process::setrlimit(Resource::Core, none)?;
+    // What is lowered here could not be raised again.
+    let asked = |name| spec.extras.limits.iter().any(|limit| limit.name == name);
+    if !asked(LimitName::Nofile) {
+        limit_open_files();
+    }
+    if !asked(LimitName::Core) {
+        // A core file would end up in the layer.
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        rustix::process::setrlimit(Resource::Core, none)?;
+    }
     sys::reset_signals();
     sys::close_on_exec()
 }
