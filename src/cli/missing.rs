@@ -6,7 +6,6 @@ use super::CliError;
 
 /// The flags, each with what takes its place today; empty where nothing does.
 const FLAGS: &[(&str, &str)] = &[
-    ("--allow", ""),
     ("--annotation", "`--label` is there"),
     ("--builder", "there is no daemon to choose; leave it out"),
     (
@@ -31,10 +30,6 @@ const FLAGS: &[(&str, &str)] = &[
         "push the layout with `skopeo copy oci:DIR docker://NAME:TAG`",
     ),
     ("--sbom", ""),
-    ("--secret", ""),
-    ("--shm-size", ""),
-    ("--ssh", ""),
-    ("--ulimit", ""),
 ];
 
 /// What to say about an argument that is unknown to us and known to `docker buildx build`.

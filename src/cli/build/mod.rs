@@ -4,6 +4,7 @@
 mod args;
 mod files;
 mod options;
+mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
 
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     cache::{DiskStore, GcPolicy},
     config::Config,
-    engine::{BuildError, Engine, Session},
+    engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
     export::export,
     fs,
@@ -113,7 +114,7 @@ async fn build_until_done(
         store: Arc::new(store),
         registry,
         events: events.clone(),
-        redactor: Arc::new(Redactor::new(context.env.secrets())),
+        redactor: Arc::new(redactor(context, &options)),
         stop: stop.clone(),
         options,
     };
@@ -141,6 +142,13 @@ async fn build_until_done(
         keep_limits(config, &session.engine().store, events);
     }
     files::write_files(args, &images)
+}
+
+/// Hides the values of secret variables and of `--secret`.
+fn redactor(context: &Context, options: &EngineOptions) -> Redactor {
+    let values = options.secrets.values();
+    let values = values.map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
+    Redactor::new(context.env.secrets().into_iter().chain(values))
 }
 
 /// Keeps the store within the configured limits. What the build has just used is recent and
