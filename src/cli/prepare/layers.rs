@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::{
     Recipe, Settings,
     contexts::{add_context, ignore_file, read_dockerfile},
-    single::destination,
+    single::outputs,
     words,
 };
 use crate::{
-    cli::{CliError, Context, build::BuildArgs},
+    cli::{CliError, Context, build::BuildArgs, output},
     config::{Config, Selection, TargetConfig},
-    export::ImageJob,
+    export::{ImageJob, Output},
     graph::{BuildGraph, lower::LowerWarning},
 };
 
@@ -61,7 +61,9 @@ pub(super) fn from_config(
             }
         }
     }
-    if jobs.len() > 1 && !args.output.is_empty() {
+    let outputs = jobs.first().map_or(&[][..], |(_, job)| &job.outputs);
+    let one_place = |o: &Output| o.is_stdout() || o.path().is_some();
+    if jobs.len() > 1 && !args.output.is_empty() && outputs.iter().any(one_place) {
         return Err(CliError::usage_hint(
             "`-o` names one place for several images",
             "select one with `--target` and `--variant`, or set `MEMOBUILD_OUTPUT` to a directory for all",
@@ -81,8 +83,10 @@ fn config_job(
     Ok(ImageJob {
         name: target.name.to_string(),
         targets: vec![number],
-        dest: destination(context, args, reference)?,
+        outputs: outputs(context, args, reference)?,
         tags: vec![reference.to_owned()],
+        annotations: output::annotations(&args.annotation)?,
+        multi_platform: words::multi_platform(&words::build_args(context, args)?)?,
         epoch,
     })
 }
