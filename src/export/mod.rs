@@ -18,8 +18,6 @@ mod image;
 mod local;
 mod output;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::path::PathBuf;
 

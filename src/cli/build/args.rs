@@ -80,7 +80,7 @@ pub(in crate::cli) struct BuildArgs {
     /// Run every step, whatever the cache has
     #[arg(long)]
     pub(in crate::cli) no_cache: bool,
-    /// Run the steps of these stages, whatever the cache has
+    /// Run the steps of these stages, or of these layers of `memobuild.yml`, whatever the cache has
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(in crate::cli) no_cache_filter: Vec<String>,
     /// Network of RUN steps: `host` or `none` [default: host]

@@ -12,7 +12,10 @@ use crate::{
     cli::{CliError, Context, build::BuildArgs, output},
     config::{Config, Selection, TargetConfig},
     export::{ImageJob, Output},
-    graph::{BuildGraph, lower::LowerWarning},
+    graph::{
+        BuildGraph,
+        lower::{LowerWarning, NoCache},
+    },
 };
 
 /// The recipes and images of a configuration.
@@ -47,7 +50,7 @@ pub(super) fn from_config(
             context: add_context(graph, "context", &target.context, Some(ignore))?,
             parent: target.parent.clone().map(|p| (target.base_arg.clone(), p)),
             own: Some(target.name.clone()),
-            settings: settings.clone(),
+            settings: settings_of(args, target, settings),
         });
         if !target.requested {
             continue;
@@ -70,6 +73,15 @@ pub(super) fn from_config(
         ));
     }
     Ok((recipes, jobs.into_iter().map(|(_, job)| job).collect()))
+}
+
+/// `--no-cache-filter` names stages, or whole layers.
+fn settings_of(args: &BuildArgs, target: &TargetConfig, settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    if args.no_cache_filter.contains(&target.name.layer) {
+        settings.no_cache = NoCache::All;
+    }
+    settings
 }
 
 fn config_job(

@@ -13,6 +13,8 @@
 
 mod place;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

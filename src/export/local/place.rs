@@ -146,9 +146,8 @@ fn make_writable(dir: &OwnedFd) {
 
 /// Removes what stands at `name`, a directory with all that is in it, through no symlink.
 fn remove(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        removed => return removed,
+    if kind(dir, name)? != FileType::Directory {
+        return rustix::fs::unlinkat(dir, name, AtFlags::empty());
     }
     let below = open_dir(dir, name)?;
     make_writable(&below);
