@@ -53,7 +53,7 @@ const fn refused(name: &'static str, note: &'static str) -> Flag {
     }
 }
 
-const LIMITS: &str = "steps have the limits of the job; BuildKit ignores it too";
+const LIMITS: &str = "steps have the limits of the job; `docker buildx build` ignores it too";
 const NO_SERVER: &str = "there is no server to start or to talk to; leave it out";
 
 /// All flags, by name.
@@ -154,6 +154,10 @@ pub const FLAGS: &[Flag] = &[
         "write a layout with `-o type=oci,dest=DIR,tar=false` and push it with `skopeo copy oci:DIR docker://NAME:TAG`",
     ),
     same("--quiet", "prints the image's id on stdout"),
+    refused(
+        "--resource",
+        "limit the job instead, for instance with `systemd-run --scope -p MemoryMax=2G`; `--ulimit` limits a step's processes",
+    ),
     no_effect("--rm", "steps leave no containers behind"),
     refused("--root", NO_SERVER),
     no_effect(

@@ -41,9 +41,9 @@ fn entries(tar: &[u8]) -> BTreeMap<String, String> {
     for entry in tar::Archive::new(tar).entries().unwrap() {
         let mut entry = entry.unwrap();
         let name = entry.path().unwrap().display().to_string();
-        let mut content = String::new();
-        entry.read_to_string(&mut content).unwrap();
-        found.insert(name, content);
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        found.insert(name, String::from_utf8_lossy(&content).into_owned());
     }
     found
 }
@@ -394,5 +394,5 @@ fn a_layer_can_be_built_without_the_cache() {
     build(&["-o", "type=cacheonly"]);
     let ended = build(&["--no-cache-filter=base"]);
     assert_eq!(ended.outcome("COPY base /"), "ran");
-    assert_eq!(ended.outcome("COPY app /"), "content-hit");
+    assert_eq!(ended.outcome("COPY app /"), "hit");
 }

@@ -94,8 +94,8 @@ fn buildx_flags() {
     let mut body = "# Flags of docker buildx build
 
 What becomes of each flag of `docker buildx build` and of the older `docker build`. A flag without effect is accepted where
-ignoring it can't change the image: it chooses a daemon, cleans up after one, or limits what a step may use, which BuildKit
-ignores as well. Where it asks for something that isn't done, a warning says so. All others that we don't have are errors with
+ignoring it can't change the image: it chooses a daemon, cleans up after one, or limits what a step may use, which
+`docker buildx build` ignores as well. Where it asks for something that isn't done, a warning says so. All others that we don't have are errors with
 a hint.
 
 | flag | here | note |

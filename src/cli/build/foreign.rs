@@ -88,7 +88,7 @@ impl ForeignArgs {
             ),
             (
                 limits.flatten().next().is_some(),
-                "limits of memory and processors: steps have those of the job, as with BuildKit",
+                "limits of memory and processors: steps have those of the job, as with `docker buildx build`",
             ),
             (
                 self.disable_content_trust == Some(false),
