@@ -7,19 +7,18 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    io::{self, Read},
+    io::Read,
     iter::Peekable,
     path::PathBuf,
     sync::Arc,
 };
 
-use tokio_util::sync::CancellationToken;
-
 use super::{
     ExportError, ImageJob, Output,
     blobs::Verified,
     local,
-    stream::{Sink, Stopped, is_stopped, write_error},
+    stream::{Sink, is_stopped, write_error},
+    watch::Watch,
 };
 use crate::{
     engine::{BuildError, Built, Session},
@@ -40,6 +39,8 @@ const MAX_OPEN: usize = 16;
 #[derive(Debug)]
 pub(super) struct Files {
     roots: Vec<Root>,
+    /// Sum of the sizes of the contents, in bytes.
+    total: u64,
     /// Where layers without frames are decompressed to.
     spool_dir: PathBuf,
 }
@@ -73,10 +74,11 @@ impl Files {
         verified: &mut Verified,
     ) -> Result<Self, BuildError> {
         let mut roots = Vec::new();
+        let mut total = 0;
         for number in &job.targets {
             let layers = &built.targets[*number].layers;
             let tree = session.bytes().tree(layers).await?;
-            let needed = needed(&tree);
+            let needed = needed(&tree, &mut total);
             let mut blobs = Vec::with_capacity(layers.len());
             for (number, solved) in layers.iter().enumerate() {
                 if !needed.contains(&number) {
@@ -98,8 +100,14 @@ impl Files {
         }
         Ok(Self {
             roots,
+            total,
             spool_dir: session.engine().store.temp_dir(),
         })
+    }
+
+    /// Sum of the sizes of the contents, in bytes.
+    pub(super) fn total(&self) -> u64 {
+        self.total
     }
 
     /// Writes a tar or a directory.
@@ -108,11 +116,11 @@ impl Files {
         output: &Output,
         split: bool,
         epoch: Option<i64>,
-        stop: &CancellationToken,
+        watch: &Watch<'_>,
     ) -> Result<(), ExportError> {
         match output {
             Output::Tar { to, split: asked } => {
-                let sink = Sink::open(to, stop)?;
+                let sink = Sink::open(to, watch.stop())?;
                 let name = sink.name();
                 let plain = LayerOptions {
                     compression: Compression::None,
@@ -122,7 +130,7 @@ impl Files {
                 self.send(
                     asked.unwrap_or(split),
                     epoch,
-                    stop,
+                    watch,
                     &mut |entry, content| Ok(tar.append(entry, content)?),
                 )
                 .and_then(|()| Ok(tar.finish()?.0))
@@ -138,7 +146,7 @@ impl Files {
                 self.send(
                     asked.unwrap_or(split),
                     epoch,
-                    stop,
+                    watch,
                     &mut |entry, content| writer.append(entry, content),
                 )?;
                 writer.finish(*delete)
@@ -153,7 +161,7 @@ impl Files {
         &self,
         split: bool,
         epoch: Option<i64>,
-        stop: &CancellationToken,
+        watch: &Watch<'_>,
         take: &mut Taker<'_>,
     ) -> Result<(), ExportError> {
         let mut roots: Vec<(LayerPath, &Root)> = Vec::new();
@@ -173,19 +181,19 @@ impl Files {
             for sender in &mut senders {
                 take(&sender.platform_directory(), None)?;
                 while sender.peek().is_some() {
-                    sender.send_next(stop, take)?;
+                    sender.send_next(watch, take)?;
                 }
             }
             return Ok(());
         }
-        merge(&mut senders, stop, take)
+        merge(&mut senders, watch, take)
     }
 }
 
 /// Sends the entries of several trees as one, by path. Only directories may be in more than one.
 fn merge(
     senders: &mut [Sender<'_>],
-    stop: &CancellationToken,
+    watch: &Watch<'_>,
     take: &mut Taker<'_>,
 ) -> Result<(), ExportError> {
     loop {
@@ -204,7 +212,7 @@ fn merge(
             match &first {
                 None => {
                     first = Some((sender.root.platform.to_string(), is_directory));
-                    sender.send_next(stop, take)?;
+                    sender.send_next(watch, take)?;
                 }
                 Some((_, true)) if is_directory => sender.skip(),
                 Some((one, _)) => {
@@ -219,13 +227,22 @@ fn merge(
     }
 }
 
-/// The layers with content that is left.
-fn needed(tree: &Tree) -> BTreeSet<usize> {
-    tree.walk(&LayerPath::ROOT)
-        .filter_map(|(_, found)| tree.source(found))
-        .filter(|found| found.row.content.is_some() && found.row.inline.is_none())
-        .map(|found| found.layer)
-        .collect()
+/// The layers with content that is left; adds its size to `total`.
+fn needed(tree: &Tree, total: &mut u64) -> BTreeSet<usize> {
+    let mut needed = BTreeSet::new();
+    for (_, found) in tree.walk(&LayerPath::ROOT) {
+        // Further names of a file have no content of their own.
+        if let EntryKind::Regular { size } = found.row.entry.kind {
+            *total += size;
+        }
+        if let Some(found) = tree.source(found)
+            && found.row.content.is_some()
+            && found.row.inline.is_none()
+        {
+            needed.insert(found.layer);
+        }
+    }
+    needed
 }
 
 /// `linux_arm_v7`, as BuildKit calls it.
@@ -304,14 +321,8 @@ impl<'f> Sender<'f> {
         }
     }
 
-    fn send_next(
-        &mut self,
-        stop: &CancellationToken,
-        take: &mut Taker<'_>,
-    ) -> Result<(), ExportError> {
-        if stop.is_cancelled() {
-            return Err(BuildError::Interrupted.into());
-        }
+    fn send_next(&mut self, watch: &Watch<'_>, take: &mut Taker<'_>) -> Result<(), ExportError> {
+        watch.check()?;
         let Some((path, found)) = self.walk.next() else {
             return Ok(());
         };
@@ -343,10 +354,7 @@ impl<'f> Sender<'f> {
         match source.row.content {
             Some(_) => {
                 let content = self.contents.read(source)?;
-                let mut content = Stoppable {
-                    inner: content,
-                    stop,
-                };
+                let mut content = watch.content(content);
                 take(&entry, Some(&mut content)).map_err(stopped)
             }
             None => take(&entry, None),
@@ -402,21 +410,6 @@ impl Contents<'_> {
             self.spooled.insert(number, content.clone());
         }
         Ok(content)
-    }
-}
-
-/// A reader that ends with an error when the build is told to stop.
-struct Stoppable<'s> {
-    inner: Box<dyn Read + Send>,
-    stop: &'s CancellationToken,
-}
-
-impl Read for Stoppable<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.stop.is_cancelled() {
-            return Err(io::Error::other(Stopped));
-        }
-        self.inner.read(buf)
     }
 }
 

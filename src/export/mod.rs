@@ -18,6 +18,7 @@ mod image;
 mod local;
 mod output;
 mod stream;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,7 @@ pub use output::{ImageOptions, Output, Stream};
 use blobs::Verified;
 use files::Files;
 use image::Image;
+use watch::Watch;
 
 /// One result to write: a target, or several that are its platforms.
 #[derive(Debug, Clone)]
@@ -77,6 +79,7 @@ impl ImageJob {
             .map(|number| graph.targets[*number].platform.clone())
             .collect();
         for output in &self.outputs {
+            output.check_place()?;
             let Some(image) = output.image() else {
                 continue;
             };
@@ -230,7 +233,10 @@ impl Prepared {
                     image.write(&output, stop)?;
                 }
                 (Content::Files, Some(files)) => {
-                    files.write(&output, self.split, self.epoch, stop)?;
+                    let what = format!("writing {}", output.place().display());
+                    let watch = Watch::new(stop, events, what, files.total());
+                    files.write(&output, self.split, self.epoch, &watch)?;
+                    watch.end();
                 }
                 (Content::Files, None) => {}
             }

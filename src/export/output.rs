@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Annotations;
-use crate::oci::layer::Compression;
+use super::{Annotations, ExportError};
+use crate::{fs, oci::layer::Compression};
 
 /// One output of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,23 @@ impl Output {
                 Stream::Stdout => None,
             },
             Self::Load { .. } => None,
+        }
+    }
+
+    /// Fails where a directory stands in place of a file, or the other way round.
+    pub(super) fn check_place(&self) -> Result<(), ExportError> {
+        let Some(path) = self.path() else {
+            return Ok(());
+        };
+        let path = path.to_owned();
+        match self {
+            Self::Local { .. } if fs::exists(&path) && !path.is_dir() => {
+                Err(ExportError::NotADirectory { path })
+            }
+            Self::Archive { .. } | Self::Tar { .. } if path.is_dir() => {
+                Err(ExportError::IsADirectory { path })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -1,6 +1,8 @@
-//! One stream of bytes to a file, which appears whole or not at all, or to standard output.
+//! One stream of bytes to a file, which appears whole or not at all, or to standard output, a pipe
+//! or a device.
 
 use std::{
+    fs::File,
     io::{self, BufWriter, Write},
     path::PathBuf,
 };
@@ -23,6 +25,8 @@ pub(super) struct Sink {
 
 enum Out {
     File(Box<BufWriter<AtomicFile>>),
+    /// A pipe or a device.
+    Special(File),
     Stdout(io::Stdout),
 }
 
@@ -38,8 +42,14 @@ impl Sink {
                 if let Some(parent) = file.parent().filter(|p| !p.as_os_str().is_empty()) {
                     fs::create_dir_all(parent)?;
                 }
-                let out = BufWriter::with_capacity(1 << 20, AtomicFile::create(file)?);
-                (Out::File(Box::new(out)), file.clone())
+                let out = match fs::open_special(file)? {
+                    Some(special) => Out::Special(special),
+                    None => {
+                        let out = AtomicFile::create(fs::behind_link(file)?)?;
+                        Out::File(Box::new(BufWriter::with_capacity(1 << 20, out)))
+                    }
+                };
+                (out, file.clone())
             }
         };
         Ok(Self {
@@ -75,6 +85,7 @@ impl Write for Sink {
         }
         match &mut self.out {
             Out::File(file) => file.write(buf),
+            Out::Special(file) => file.write(buf),
             Out::Stdout(stdout) => stdout.write(buf),
         }
     }
@@ -82,6 +93,7 @@ impl Write for Sink {
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.out {
             Out::File(file) => file.flush(),
+            Out::Special(file) => file.flush(),
             Out::Stdout(stdout) => stdout.flush(),
         }
     }

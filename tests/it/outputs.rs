@@ -396,3 +396,35 @@ fn a_layer_can_be_built_without_the_cache() {
     assert_eq!(ended.outcome("COPY base /"), "ran");
     assert_eq!(ended.outcome("COPY app /"), "hit");
 }
+
+#[test]
+fn what_is_no_file_is_written_to_and_stays() {
+    use std::os::unix::fs::symlink;
+
+    let project = project();
+    for name in ["null", "also-null"] {
+        symlink("/dev/null", project.path(name)).unwrap();
+    }
+    symlink("/dev/stdout", project.path("stdout")).unwrap();
+    let args = [
+        "ctx",
+        "-o",
+        "type=tar,dest=null",
+        "--metadata-file=also-null",
+        "--iidfile=stdout",
+    ];
+    let id = String::from_utf8(run(&project, &args).stdout).unwrap();
+    assert!(id.starts_with("sha256:"), "{id}");
+    for name in ["null", "also-null", "stdout"] {
+        let meta = fs::symlink_metadata(project.path(name)).unwrap();
+        assert!(meta.is_symlink(), "{name}");
+    }
+    // A symlink to a file stays, and the file is the new one.
+    fs::write(project.path("target.tar"), "old").unwrap();
+    symlink("target.tar", project.path("link.tar")).unwrap();
+    run(&project, &["ctx", "-o", "type=tar,dest=link.tar"]);
+    let tar = fs::read(project.path("target.tar")).unwrap();
+    assert_eq!(entries(&tar)["d/b"], "c");
+    let stderr = fails(&project, &["ctx", "-o", "type=tar,dest=ctx"], 2);
+    assert!(stderr.contains("`ctx` is a directory"), "{stderr}");
+}

@@ -21,14 +21,18 @@ pub(super) fn check(args: &BuildArgs, jobs: &[ImageJob]) -> Result<(), CliError>
             "add an image output, for instance `-o type=oci,dest=FILE`",
         ));
     }
-    Ok(fs::remove_file(path)?)
+    // Where `/dev/stdout` or the like was named, there is nothing to remove.
+    match fs::open_special(path)? {
+        Some(_) => Ok(()),
+        None => Ok(fs::remove_file(fs::behind_link(path)?)?),
+    }
 }
 
 /// `--iidfile` and `--metadata-file`.
 pub(super) fn write_files(args: &BuildArgs, exported: &[Exported]) -> Result<(), CliError> {
     let id = exported.first().and_then(|one| one.id);
     if let (Some(path), Some(id)) = (&args.iidfile, id) {
-        fs::write_atomic(path, id.to_string().as_bytes())?;
+        fs::write_to(path, id.to_string().as_bytes())?;
     }
     let Some(path) = &args.metadata_file else {
         return Ok(());
@@ -38,7 +42,7 @@ pub(super) fn write_files(args: &BuildArgs, exported: &[Exported]) -> Result<(),
         [one] => one.clone(),
         several => json!({ "images": several }),
     };
-    fs::write_atomic(path, serde_json::to_string_pretty(&value)?.as_bytes())?;
+    fs::write_to(path, serde_json::to_string_pretty(&value)?.as_bytes())?;
     Ok(())
 }
 
