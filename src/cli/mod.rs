@@ -5,6 +5,7 @@
 
 mod build;
 mod cache;
+mod call;
 mod completions;
 mod config;
 mod doctor;

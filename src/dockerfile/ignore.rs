@@ -154,6 +154,22 @@ impl Ignore {
         }
         verdict.ignored
     }
+
+    /// Whether there are exceptions, patterns with `!`.
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.exception)
+    }
+
+    /// Whether a pattern, exception or not, matches this very text.
+    pub fn has_match(&self, path: &str) -> bool {
+        self.rules.iter().any(|rule| rule.matches(path))
+    }
+
+    /// Whether a pattern is `*`, `**` or `**/*`.
+    pub fn hides_everything(&self) -> bool {
+        let all = ["*", "**", "**/*"].map(tokens);
+        self.rules.iter().any(|rule| all.contains(&rule.tokens))
+    }
 }
 
 impl Rule {

@@ -16,7 +16,10 @@ pub(super) struct Line {
     pub(super) span: Span,
     /// Its heredocs, in order.
     pub(super) heredocs: Vec<Heredoc>,
-    /// An empty line between its lines, which will be an error one day.
+    /// The comments before it, without `#`.
+    pub(super) comments: Vec<String>,
+    /// The last line, heredocs aside, if there is an empty one between its lines, which
+    /// will be an error one day. BuildKit reports this place.
     pub(super) empty_line: Option<usize>,
     /// For each physical line: its offset in `text`, its number, its column.
     pieces: Vec<(usize, usize, usize)>,
@@ -71,6 +74,7 @@ pub(super) fn read(source: &Source) -> Result<Lines, DockerfileError> {
         physical: text.split_inclusive('\n').collect(),
         next: 0,
         escape: '\\',
+        directives: 0,
     };
     let syntax = reader.directives()?;
     let mut lines = Vec::new();
@@ -91,6 +95,8 @@ struct Reader<'a> {
     /// Index of the next line to read.
     next: usize,
     escape: char,
+    /// Lines at the top that are directives.
+    directives: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -139,6 +145,7 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
             seen.push(name);
+            self.directives = number;
         }
         Ok(syntax)
     }
@@ -167,20 +174,23 @@ impl<'a> Reader<'a> {
     /// empty lines left out.
     fn joined(&mut self) -> Option<Line> {
         let mut line: Option<Line> = None;
+        let mut comments = Vec::new();
+        let mut has_empty_line = false;
         while let Some(raw) = self.physical.get(self.next) {
             self.next += 1;
             let content = raw.trim_end_matches(['\r', '\n']);
             let trimmed = content.trim_start();
             if trimmed.starts_with('#') {
+                if line.is_none() && self.next > self.directives {
+                    note_comment(&mut comments, content);
+                }
                 continue;
             }
             // Spaces at the start of a continued line are part of the instruction.
             let started = line.as_ref().is_some_and(|l| !l.text.is_empty());
             let content = if started { content } else { trimmed };
             if trimmed.is_empty() {
-                if let Some(line) = &mut line {
-                    line.empty_line.get_or_insert(self.next);
-                }
+                has_empty_line |= line.is_some();
                 continue;
             }
             let (content, continued) = self.continuation(content);
@@ -194,6 +204,7 @@ impl<'a> Reader<'a> {
                     column,
                 },
                 heredocs: Vec::new(),
+                comments: std::mem::take(&mut comments),
                 empty_line: None,
                 pieces: Vec::new(),
             });
@@ -212,6 +223,7 @@ impl<'a> Reader<'a> {
         }
         let mut line = line.filter(|l| !l.text.trim().is_empty())?;
         line.text.truncate(line.text.trim_end().len());
+        line.empty_line = has_empty_line.then_some(self.next);
         Some(line)
     }
 
@@ -256,8 +268,18 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Adds a comment line to those before it. An empty one makes a new start.
+fn note_comment(comments: &mut Vec<String>, line: &str) {
+    // BuildKit takes the first character off, be it the `#` or a space before it.
+    let comment = line.chars().skip(1).collect::<String>();
+    match comment.trim() {
+        "" => comments.clear(),
+        comment => comments.push(comment.to_owned()),
+    }
+}
+
 /// Name and value of a line `# name=value`.
-fn directive(line: &str) -> Option<(&str, &str)> {
+pub(super) fn directive(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.trim().strip_prefix('#')?.split_once('=')?;
     let (name, value) = (name.trim(), value.trim());
     let mut chars = name.chars();

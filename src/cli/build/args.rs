@@ -136,8 +136,6 @@ impl BuildArgs {
             ("--ssh", !self.ssh.is_empty()),
             ("--allow", !self.allow.is_empty()),
             ("--annotation", !self.annotation.is_empty()),
-            ("--call", self.call.is_some()),
-            ("--check", self.check),
             ("--bake", !self.bake.is_empty()),
             ("--set", !self.set.is_empty()),
             ("--print", self.print),

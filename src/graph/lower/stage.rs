@@ -1,10 +1,13 @@
 //! Lowering the stages that are needed, one after the other.
 
+use std::cell::OnceCell;
+
 use crate::{
     dockerfile::{
         Problem, Span,
         ast::{ArgPair, Instruction, InstructionKind, KeyValue},
         expand::{Expander, Variables},
+        ignore::Ignore,
         nearest,
     },
     graph::{
@@ -17,11 +20,12 @@ use crate::{
 };
 
 use super::{
-    Clock, LowerError, LowerWarning, Lowered, NoCache,
+    Clock, LowerError, Lowered, NoCache,
     copy::clean,
     env::Env,
+    outline::Outlines,
     plan::{Origin, Plan},
-    warning,
+    rules::Once,
 };
 
 /// Length in characters at which names for people are cut.
@@ -49,6 +53,8 @@ pub(super) struct State {
     pub(super) args: Vec<(String, Option<String>)>,
     /// Whether this stage (not its base) had a CMD.
     pub(super) cmd_set: bool,
+    /// What checks remember of the stage.
+    pub(super) once: Once,
     /// Number of the last step that was named, and of all steps.
     step: usize,
     steps: usize,
@@ -56,12 +62,14 @@ pub(super) struct State {
 
 /// Lowering of one Dockerfile.
 pub(super) struct Lowering<'a> {
-    graph: &'a mut BuildGraph,
+    pub(super) graph: &'a mut BuildGraph,
     pub(super) plan: &'a Plan<'a>,
     images: &'a ImageTable,
     /// By stage number.
     done: Vec<Option<State>>,
-    pub(super) warnings: Vec<LowerWarning>,
+    pub(super) outlines: Outlines,
+    /// The main context's ignore file, once a check wants it.
+    pub(super) ignore: OnceCell<Option<Ignore>>,
 }
 
 impl<'a> Lowering<'a> {
@@ -75,7 +83,8 @@ impl<'a> Lowering<'a> {
             plan,
             images,
             done: vec![None; plan.stages.len()],
-            warnings: plan.file_warnings(),
+            outlines: Outlines::new(plan),
+            ignore: OnceCell::new(),
         }
     }
 
@@ -83,6 +92,9 @@ impl<'a> Lowering<'a> {
         for index in &self.plan.needed {
             let state = self.stage(*index)?;
             self.done[*index] = Some(state);
+        }
+        for warning in self.plan.unused_arguments() {
+            self.plan.checks.note(warning);
         }
         let input = self.plan.input;
         // The target is among the needed stages, which were all lowered just now.
@@ -113,7 +125,8 @@ impl<'a> Lowering<'a> {
         Ok(Lowered {
             target: self.graph.targets.len() - 1,
             clock: state.clock,
-            warnings: self.warnings,
+            warnings: Vec::new(),
+            outline: self.outlines.of_target(self.plan),
             proxies: self.plan.proxies(),
         })
     }
@@ -125,8 +138,10 @@ impl<'a> Lowering<'a> {
             return Ok(state);
         }
         for instruction in &planned.stage.instructions {
+            self.plan.checks.enter(&instruction.written.comments);
             self.instruction(&mut state, instruction)?;
         }
+        self.plan.checks.leave();
         Ok(state)
     }
 
@@ -146,6 +161,7 @@ impl<'a> Lowering<'a> {
             env: Env::default(),
             args: Vec::new(),
             cmd_set: false,
+            once: Once::default(),
             step: 0,
             steps,
             platform,
@@ -163,6 +179,7 @@ impl<'a> Lowering<'a> {
                     state.clock = base.clock;
                     state.env = base.env;
                     state.args = base.args;
+                    state.once = base.once.inherited();
                 }
             }
             Origin::Parent(name) => {
@@ -255,6 +272,7 @@ impl<'a> Lowering<'a> {
             Origin::Local(context) => (Op::Context(*context), format!("context {context}")),
             Origin::Image(reference, platform) => {
                 let image = self.image(reference, platform)?;
+                self.check_image(reference, platform, &image.config, span);
                 (Op::Image(image.op.clone()), format!("FROM {reference}"))
             }
         };
@@ -377,25 +395,35 @@ impl<'a> Lowering<'a> {
         instruction: &Instruction,
     ) -> Result<(), LowerError> {
         match &instruction.kind {
-            InstructionKind::Arg(pairs) => self.arg(state, pairs, instruction.span),
+            InstructionKind::Arg(pairs) => self.arg(state, pairs, instruction),
             InstructionKind::Env(pairs) => self.env(state, pairs, instruction.span),
-            InstructionKind::Run(run) => self.run_step(state, run, instruction),
+            InstructionKind::Run(run) => {
+                self.outline_mounts(state, run, instruction.span)?;
+                self.run_step(state, run, instruction)
+            }
             InstructionKind::Copy(copy) => self.copy_step(state, copy, instruction),
             InstructionKind::Workdir(path) => self.workdir(state, path, instruction),
             _ => self.metadata(state, instruction),
         }
     }
 
-    fn arg(&mut self, state: &mut State, pairs: &[ArgPair], span: Span) -> Result<(), LowerError> {
+    fn arg(
+        &mut self,
+        state: &mut State,
+        pairs: &[ArgPair],
+        instruction: &Instruction,
+    ) -> Result<(), LowerError> {
+        let span = instruction.span;
         let mut message = String::from("ARG");
         for pair in pairs {
-            self.warn_secret("ARG", &pair.name, span);
+            self.check_secret("ARG", &pair.name, span);
             let given = self.plan.input.build_args.get(&pair.name).cloned();
             let value = match (given, &pair.default) {
                 (Some(value), _) => Some(value),
                 (None, Some(default)) => Some(self.word(state, default, span)?),
                 (None, None) => Variables::get(&self.plan.globals, &pair.name).map(str::to_owned),
             };
+            self.outline_arg(state, pair, value.as_deref(), instruction);
             message.push(' ');
             message.push_str(&pair.name);
             if let Some(value) = &value {
@@ -415,7 +443,7 @@ impl<'a> Lowering<'a> {
         // All values of one ENV see the variables as they were before it.
         let expanded = self.key_values(state, pairs, span)?;
         for (key, value) in expanded {
-            self.warn_secret("ENV", &key, span);
+            self.check_secret("ENV", &key, span);
             message.push_str(&format!(" {key}={value}"));
             state.env.set(&key, &value);
             list.set(&key, &value);
@@ -433,12 +461,8 @@ impl<'a> Lowering<'a> {
         span: Span,
     ) -> Result<Vec<(String, String)>, LowerError> {
         if pairs.iter().any(|p| p.legacy) {
-            self.warn(
-                "LegacyKeyValueFormat",
-                "the form `name value` is old; write `name=value`".to_owned(),
-                span,
-                None,
-            );
+            let message = "the form `name value` is old; write `name=value`";
+            self.warn("LegacyKeyValueFormat", message.to_owned(), span, None);
         }
         let mut out = Vec::new();
         for pair in pairs {
@@ -473,36 +497,20 @@ impl<'a> Lowering<'a> {
             }
             let near = nearest(name, state.env.names());
             let hint = near.map(|n| format!("did you mean `{n}`?"));
-            let message = format!("variable `{name}` is not defined; it is empty");
+            let message = format!("variable `{name}` is not defined");
             self.warn("UndefinedVar", message, span, hint);
         }
     }
 
-    fn warn_secret(&mut self, keyword: &str, name: &str, span: Span) {
-        if warning::looks_secret(name) {
-            let message = format!(
-                "{keyword} `{name}` looks like a secret, which stays readable in the image"
-            );
-            self.warn("SecretsUsedInArgOrEnv", message, span, None);
-        }
-    }
-
     pub(super) fn warn(
-        &mut self,
+        &self,
         rule: &'static str,
         message: String,
         span: Span,
         hint: Option<String>,
     ) {
-        let warning = LowerWarning {
-            rule,
-            message,
-            location: Some(self.plan.location(span)),
-            hint,
-        };
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
-        }
+        let input = self.plan.input;
+        self.plan.checks.report(input, rule, message, span, hint);
     }
 }
 

@@ -249,7 +249,7 @@ RUN two
         rules,
         [
             ("UnusedBuildArg", "build argument `UNUSED` is not used"),
-            ("UndefinedVar", "variable `X` is not defined; it is empty"),
+            ("UndefinedVar", "variable `X` is not defined"),
         ]
     );
     // Given on the command line, both defaults and ARGs without one take the value.
