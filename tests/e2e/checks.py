@@ -74,7 +74,11 @@ def lines(location):
 def comparable(method, answer):
     """What of a method's JSON is compared."""
     if method != "check":
-        return {key: value for key, value in answer.items() if key != "sources"}
+        kept = {key: value for key, value in answer.items() if key != "sources"}
+        for name in ("args", "secrets", "ssh"):
+            if name in kept:
+                kept[name].sort(key=lambda item: (lines(item["location"]), item["name"]))
+        return kept
     warnings = answer["warnings"] or []
     kept = {(w["ruleName"], w["detail"], *lines(w["location"])) for w in warnings}
     found = sorted([rule, first, last] for rule, _, first, last in kept)

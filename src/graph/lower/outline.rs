@@ -14,7 +14,7 @@ use super::{
     stage::{Lowering, State},
 };
 
-/// What a target takes from outside, each list by line.
+/// What a target takes from outside, each list by line and name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outline {
     /// Name of the stage.
@@ -154,9 +154,12 @@ impl Outlines {
         };
         let mut seen = BTreeSet::new();
         self.collect(plan, plan.target, &mut seen, &mut outline);
-        outline.args.sort_by_key(|a| a.span.start);
-        outline.secrets.sort_by_key(|n| n.span.start);
-        outline.ssh.sort_by_key(|n| n.span.start);
+        outline
+            .args
+            .sort_by(|a, b| (a.span.start, &a.name).cmp(&(b.span.start, &b.name)));
+        for list in [&mut outline.secrets, &mut outline.ssh] {
+            list.sort_by(|a, b| (a.span.start, &a.id).cmp(&(b.span.start, &b.id)));
+        }
         outline
     }
 
