@@ -1,5 +1,6 @@
 //! Dockerfiles and the graphs they become.
 
+mod checks;
 mod failures;
 
 use std::collections::BTreeMap;
