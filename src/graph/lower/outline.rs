@@ -96,9 +96,12 @@ struct StageOutline {
     /// Those of its own; the global ones count too.
     arguments: Arguments,
     used: BTreeSet<String>,
-    secrets: Vec<Needed>,
-    ssh: Vec<Needed>,
+    secrets: NeededById,
+    ssh: NeededById,
 }
+
+/// Secrets or agents; the first of an id counts.
+type NeededById = BTreeMap<String, Needed>;
 
 impl StageOutline {
     /// The arguments that it uses, itself or in defaults of others.
@@ -142,6 +145,27 @@ impl Outlines {
     /// The target's outline: its own needs, then those of its base, then those of the stages that
     /// it copies from; a name counts where it is met first.
     pub(super) fn of_target(&self, plan: &Plan<'_>) -> Outline {
+        let mut args: BTreeMap<&str, &OutlineArg> = BTreeMap::new();
+        let (mut secrets, mut ssh) = (NeededById::new(), NeededById::new());
+        let mut seen = BTreeSet::new();
+        let mut todo = vec![plan.target];
+        while let Some(index) = todo.pop() {
+            if !seen.insert(index) {
+                continue;
+            }
+            let stage = &self.0[index];
+            for arg in stage.arguments(&plan.arguments) {
+                args.entry(&arg.name).or_insert(arg);
+            }
+            add_new(&mut secrets, &stage.secrets);
+            add_new(&mut ssh, &stage.ssh);
+            // All origins were understood before.
+            let origins = plan.origins(index).unwrap_or_default();
+            todo.extend(origins.iter().rev().filter_map(|origin| match origin {
+                Origin::Stage(other) => Some(*other),
+                _ => None,
+            }));
+        }
         let stage = plan.stages[plan.target].stage;
         let name = stage.name.clone();
         let mut outline = Outline {
@@ -150,52 +174,22 @@ impl Outlines {
                 .and_then(|n| stage.written.description(n))
                 .map(str::to_owned),
             name,
-            ..Outline::default()
+            args: args.into_values().cloned().collect(),
+            secrets: secrets.into_values().collect(),
+            ssh: ssh.into_values().collect(),
         };
-        let mut seen = BTreeSet::new();
-        self.collect(plan, plan.target, &mut seen, &mut outline);
+        // Sorting keeps the order of names within a line.
+        outline.args.sort_by_key(|a| a.span.start);
+        outline.secrets.sort_by_key(|n| n.span.start);
+        outline.ssh.sort_by_key(|n| n.span.start);
         outline
-            .args
-            .sort_by(|a, b| (a.span.start, &a.name).cmp(&(b.span.start, &b.name)));
-        for list in [&mut outline.secrets, &mut outline.ssh] {
-            list.sort_by(|a, b| (a.span.start, &a.id).cmp(&(b.span.start, &b.id)));
-        }
-        outline
-    }
-
-    fn collect(
-        &self,
-        plan: &Plan<'_>,
-        index: usize,
-        seen: &mut BTreeSet<usize>,
-        out: &mut Outline,
-    ) {
-        if !seen.insert(index) {
-            return;
-        }
-        let stage = &self.0[index];
-        for arg in stage.arguments(&plan.arguments) {
-            if !out.args.iter().any(|a| a.name == arg.name) {
-                out.args.push(arg.clone());
-            }
-        }
-        add_new(&mut out.secrets, &stage.secrets);
-        add_new(&mut out.ssh, &stage.ssh);
-        // All origins were understood before.
-        for origin in plan.origins(index).unwrap_or_default() {
-            if let Origin::Stage(other) = origin {
-                self.collect(plan, other, seen, out);
-            }
-        }
     }
 }
 
 /// Adds those whose id isn't there.
-fn add_new(list: &mut Vec<Needed>, more: &[Needed]) {
-    for needed in more {
-        if !list.iter().any(|n| n.id == needed.id) {
-            list.push(needed.clone());
-        }
+fn add_new(list: &mut NeededById, more: &NeededById) {
+    for (id, needed) in more {
+        list.entry(id.clone()).or_insert_with(|| needed.clone());
     }
 }
 
@@ -249,7 +243,7 @@ impl Lowering<'_> {
                 required: mount.required,
                 span,
             };
-            add_new(list, &[needed]);
+            list.entry(needed.id.clone()).or_insert(needed);
         }
         Ok(())
     }
