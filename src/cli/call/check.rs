@@ -25,7 +25,6 @@ use crate::{
         BuildGraph, ImageTable,
         lower::{Check, LowerError, LowerInput, LowerWarning, Parent},
     },
-    oci::Platform,
     registry::Registry,
 };
 
@@ -122,7 +121,7 @@ async fn check_one(
     match result {
         Ok(parent) => Ok((check.warnings(), Some(parent))),
         Err((error, image)) => {
-            let place = image.and_then(|reference| check.place_of(&reference));
+            let place = image.and_then(|reference| check.place_of(&reference, known));
             Err(Box::new((check.warnings(), error, place)))
         }
     }
@@ -138,10 +137,13 @@ async fn lower(
 ) -> Result<Parent, (CliError, Option<String>)> {
     let plain = |error: CliError| (error, None);
     check_ignore_file(graph, recipe).map_err(plain)?;
-    let wanted = check.images().map_err(|e| plain(e.into()))?;
-    for (reference, platform) in wanted {
-        let key: (String, Platform) = (reference, platform);
-        if !known.contains_key(&key) {
+    // Triggers of an image may name further ones.
+    loop {
+        let wanted = check.images(known).map_err(|e| plain(e.into()))?;
+        if wanted.is_empty() {
+            break;
+        }
+        for key in wanted {
             let image = images::resolve_one(registry, &key.0, &key.1).await;
             let image = image.map_err(|error| (error, Some(key.0.clone())))?;
             known.insert(key, image);

@@ -42,9 +42,15 @@ pub(super) fn outlines(
     for recipe in &recipes {
         let input = prepare::input(recipe, &references, &results);
         let mut images = ImageTable::new();
-        for (reference, platform) in needed_images(&input)? {
-            let image = images::stand_in(&reference, &platform)?;
-            images.insert((reference, platform), image);
+        loop {
+            let wanted = needed_images(&input, &images)?;
+            if wanted.is_empty() {
+                break;
+            }
+            for (reference, platform) in wanted {
+                let image = images::stand_in(&reference, &platform)?;
+                images.insert((reference, platform), image);
+            }
         }
         let lowered = lower(&mut graph, &input, &images)?;
         outlines.push(TargetOutline {

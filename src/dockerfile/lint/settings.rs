@@ -90,11 +90,9 @@ impl Settings {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let interpreter = usize::from(text.starts_with("#!"));
         for (number, line) in (1..).zip(text.lines()).skip(interpreter) {
-            let (name, value) = lines::directive(line)?;
-            match name.to_ascii_lowercase().as_str() {
-                "check" => return Some((number, first_word(value))),
-                "syntax" | "escape" => {}
-                _ => return None,
+            let (name, value) = lines::directive(line, "#")?;
+            if name == "check" {
+                return Some((number, first_word(value)));
             }
         }
         None

@@ -36,6 +36,8 @@ struct Found {
     seen: HashSet<LowerWarning>,
     /// The settings of the instruction at hand, if its comments change them.
     here: Option<Settings>,
+    /// Where FROM stands, while triggers of its base are done.
+    from: Option<Span>,
 }
 
 impl Checks {
@@ -46,6 +48,17 @@ impl Checks {
             all_stages,
             found: RefCell::default(),
         };
+        for odd in &input.dockerfile.warnings {
+            if rule(odd.rule).is_none() {
+                checks.note(warning(
+                    input,
+                    odd.rule,
+                    odd.message.clone(),
+                    odd.span,
+                    None,
+                ));
+            }
+        }
         for violation in check_file(input.dockerfile, &checks.settings) {
             let Violation {
                 rule,
@@ -76,6 +89,8 @@ impl Checks {
             found.here.as_ref().unwrap_or(&self.settings).has(rule)
         });
         if is_on {
+            let from = self.found.borrow().from;
+            let span = from.unwrap_or(span);
             self.note(warning(input, name, message, span, hint));
         }
     }
@@ -97,9 +112,18 @@ impl Checks {
         };
     }
 
+    /// From here on triggers are done, for which the place is that of FROM.
+    pub(super) fn enter_triggers(&self, from: Span) {
+        let mut found = self.found.borrow_mut();
+        found.here = None;
+        found.from = Some(from);
+    }
+
     /// The file's settings count again.
     pub(super) fn leave(&self) {
-        self.found.borrow_mut().here = None;
+        let mut found = self.found.borrow_mut();
+        found.here = None;
+        found.from = None;
     }
 
     /// All that was found, by line.
@@ -190,22 +214,22 @@ impl<'a> Check<'a> {
         Ok(Self { input, checks })
     }
 
-    /// The images that [`Check::run`] wants, as [`super::needed_images`].
-    pub fn images(&self) -> Result<Vec<(String, Platform)>, LowerError> {
-        Plan::new(self.input, &self.checks)?.needed_images()
+    /// The images that [`Check::run`] wants and `images` lacks, as [`super::needed_images`].
+    pub fn images(&self, images: &ImageTable) -> Result<Vec<(String, Platform)>, LowerError> {
+        Plan::new(self.input, images, &self.checks)?.needed_images()
     }
 
     /// The FROM of the first stage that wants this image.
-    pub fn place_of(&self, reference: &str) -> Option<Span> {
-        let plan = Plan::new(self.input, &self.checks).ok()?;
+    pub fn place_of(&self, reference: &str, images: &ImageTable) -> Option<Span> {
+        let plan = Plan::new(self.input, images, &self.checks).ok()?;
         plan.place_of(reference)
     }
 
     /// Lowers to `graph`, which is of use only for the next Dockerfile's parents. A file that says
     /// so fails for its violations.
     pub fn run(&self, graph: &mut BuildGraph, images: &ImageTable) -> Result<Lowered, LowerError> {
-        let plan = Plan::new(self.input, &self.checks)?;
-        let lowered = Lowering::new(graph, &plan, images).run()?;
+        let plan = Plan::new(self.input, images, &self.checks)?;
+        let lowered = Lowering::new(graph, &plan).run()?;
         self.checks.verdict(self.input)?;
         Ok(lowered)
     }

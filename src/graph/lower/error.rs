@@ -45,6 +45,12 @@ pub enum LowerError {
         /// Rules with their lines.
         list: String,
     },
+    /// `BUILDKIT_SYNTAX` names a frontend other than Docker's own.
+    #[error("frontend `{name}` of `BUILDKIT_SYNTAX` is not built in")]
+    Frontend {
+        /// As given.
+        name: String,
+    },
     /// The caller didn't resolve an image that `needed_images` named.
     #[error("base image `{reference}` was not resolved for {platform}")]
     MissingImage {
@@ -68,6 +74,7 @@ impl LowerError {
             Self::Dockerfile(error) => error.hint.as_deref(),
             Self::UnknownStage { hint, .. } => hint.as_deref(),
             Self::Violations { .. } => Some("`--check` shows each; `error=true` makes them errors"),
+            Self::Frontend { .. } => Some("only `docker/dockerfile` is, of any version"),
             Self::Epoch { .. } | Self::CheckArgument { .. } | Self::MissingImage { .. } => None,
         }
     }

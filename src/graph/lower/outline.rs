@@ -10,7 +10,8 @@ use crate::dockerfile::{
 
 use super::{
     LowerError,
-    plan::{Origin, Plan},
+    origin::Origin,
+    plan::Plan,
     stage::{Lowering, State},
 };
 

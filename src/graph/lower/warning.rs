@@ -7,7 +7,8 @@ use crate::{dockerfile::nearest, graph::Location};
 /// Something odd but allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LowerWarning {
-    /// Name of the rule: one of `dockerfile::lint::RULES`, or `UnusedBuildArg`.
+    /// Name of the rule: one of `dockerfile::lint::RULES`, or one of our own:
+    /// `UnusedBuildArg`, `MisspeltDirective`.
     pub rule: &'static str,
     /// What is odd.
     pub message: String,

@@ -20,7 +20,7 @@ fn check(
     let mut graph = graph();
     graph.contexts[0].ignore = "*.log\n".to_owned();
     let check = Check::new(&input).unwrap();
-    let mut table = images(&check.images().unwrap());
+    let mut table = images(&check.images(&ImageTable::new()).unwrap());
     change(&mut table);
     let lowered = check.run(&mut graph, &table);
     let found = check.warnings();
@@ -34,7 +34,10 @@ fn rules(text: &str) -> Vec<(&'static str, usize)> {
 
 #[test]
 fn the_examples_of_each_rule_show_it() {
-    let all = [("BUILDKIT_DOCKERFILE_CHECK", "experimental=all")];
+    let all = [
+        ("BUILDKIT_DOCKERFILE_CHECK", "experimental=all"),
+        ("TAG", "latest"),
+    ];
     let names = |text: &str| -> Vec<&str> {
         let (found, lowered) = check(text, &all, |_| {});
         assert!(lowered.is_ok(), "{text}: {lowered:?}");
