@@ -26,6 +26,7 @@ use crate::{
         lower::{Check, LowerError, LowerInput, LowerWarning, Parent},
     },
     registry::Registry,
+    ui,
 };
 
 /// What the checks of all Dockerfiles found.
@@ -96,7 +97,7 @@ pub(super) async fn check(
     }
     report
         .violations
-        .sort_by(|a, b| (a.source, a.start).cmp(&(b.source, b.start)));
+        .sort_by_key(|violation| (violation.source, violation.start));
     report
 }
 
@@ -202,7 +203,8 @@ impl Report {
             };
             let violation = Violation {
                 rule,
-                message: warning.message,
+                // Words of the file stand in it.
+                message: ui::harmless(&warning.message),
                 hint: warning.hint,
                 source,
                 start: location.start,

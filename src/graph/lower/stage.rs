@@ -28,6 +28,9 @@ use super::{
     vertices,
 };
 
+/// Undefined variables for which a defined one with a similar name is looked for.
+const MAX_SUGGESTIONS: usize = 50;
+
 /// PATH of an image that sets none, as in BuildKit and runc.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -78,6 +81,8 @@ pub(super) struct Lowering<'a> {
     /// configuration and variables.
     children: Vec<usize>,
     pub(super) outlines: Outlines,
+    /// Undefined variables so far.
+    unset: usize,
     /// The main context's ignore file, once a check wants it.
     pub(super) ignore: OnceCell<Option<Ignore>>,
 }
@@ -91,6 +96,7 @@ impl<'a> Lowering<'a> {
             done: vec![None; plan.stages.len()],
             children: plan.children(),
             outlines: Outlines::new(plan),
+            unset: 0,
             ignore: OnceCell::new(),
         }
     }
@@ -377,7 +383,12 @@ impl<'a> Lowering<'a> {
             if state.args.contains(name) {
                 continue;
             }
-            let near = nearest(name, state.env.names());
+            // A file full of undefined variables has another problem than a wrong letter, and
+            // each is compared with all names.
+            self.unset += 1;
+            let near = (self.unset <= MAX_SUGGESTIONS)
+                .then(|| nearest(name, state.env.names()))
+                .flatten();
             let hint = near.map(|n| format!("did you mean `{n}`?"));
             let message = format!("variable `{name}` is not defined");
             self.warn("UndefinedVar", message, span, hint);
