@@ -6,6 +6,7 @@
 mod build;
 pub mod buildx;
 mod cache;
+mod call;
 mod completions;
 mod config;
 mod csv;
