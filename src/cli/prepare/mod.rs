@@ -78,14 +78,7 @@ pub(super) async fn prepare(
     prepared
         .warnings
         .extend(configuration.and_then(layers::no_refresh));
-    lower_all(
-        &mut prepared,
-        &recipes,
-        &references,
-        &mut images,
-        registry,
-    )
-    .await?;
+    lower_all(&mut prepared, &recipes, &references, &mut images, registry).await?;
     Ok(prepared)
 }
 
