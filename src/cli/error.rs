@@ -15,7 +15,9 @@ use crate::{
         Platform, layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError,
     },
     registry::{RegistryError, Trouble},
+    sandbox::{SandboxError, Step},
     snapshot::SnapshotError,
+    ssh::SshError,
     ui::{self, ReportOptions},
 };
 
@@ -81,6 +83,8 @@ pub(super) enum CliError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
+    Ssh(#[from] SshError),
+    #[error(transparent)]
     Fs(#[from] FsError),
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
@@ -133,7 +137,10 @@ impl CliError {
 
     pub(super) fn exit(&self) -> ExitCode {
         match self {
-            Self::Usage { .. } | Self::Selection(_) | Self::Platform(_) => ExitCode::Usage,
+            Self::Ssh(SshError::Key(error)) => file(error),
+            Self::Usage { .. } | Self::Selection(_) | Self::Platform(_) | Self::Ssh(_) => {
+                ExitCode::Usage
+            }
             Self::Config(ConfigError::Read { source }) if source.is_not_found() => {
                 ExitCode::NotFound
             }
@@ -172,6 +179,7 @@ impl CliError {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
+            Self::Ssh(error) => error.hint(),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Export(error) => error.hint(),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
@@ -204,6 +212,7 @@ impl CliError {
             Self::Dockerfile(error) => error,
             Self::Lower(error) => error,
             Self::Build(error) => error.as_ref(),
+            Self::Ssh(error) => error,
             Self::Export(error) => match error.as_ref() {
                 ExportError::Annotation(error) => error,
                 error => error,
@@ -284,6 +293,20 @@ fn build(error: &BuildError) -> ExitCode {
         },
         BuildError::Step { .. } | BuildError::User { .. } => ExitCode::StepFailed,
         BuildError::StepTimeout { .. } => ExitCode::StepTimedOut,
+        BuildError::MissingSecret { .. }
+        | BuildError::MissingAgent { .. }
+        | BuildError::SecretText { .. }
+        | BuildError::Ssh { .. } => ExitCode::Usage,
+        // What a mount names is not there.
+        BuildError::Sandbox {
+            source:
+                SandboxError::Setup {
+                    step: Step::Mount,
+                    source,
+                    ..
+                },
+            ..
+        } if source.kind() == io::ErrorKind::NotFound => ExitCode::NotFound,
         BuildError::Sandbox { .. }
         | BuildError::SandboxSetup(_)
         | BuildError::NoSandbox

@@ -8,7 +8,6 @@ pub mod buildx;
 mod cache;
 mod completions;
 mod config;
-mod csv;
 mod doctor;
 mod error;
 pub mod exit;

@@ -105,6 +105,17 @@ pub fn temp_dir_in(dir: impl AsRef<Path>) -> Result<tempfile::TempDir, FsError> 
     tempfile::tempdir_in(&dir).at("create a directory in", dir)
 }
 
+/// What is in a directory, by name.
+pub fn list_dir(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, FsError> {
+    let entries = std::fs::read_dir(&path).at("read", &path)?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.at("read", &path)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 /// Whether something stands at `path` (a symlink counts, wherever it points).
 pub fn exists(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok()
@@ -179,6 +190,12 @@ pub fn behind_link(path: impl AsRef<Path>) -> Result<PathBuf, FsError> {
 /// Whether a symlink stands at `path`.
 pub fn is_symlink(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink())
+}
+
+/// Whether a socket is at `path`, symlinks followed.
+pub fn is_socket(path: impl AsRef<Path>) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    std::fs::metadata(path).is_ok_and(|data| data.file_type().is_socket())
 }
 
 /// Removes the file at `path`; that it is not there is no error.

@@ -138,16 +138,11 @@ impl BuildArgs {
     /// Fails for an option that is declared and has no effect yet.
     pub(in crate::cli) fn refuse_what_is_missing(&self) -> Result<(), CliError> {
         let missing = [
-            ("--secret", !self.secret.is_empty()),
-            ("--ssh", !self.ssh.is_empty()),
-            ("--allow", !self.allow.is_empty()),
             ("--call", self.call.is_some()),
             ("--check", self.check),
             ("--bake", !self.bake.is_empty()),
             ("--set", !self.set.is_empty()),
             ("--print", self.print),
-            ("--shm-size", self.shm_size.is_some()),
-            ("--ulimit", !self.ulimit.is_empty()),
         ];
         if let Some((name, _)) = missing.iter().find(|(_, given)| *given) {
             return Err(CliError::usage(format!("`{name}` is not supported yet")));

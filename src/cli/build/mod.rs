@@ -5,6 +5,7 @@ mod args;
 mod files;
 mod foreign;
 mod options;
+mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
 
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     cache::{DiskStore, GcPolicy},
     config::Config,
-    engine::{BuildError, Engine, Session},
+    engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
     export::{self, ExportError},
     fs,
@@ -119,7 +120,7 @@ async fn build_until_done(
         store: Arc::new(store),
         registry,
         events: events.clone(),
-        redactor: Arc::new(Redactor::new(context.env.secrets())),
+        redactor: Arc::new(redactor(context, &options)),
         stop: stop.clone(),
         options,
     };
@@ -152,6 +153,13 @@ async fn build_until_done(
     }
     files::write_files(args, &exported)?;
     files::print_ids(context, &jobs, &exported)
+}
+
+/// Hides the values of secret variables and of `--secret`.
+fn redactor(context: &Context, options: &EngineOptions) -> Redactor {
+    let values = options.secrets.values();
+    let values = values.map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
+    Redactor::new(context.env.secrets().into_iter().chain(values))
 }
 
 /// Keeps the store within the configured limits. What the build has just used is recent and
