@@ -6,7 +6,6 @@ use super::CliError;
 
 /// The flags, each with what takes its place today; empty where nothing does.
 const FLAGS: &[(&str, &str)] = &[
-    ("--annotation", "`--label` is there"),
     ("--builder", "there is no daemon to choose; leave it out"),
     (
         "--cache-from",
@@ -21,10 +20,6 @@ const FLAGS: &[(&str, &str)] = &[
         "build with `--compression gzip`, then `skopeo copy oci:DIR docker-daemon:NAME:TAG`",
     ),
     ("--provenance", ""),
-    (
-        "--pull",
-        "leave it out: the registry is asked for the digest of a tag in every build",
-    ),
     (
         "--push",
         "push the layout with `skopeo copy oci:DIR docker://NAME:TAG`",
