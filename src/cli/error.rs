@@ -8,6 +8,7 @@ use crate::{
     config::{ConfigError, SelectionError, env::EnvError},
     dockerfile::DockerfileError,
     engine::{BuildError, files::FileError},
+    export::ExportError,
     fs::FsError,
     graph::lower::LowerError,
     oci::{
@@ -73,6 +74,8 @@ pub(super) enum CliError {
     Platform(#[from] ParsePlatformError),
     #[error(transparent)]
     Build(Box<BuildError>),
+    #[error(transparent)]
+    Export(Box<ExportError>),
     #[error("the build was interrupted")]
     Signal { signal: i32 },
     #[error("the local cache can't be used")]
@@ -100,6 +103,18 @@ impl From<RegistryError> for CliError {
 impl From<BuildError> for CliError {
     fn from(error: BuildError) -> Self {
         Self::Build(Box::new(error))
+    }
+}
+
+impl From<ExportError> for CliError {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Build(error) => error.into(),
+            ExportError::Layout(error) => BuildError::from(error).into(),
+            ExportError::Fs(error) => BuildError::from(error).into(),
+            ExportError::Layer(error) => BuildError::from(error).into(),
+            error => Self::Export(Box::new(error)),
+        }
     }
 }
 
@@ -138,6 +153,7 @@ impl CliError {
             Self::BaseLayout { source, .. } => layout(source),
             Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),
+            Self::Export(error) => export(error),
             Self::Signal { signal: 15 } => ExitCode::Terminated,
             Self::Signal { .. } => ExitCode::Interrupted,
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -165,6 +181,7 @@ impl CliError {
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Ssh(error) => error.hint(),
             Self::Lower(error) => error.hint().map(str::to_owned),
+            Self::Export(error) => error.hint(),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
                 Some("give it more time with `--step-timeout`".to_owned())
             }
@@ -196,6 +213,10 @@ impl CliError {
             Self::Lower(error) => error,
             Self::Build(error) => error.as_ref(),
             Self::Ssh(error) => error,
+            Self::Export(error) => match error.as_ref() {
+                ExportError::Annotation(error) => error,
+                error => error,
+            },
             error => error,
         }
     }
@@ -243,6 +264,24 @@ fn unpacking(error: &SnapshotError) -> ExitCode {
         }
         SnapshotError::Fs(error) => file(error),
         _ => ExitCode::Internal,
+    }
+}
+
+fn export(error: &ExportError) -> ExitCode {
+    match error {
+        ExportError::Annotation(_)
+        | ExportError::Overlap { .. }
+        | ExportError::Platforms
+        | ExportError::NotADirectory { .. }
+        | ExportError::IsADirectory { .. } => ExitCode::Usage,
+        ExportError::NoDocker { .. } => ExitCode::NotFound,
+        ExportError::Device { .. } => ExitCode::Denied,
+        ExportError::Build(error) => build(error),
+        ExportError::Load { .. }
+        | ExportError::TooDeep { .. }
+        | ExportError::Fs(_)
+        | ExportError::Layout(_)
+        | ExportError::Layer(_) => ExitCode::Internal,
     }
 }
 

@@ -150,9 +150,8 @@ impl Described {
             let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
             device.env.push((name.to_owned(), value.to_owned()));
         }
-        device
-            .nodes
-            .extend(edits.device_nodes.iter().map(|node| DeviceNode {
+        device.nodes.extend(edits.device_nodes.iter().map(|node| {
+            DeviceNode {
                 path: node.path.clone(),
                 host: node
                     .host_path
@@ -161,7 +160,8 @@ impl Described {
                 mode: node.file_mode.map(|mode| mode & 0o7777),
                 uid: node.uid,
                 gid: node.gid,
-            }));
+            }
+        }));
         device
             .mounts
             .extend(edits.mounts.iter().map(|mount| DeviceMount {

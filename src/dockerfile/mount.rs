@@ -328,7 +328,12 @@ impl DeviceFlag {
             let key = field.split('=').next().unwrap_or_default().to_owned();
             let hint = nearest(&key, ["name", "required"].into_iter());
             let hint = hint.map(|k| format!("did you mean `{k}`?"));
-            (Problem::DeviceField { field: field.to_owned() }, hint)
+            (
+                Problem::DeviceField {
+                    field: field.to_owned(),
+                },
+                hint,
+            )
         };
         for field in csv_fields(text) {
             let (key, value) = match field.split_once('=') {
@@ -350,7 +355,12 @@ impl DeviceFlag {
         }
         match name.filter(|name| !name.is_empty()) {
             Some(name) => Ok(Self { name, required }),
-            None => Err((Problem::DeviceField { field: text.to_owned() }, None)),
+            None => Err((
+                Problem::DeviceField {
+                    field: text.to_owned(),
+                },
+                None,
+            )),
         }
     }
 }

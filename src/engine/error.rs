@@ -126,7 +126,9 @@ pub enum BuildError {
         id: String,
     },
     /// A secret for a variable that no variable can hold.
-    #[error("secret `{id}` can't be the value of a variable: it is not UTF-8 text without NUL bytes")]
+    #[error(
+        "secret `{id}` can't be the value of a variable: it is not UTF-8 text without NUL bytes"
+    )]
     SecretText {
         /// The step.
         step: Box<FailedStep>,

@@ -319,7 +319,7 @@ impl Attempt {
         op: &ExecOp,
         user: &ProcessUser,
     ) -> Result<Vec<(String, String)>, BuildError> {
-        let mut env = op.env.clone();
+        let mut env = op.env.to_vec();
         let options = &self.session.engine.options;
         let mut add = |name: &str, value: &str| {
             if !env.iter().any(|(known, _)| known == name) {

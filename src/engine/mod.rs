@@ -37,6 +37,7 @@ mod user;
 pub use bytes::LayerBytes;
 pub use error::{BuildError, FailedStep, ProcessEnd};
 pub use exec::snapshot_access;
+pub use recompress::{BaseLayers, ExportCompression};
 pub use result::{ResultLayer, VertexResult};
 pub use session::{Built, BuiltTarget, Session};
 pub use user::{ProcessUser, UserDatabase, UserError};

@@ -56,7 +56,13 @@ impl<'a> Generated<'a> {
     }
 
     /// Makes a file and binds it read-only.
-    pub(super) fn file(&self, root: &mut Root, name: &str, target: &str, text: &str) -> mounts::Result<()> {
+    pub(super) fn file(
+        &self,
+        root: &mut Root,
+        name: &str,
+        target: &str,
+        text: &str,
+    ) -> mounts::Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.dir, name, flags, Mode::from_raw_mode(0o644))
             .map_err(|e| MountError::new(name, e))?;
@@ -248,8 +254,7 @@ fn socket(source: &Path, owner: FileOwner) -> mounts::Result<OwnedFd> {
 
 /// What stands at `path` in `dir`, with symlinks resolved there.
 fn inside(dir: OwnedFd, path: &str) -> mounts::Result<OwnedFd> {
-    let found =
-        place(dir, path.as_ref(), Missing::Refuse).map_err(|e| MountError::new(path, e))?;
+    let found = place(dir, path.as_ref(), Missing::Refuse).map_err(|e| MountError::new(path, e))?;
     mounts::clone(found.fd, "")
 }
 

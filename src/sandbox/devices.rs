@@ -180,18 +180,12 @@ fn insecure_nodes(root: &Root) -> Result<()> {
     for (name, kind, major, minor) in nodes {
         let path = format!("dev/{name}");
         let device = rustix::fs::makedev(major, minor);
-        let result = rustix::fs::mknodat(
-            &root.fd,
-            &path,
-            kind,
-            Mode::from_raw_mode(0o666),
-            device,
-        )
-        // Whatever the umask.
-        .and_then(|()| {
-            let mode = Mode::from_raw_mode(0o666);
-            rustix::fs::chmodat(&root.fd, &path, mode, AtFlags::empty())
-        });
+        let result = rustix::fs::mknodat(&root.fd, &path, kind, Mode::from_raw_mode(0o666), device)
+            // Whatever the umask.
+            .and_then(|()| {
+                let mode = Mode::from_raw_mode(0o666);
+                rustix::fs::chmodat(&root.fd, &path, mode, AtFlags::empty())
+            });
         result.map_err(|e| MountError::new(path, e))?;
     }
     Ok(())

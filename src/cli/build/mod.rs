@@ -3,6 +3,7 @@
 
 mod args;
 mod files;
+mod foreign;
 mod options;
 mod secrets;
 
@@ -33,7 +34,7 @@ use crate::{
     config::Config,
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
-    export::export,
+    export::{self, ExportError},
     fs,
     redact::Redactor,
     registry::{Registry, RegistryOptions},
@@ -103,6 +104,11 @@ async fn build_until_done(
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let options = options::options(context, args, &settings, prepared.proxies.clone())?;
     warn(events, &prepared);
+    args.foreign.warn(events);
+    for job in &prepared.jobs {
+        job.check(&prepared.graph)?;
+    }
+    files::check(args, &prepared.jobs)?;
     let steps = prepared.graph.vertices.iter().filter(|v| v.op.is_step());
     events.send(BuildEvent::Planned {
         steps: steps.count(),
@@ -122,13 +128,17 @@ async fn build_until_done(
     let session = Session::new(engine, prepared.graph).await?;
     let result = session
         .build(async |session, built| {
-            let mut images = Vec::new();
+            let mut prepared = Vec::new();
             for job in &jobs {
-                images.push(export(session, built, job).await?);
+                prepared.push(export::prepare(session, built, job).await?);
             }
-            Ok(images)
+            Ok(prepared)
         })
         .await;
+    let result = match result {
+        Ok(prepared) => export::write(prepared, events, stop).await,
+        Err(error) => Err(ExportError::Build(error)),
+    };
     for warning in session.engine().store.take_warnings() {
         events.warn(warning.to_string(), None);
     }
@@ -137,11 +147,12 @@ async fn build_until_done(
         totals: session.totals(),
     });
     drop(lease);
-    let images = result?;
+    let exported = result?;
     if let Some(config) = configuration {
         keep_limits(config, &session.engine().store, events);
     }
-    files::write_files(args, &images)
+    files::write_files(args, &exported)?;
+    files::print_ids(context, &jobs, &exported)
 }
 
 /// Hides the values of secret variables and of `--secret`.

@@ -118,8 +118,12 @@ pub(super) fn agents(context: &Context, options: &[String]) -> Result<Agents, Cl
                 Some(socket) => agents.add_socket(id, &socket)?,
                 None => {
                     return Err(CliError::usage_hint(
-                        format!("`--ssh {text}` asks for an SSH agent, and `SSH_AUTH_SOCK` names none"),
-                        format!("start one with `eval $(ssh-agent)` and `ssh-add`, or name a key file: `--ssh {id}=KEY`"),
+                        format!(
+                            "`--ssh {text}` asks for an SSH agent, and `SSH_AUTH_SOCK` names none"
+                        ),
+                        format!(
+                            "start one with `eval $(ssh-agent)` and `ssh-add`, or name a key file: `--ssh {id}=KEY`"
+                        ),
                     ));
                 }
             },

@@ -129,7 +129,11 @@ mod tests {
         assert!(settings.insecure);
         assert!(!allowed(&[]).unwrap().insecure);
         let error = allowed(&["security.insecur"]).unwrap_err();
-        assert!(error.report(0, false).contains("did you mean `security.insecure`?"));
+        assert!(
+            error
+                .report(0, false)
+                .contains("did you mean `security.insecure`?")
+        );
         assert!(allowed(&["security.insecure=yes"]).is_err());
     }
 

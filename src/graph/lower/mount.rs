@@ -11,7 +11,7 @@ use crate::{
 use super::{
     LowerError,
     copy::{absolute, clean},
-    plan::Origin,
+    origin::Origin,
     run::{StepMounts, working_dir},
     stage::{Lowering, State},
 };
@@ -121,7 +121,10 @@ impl Lowering<'_> {
         source: String,
         target: String,
     ) -> MountOp {
-        let id = mount.id.clone().unwrap_or_else(|| default_id(&mount.target));
+        let id = mount
+            .id
+            .clone()
+            .unwrap_or_else(|| default_id(&mount.target));
         let given = mount.mode.is_some() || mount.uid.is_some() || mount.gid.is_some();
         // A directory of the cache's own has the mode and owner that it was made with.
         let owner = (given && source == "/").then(|| owner(mount, CACHE_MODE));
