@@ -81,14 +81,12 @@ class Secrets(support.EndToEnd):
     def test_a_long_line_is_masked_where_it_is_cut(self):
         """Lines without an end are cut at some length; a secret across the cut is one still."""
         context = self.context(
-            'FROM busybox\nRUN --mount=type=secret,id=one,env=ONE yes "$ONE" | tr -d "\\n" | head -c 104000\n'
+            f'FROM busybox\nRUN --mount=type=secret,id=one,env=ONE yes "$ONE" | tr -d "\\n" | head -c {4000 * len(SECRET)}\n'
         )
         words, _ = self.build_words(context, *self.options())
         result = self.memobuild(*words)
-        # The last piece is no whole secret, and is not known for one.
-        said = result.stderr.replace(SECRET[: 104000 % len(SECRET)] + "\n", "")
         for piece in (SECRET[:8], SECRET[8:16], SECRET[-8:]):
-            self.assertNotIn(piece, said)
+            self.assertNotIn(piece, result.stderr)
 
     def test_values_are_in_no_key_and_requests_are(self):
         dockerfile = "FROM busybox\nRUN --mount=type=secret,id=one{} true > /made\n"
