@@ -46,7 +46,6 @@ fn failures() {
         "FROM scratch AS a\nCOPY --from=b x /\nFROM scratch AS b\nFROM a\n",
         "FROM scratch\nCOPY --chmod=999 a /\n",
         "FROM scratch\nCOPY --chmod=u+q a /\n",
-        "FROM scratch\nCOPY $UNSET /\n",
         "FROM scratch\nENV A=${B\n",
         "FROM scratch\nEXPOSE http\n",
         "FROM scratch\nEXPOSE 90-80\n",
