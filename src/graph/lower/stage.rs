@@ -197,6 +197,9 @@ impl<'a> Lowering<'a> {
             }
             Origin::Scratch => state.root = self.origin(&Origin::Scratch, &state, span)?,
         }
+        if matches!(planned.base, Origin::Scratch | Origin::Local(_)) {
+            state.config.config.working_dir = "/".to_owned();
+        }
         self.refuse_triggers(&mut state, span)?;
         let dir = &mut state.config.config.working_dir;
         if !dir.is_empty() {
