@@ -262,6 +262,9 @@ impl<'a> Lowering<'a> {
             }
             Origin::Scratch => state.root = self.origin(&Origin::Scratch, &state, span)?,
         }
+        if matches!(planned.base, Origin::Scratch | Origin::Local(_)) {
+            state.config.config.working_dir = "/".to_owned();
+        }
         // They were for this stage, not for what is built on it.
         state.config.config.on_build = None;
         let dir = &mut state.config.config.working_dir;
