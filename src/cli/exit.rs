@@ -118,7 +118,9 @@ impl ExitCode {
             Self::Denied => {
                 "a registry refused the credentials, or the system refused access to a file"
             }
-            Self::NotFound => "an image, a file or a build context does not exist",
+            Self::NotFound => {
+                "an image, a file or a build context does not exist, or no Docker for `--load`"
+            }
             Self::Integrity => {
                 "bytes are not what their digest says, and no good copy could be had"
             }

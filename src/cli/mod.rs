@@ -9,7 +9,6 @@ mod cache;
 mod call;
 mod completions;
 mod config;
-mod csv;
 mod doctor;
 mod error;
 pub mod exit;
