@@ -124,7 +124,8 @@ pub struct Lowered {
     /// What is odd but allowed.
     pub warnings: Vec<LowerWarning>,
     /// Proxy variables given with `--build-arg`: every RUN of this target is to see them,
-    /// but they aren't in `ExecOp::env` and must not enter keys. Names as given.
+    /// but they aren't in `ExecOp::env` and must not enter keys. Each under its name
+    /// in upper and in lower case.
     pub proxies: BTreeMap<String, String>,
 }
 

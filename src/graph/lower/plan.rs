@@ -410,12 +410,17 @@ impl<'a> Plan<'a> {
         Ok(images)
     }
 
-    /// Proxy variables among the build arguments, by the names they were given.
+    /// Proxy variables among the build arguments, by their names in upper and in lower
+    /// case: programs look at either.
     pub(super) fn proxies(&self) -> BTreeMap<String, String> {
-        let args = self.input.build_args.iter();
-        args.filter(|(name, _)| is_proxy(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
+        let mut proxies = BTreeMap::new();
+        for (name, value) in &self.input.build_args {
+            if is_proxy(name) {
+                proxies.insert(name.to_ascii_uppercase(), value.clone());
+                proxies.insert(name.to_ascii_lowercase(), value.clone());
+            }
+        }
+        proxies
     }
 
     /// Warnings about the file as a whole: odd lines, build arguments nobody uses.

@@ -239,7 +239,10 @@ impl<'a> Lowering<'a> {
                 let created_by = "COPY . /";
                 commit(&mut state, created_by, true);
             }
-            Origin::Scratch => state.root = self.origin(&Origin::Scratch, &state, span)?,
+            Origin::Scratch => {
+                state.config.config.working_dir = "/".to_owned();
+                state.root = self.origin(&Origin::Scratch, &state, span)?;
+            }
         }
         // They were for this stage, not for what is built on it.
         state.config.config.on_build = None;
