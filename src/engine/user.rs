@@ -10,7 +10,7 @@ pub struct ProcessUser {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Supplementary group ids.
+    /// Supplementary group ids; the primary one is among them, as in BuildKit.
     pub groups: Vec<u32>,
     /// Home directory, for `HOME`.
     pub home: String,
@@ -85,8 +85,9 @@ impl<'a> UserDatabase<'a> {
                 .collect(),
             _ => Vec::new(),
         };
-        groups.retain(|g| *g != gid);
-        groups.dedup();
+        if !groups.contains(&gid) {
+            groups.insert(0, gid);
+        }
         Ok(ProcessUser {
             uid,
             gid,
@@ -185,7 +186,7 @@ mod tests {
         let app = ProcessUser {
             uid: 1000,
             gid: 1001,
-            groups: vec![44],
+            groups: vec![1001, 44],
             home: "/home/app".to_owned(),
         };
         assert_eq!(user("app").unwrap(), app);
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(user("").unwrap().home, "/root");
         let other = user("4242:web").unwrap();
         assert_eq!((other.uid, other.gid), (4242, 33));
-        assert_eq!(user("app:33").unwrap().groups, Vec::<u32>::new());
+        assert_eq!(user("app:33").unwrap().groups, [33]);
         assert_eq!(user("4242").unwrap().gid, 0);
         assert!(matches!(user("nobody"), Err(UserError::UnknownUser { .. })));
         assert!(matches!(user("app:x"), Err(UserError::UnknownGroup { .. })));
