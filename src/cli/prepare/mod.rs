@@ -7,6 +7,7 @@ mod contexts;
 mod layers;
 mod settings;
 mod single;
+mod steps;
 mod words;
 
 use std::collections::{BTreeMap, HashMap};
@@ -78,14 +79,7 @@ pub(super) async fn prepare(
     prepared
         .warnings
         .extend(configuration.and_then(layers::no_refresh));
-    lower_all(
-        &mut prepared,
-        &recipes,
-        &references,
-        &mut images,
-        registry,
-    )
-    .await?;
+    lower_all(&mut prepared, &recipes, &references, &mut images, registry).await?;
     Ok(prepared)
 }
 
@@ -208,6 +202,7 @@ fn input<'r>(
         parents,
         network: settings.network,
         hosts: settings.hosts.clone(),
+        steps: settings.steps.clone(),
         no_cache: settings.no_cache.clone(),
         epoch: settings.epoch,
         target_name: recipe.name.clone(),

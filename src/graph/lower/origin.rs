@@ -72,11 +72,7 @@ impl Plan<'_> {
     }
 
     /// The stage that `COPY --from=2` means, if it is written as a number.
-    pub(super) fn stage_number(
-        &self,
-        name: &str,
-        span: Span,
-    ) -> Result<Option<usize>, LowerError> {
+    pub(super) fn stage_number(&self, name: &str, span: Span) -> Result<Option<usize>, LowerError> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_digit()) {
             return Ok(None);
         }

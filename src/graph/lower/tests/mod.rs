@@ -11,7 +11,7 @@ use crate::{
     dockerfile::{Dockerfile, parse},
     graph::{
         BuildGraph, ExecOp, FileAction, FileOp, ImageOp, ImageOrigin, ImageTable, LocalContext,
-        MountOp, NetworkMode, Op, ResolvedImage,
+        MountOp, Op, ResolvedImage,
     },
     oci::{ImageConfig, Platform},
 };
@@ -24,21 +24,9 @@ fn platform(text: &str) -> Platform {
 
 fn input(dockerfile: &Dockerfile) -> LowerInput<'_> {
     LowerInput {
-        dockerfile,
-        target_stage: None,
-        platform: platform("linux/amd64"),
         build_platform: platform("linux/arm64"),
-        build_args: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        context: 0,
-        named_contexts: BTreeMap::new(),
-        parents: BTreeMap::new(),
-        network: NetworkMode::Host,
-        hosts: Vec::new(),
-        no_cache: NoCache::None,
-        epoch: None,
         target_name: "app".to_owned(),
-        name_prefix: String::new(),
+        ..LowerInput::of(dockerfile, platform("linux/amd64"))
     }
 }
 
@@ -405,7 +393,8 @@ fn paths_of_copies() {
         ("COPY ./ /", vec!["."], "/"),
         ("COPY /a/../b ../c", vec!["b"], "/c"),
         ("COPY ../../a ../../../c/", vec!["a"], "/c/"),
-        ("COPY a b c", vec!["a", "b"], "/base/c/"),
+        ("COPY a b c", vec!["a", "b"], "/base/c"),
+        ("COPY $UNSET /all", vec!["."], "/all"),
         ("COPY $FROM_BASE* ${FROM_BASE}d/.", vec!["1*"], "/base/1d/"),
         (
             "COPY --parents ./x/./y/*.c z/",
