@@ -102,21 +102,20 @@ impl<'a> Lowering<'a> {
             None => self.stage(self.plan.target)?,
         };
         let (mut config, history) = self.complete(&state);
-        let same =
-            config.os == input.platform.os && config.architecture == input.platform.architecture;
-        config.os = input.platform.os.clone();
-        config.architecture = input.platform.architecture.clone();
-        // A base image may be more exact (`arm64/v8`) than the platform's normal form.
-        if input.platform.variant.is_some() || !same {
-            config.variant = input.platform.variant.clone();
-        }
+        let platform = match input.implicit_platform {
+            true => config.platform(),
+            false => {
+                set_platform(&mut config, &input.platform);
+                input.platform.clone()
+            }
+        };
         if !input.labels.is_empty() {
             let labels = config.config.labels.get_or_insert_default();
             labels.extend(input.labels.clone());
         }
         self.graph.targets.push(GraphTarget {
             name: input.target_name.clone(),
-            platform: input.platform.clone(),
+            platform,
             root: state.root,
             config,
             history,
@@ -397,6 +396,17 @@ impl<'a> Lowering<'a> {
 fn is_step(kind: &InstructionKind) -> bool {
     use InstructionKind::{Copy, Run, Workdir};
     matches!(kind, Run(_) | Copy(_) | Workdir(_))
+}
+
+/// Says that the image is for this platform.
+fn set_platform(config: &mut ImageConfig, platform: &Platform) {
+    let same = config.os == platform.os && config.architecture == platform.architecture;
+    config.os.clone_from(&platform.os);
+    config.architecture.clone_from(&platform.architecture);
+    // A base image may be more exact (`arm64/v8`) than the platform's normal form.
+    if platform.variant.is_some() || !same {
+        config.variant.clone_from(&platform.variant);
+    }
 }
 
 /// Sets PATH if the image sets none.

@@ -153,6 +153,23 @@ ENTRYPOINT [\"/usr/bin/out\"]
 }
 
 #[test]
+fn without_a_platform_the_image_is_what_its_base_is() {
+    let dockerfile = parse("Dockerfile", "FROM --platform=linux/arm64 base\nRUN x\n").unwrap();
+    let architecture = |implicit_platform| {
+        let mut graph = graph();
+        let input = LowerInput {
+            implicit_platform,
+            ..input(&dockerfile)
+        };
+        try_lower(&mut graph, &input).unwrap();
+        let target = &graph.targets[0];
+        assert_eq!(target.platform.architecture, target.config.architecture);
+        target.config.architecture.clone()
+    };
+    assert_eq!((architecture(true), architecture(false)), ("arm64".into(), "amd64".into()));
+}
+
+#[test]
 fn only_needed_images_are_asked_for() {
     let text = "\
 ARG B=base
@@ -235,7 +252,8 @@ RUN two
     ] {
         assert_eq!((env(one, name), env(two, name)), (in_one, in_two), "{name}");
     }
-    assert_eq!(lowered.proxies, args(&[("HTTP_PROXY", "http://p")]));
+    let proxies = args(&[("HTTP_PROXY", "http://p"), ("http_proxy", "http://p")]);
+    assert_eq!(lowered.proxies, proxies);
     let config = &graph.targets[0].config.config;
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let expected = [path, "SHADOW=env", "LOCAL=env-again", "X=1", "Y="];
