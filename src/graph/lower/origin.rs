@@ -105,7 +105,10 @@ impl Plan<'_> {
         };
         let index = number.or_else(|| {
             // Of several with one name the last one counts, even if it comes too late.
-            self.names.get(name.to_lowercase().as_str())?.last().copied()
+            self.names
+                .get(name.to_lowercase().as_str())?
+                .last()
+                .copied()
         });
         match index {
             Some(index) if index < stage => Ok(Origin::Stage(index)),

@@ -304,9 +304,12 @@ impl<'a> Lowering<'a> {
         for (key, value) in expanded {
             self.warn_secret("ENV", &key, span);
             message.push_str(&format!(" {key}={value}"));
-            state.env.set(&key, &value);
             let list = state.config.config.env.get_or_insert_default();
-            set_in_config(list, &key, &value);
+            match Variables::get(&state.env, &key) {
+                Some(_) => set_in_config(list, &key, &value),
+                None => list.push(format!("{key}={value}")),
+            }
+            state.env.set(&key, &value);
         }
         commit(state, &message, false);
         Ok(())

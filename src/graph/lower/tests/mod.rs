@@ -166,7 +166,10 @@ fn without_a_platform_the_image_is_what_its_base_is() {
         assert_eq!(target.platform.architecture, target.config.architecture);
         target.config.architecture.clone()
     };
-    assert_eq!((architecture(true), architecture(false)), ("arm64".into(), "amd64".into()));
+    assert_eq!(
+        (architecture(true), architecture(false)),
+        ("arm64".into(), "amd64".into())
+    );
 }
 
 #[test]
