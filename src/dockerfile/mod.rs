@@ -19,6 +19,7 @@ mod hint;
 pub mod ignore;
 mod instruction;
 mod lines;
+pub mod lint;
 mod mount;
 mod parser;
 pub mod pattern;

@@ -76,7 +76,7 @@ pub(super) fn settings(
         implicit_platform: configuration.is_none() && args.platform.is_empty(),
         network,
         hosts: words::hosts(&args.add_host)?,
-        steps: steps::step_settings(args)?,
+        steps: steps::step_settings(context, args)?,
         labels: words::pairs(&args.label, "--label")?,
         named,
         no_cache,
