@@ -180,10 +180,10 @@ impl DockerfileError {
     /// The problem at `span` of `source`.
     pub fn new(source: &Source, span: Span, problem: Problem) -> Self {
         Self {
+            hint: problem.hint(),
             problem: Box::new(problem),
             file: source.name.clone(),
             span,
-            hint: None,
             excerpt: source.excerpt(span),
         }
     }
@@ -195,10 +195,10 @@ impl DockerfileError {
         Self::new(source, word.unwrap_or(span), problem)
     }
 
-    /// The same with a hint.
+    /// The same with a better hint, if there is one.
     #[must_use]
     pub fn with_hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint;
+        self.hint = hint.or(self.hint);
         self
     }
 

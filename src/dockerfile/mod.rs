@@ -15,6 +15,7 @@ pub mod ast;
 mod error;
 pub mod expand;
 mod flags;
+mod hint;
 pub mod ignore;
 mod instruction;
 mod lines;

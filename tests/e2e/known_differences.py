@@ -28,7 +28,15 @@ ROWS = [
 ]
 
 # Dockerfiles in `refused/` that BuildKit builds, or that fail there only when a step runs: why we refuse them.
-REFUSED_BY_US = {}
+REFUSED_BY_US = {
+    "directive-frontend-behind-a-shebang": "only the standard frontend is built in",
+    "directive-frontend-behind-slashes": "only the standard frontend is built in",
+    "directive-frontend-in-json": "only the standard frontend is built in",
+    "directive-misspelt-frontend": "only the standard frontend is built in",
+    "directive-other-frontend": "only the standard frontend is built in",
+    "onbuild-bad-flag": "BuildKit looks at a trigger only where it is used; here its author gets the error",
+    "onbuild-misspelt": "BuildKit looks at a trigger only where it is used; here its author gets the error",
+}
 
 
 def unexplained(differences, case, *names):

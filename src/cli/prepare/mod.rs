@@ -219,6 +219,7 @@ pub(super) fn input<'r>(
         dockerfile: &recipe.dockerfile,
         target_stage: recipe.stage.clone(),
         platform: recipe.platform.clone(),
+        implicit_platform: settings.implicit_platform,
         build_platform: Platform::host(),
         build_args,
         labels: settings.labels.clone(),

@@ -15,6 +15,8 @@ use crate::{
 /// What the options say about a Dockerfile, whichever it is.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
+    /// Whether nobody asked for the platform.
+    pub(super) implicit_platform: bool,
     pub(super) network: NetworkMode,
     pub(super) hosts: Vec<(String, String)>,
     pub(super) steps: StepSettings,
@@ -71,6 +73,7 @@ pub(super) fn settings(
         None => configured.and_then(|b| b.source_date_epoch),
     };
     Ok(Settings {
+        implicit_platform: configuration.is_none() && args.platform.is_empty(),
         network,
         hosts: words::hosts(&args.add_host)?,
         steps: steps::step_settings(context, args)?,

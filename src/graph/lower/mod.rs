@@ -63,6 +63,9 @@ pub struct LowerInput<'a> {
     pub target_stage: Option<String>,
     /// What the image is for.
     pub platform: Platform,
+    /// Whether nobody asked for it: it is what the builder is, and the image is of the
+    /// platform that its base has.
+    pub implicit_platform: bool,
     /// What the builder is (`BUILDPLATFORM`).
     pub build_platform: Platform,
     /// `--build-arg`. Proxy variables among them come back in [`Lowered::proxies`].
@@ -99,6 +102,7 @@ impl<'a> LowerInput<'a> {
         Self {
             dockerfile,
             target_stage: None,
+            implicit_platform: false,
             build_platform: platform.clone(),
             platform,
             build_args: BTreeMap::new(),

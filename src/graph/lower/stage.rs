@@ -116,21 +116,20 @@ impl<'a> Lowering<'a> {
             None => self.stage(self.plan.target)?,
         };
         let (mut config, history) = self.complete(&state);
-        let same =
-            config.os == input.platform.os && config.architecture == input.platform.architecture;
-        config.os = input.platform.os.clone();
-        config.architecture = input.platform.architecture.clone();
-        // A base image may be more exact (`arm64/v8`) than the platform's normal form.
-        if input.platform.variant.is_some() || !same {
-            config.variant = input.platform.variant.clone();
-        }
+        let platform = match input.implicit_platform {
+            true => config.platform(),
+            false => {
+                set_platform(&mut config, &input.platform);
+                input.platform.clone()
+            }
+        };
         if !input.labels.is_empty() {
             let labels = config.config.labels.get_or_insert_default();
             labels.extend(input.labels.clone());
         }
         self.graph.targets.push(GraphTarget {
             name: input.target_name.clone(),
-            platform: input.platform.clone(),
+            platform,
             root: state.root,
             config,
             history,
@@ -260,7 +259,10 @@ impl<'a> Lowering<'a> {
                 let created_by = "COPY . /";
                 commit(&mut state, created_by, true);
             }
-            Origin::Scratch => state.root = self.origin(&Origin::Scratch, &state, span)?,
+            Origin::Scratch => {
+                state.config.config.working_dir = "/".to_owned();
+                state.root = self.origin(&Origin::Scratch, &state, span)?;
+            }
         }
         if matches!(planned.base, Origin::Scratch | Origin::Local(_)) {
             state.config.config.working_dir = "/".to_owned();
@@ -336,9 +338,12 @@ impl<'a> Lowering<'a> {
         for (key, value) in expanded {
             self.check_secret("ENV", &key, span);
             message.push_str(&format!(" {key}={value}"));
-            state.env.set(&key, &value);
             let list = state.config.config.env.get_or_insert_default();
-            set_in_config(list, &key, &value);
+            match Variables::get(&state.env, &key) {
+                Some(_) => set_in_config(list, &key, &value),
+                None => list.push(format!("{key}={value}")),
+            }
+            state.env.set(&key, &value);
         }
         commit(state, &message, false);
         Ok(())
@@ -414,6 +419,17 @@ impl<'a> Lowering<'a> {
 fn is_step(kind: &InstructionKind) -> bool {
     use InstructionKind::{Copy, Run, Workdir};
     matches!(kind, Run(_) | Copy(_) | Workdir(_))
+}
+
+/// Says that the image is for this platform.
+fn set_platform(config: &mut ImageConfig, platform: &Platform) {
+    let same = config.os == platform.os && config.architecture == platform.architecture;
+    config.os.clone_from(&platform.os);
+    config.architecture.clone_from(&platform.architecture);
+    // A base image may be more exact (`arm64/v8`) than the platform's normal form.
+    if platform.variant.is_some() || !same {
+        config.variant.clone_from(&platform.variant);
+    }
 }
 
 /// Sets PATH if the image sets none.

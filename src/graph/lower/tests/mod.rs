@@ -154,6 +154,26 @@ ENTRYPOINT [\"/usr/bin/out\"]
 }
 
 #[test]
+fn without_a_platform_the_image_is_what_its_base_is() {
+    let dockerfile = parse("Dockerfile", "FROM --platform=linux/arm64 base\nRUN x\n").unwrap();
+    let architecture = |implicit_platform| {
+        let mut graph = graph();
+        let input = LowerInput {
+            implicit_platform,
+            ..input(&dockerfile)
+        };
+        try_lower(&mut graph, &input).unwrap();
+        let target = &graph.targets[0];
+        assert_eq!(target.platform.architecture, target.config.architecture);
+        target.config.architecture.clone()
+    };
+    assert_eq!(
+        (architecture(true), architecture(false)),
+        ("arm64".into(), "amd64".into())
+    );
+}
+
+#[test]
 fn only_needed_images_are_asked_for() {
     let text = "\
 ARG B=base
