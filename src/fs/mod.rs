@@ -100,6 +100,11 @@ pub fn create_dir_owned(
     }
 }
 
+/// A new file without a name, in the system's temporary directory.
+pub fn temp_file() -> io::Result<File> {
+    tempfile::tempfile()
+}
+
 /// A new directory in `dir` that is removed when dropped.
 pub fn temp_dir_in(dir: impl AsRef<Path>) -> Result<tempfile::TempDir, FsError> {
     tempfile::tempdir_in(&dir).at("create a directory in", dir)
