@@ -9,11 +9,13 @@
 //! them.
 
 pub mod lower;
+pub mod source;
 
 pub use lower::{
     LowerError, LowerInput, LowerWarning, Lowered, NamedContext, NoCache, Parent, lower,
     needed_images,
 };
+pub use source::{GitSource, HttpSource, MissingSource, RemoteSource, SourceTable};
 
 use std::{collections::BTreeMap, path::PathBuf};
 

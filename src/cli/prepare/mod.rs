@@ -17,7 +17,7 @@ use crate::{
     dockerfile::Dockerfile,
     export::ImageJob,
     graph::{
-        BuildGraph, ImageTable,
+        BuildGraph, ImageTable, SourceTable,
         lower::{LowerInput, LowerWarning, Parent, lower, needed_images},
     },
     oci::Platform,
@@ -184,6 +184,7 @@ fn input<'r>(
         context: recipe.context,
         named_contexts: settings.named.clone(),
         parents,
+        sources: SourceTable::new(),
         network: settings.network,
         hosts: settings.hosts.clone(),
         no_cache: settings.no_cache.clone(),

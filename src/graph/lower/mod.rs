@@ -23,6 +23,7 @@ mod copy;
 mod env;
 mod error;
 mod plan;
+mod remote;
 mod run;
 mod stage;
 mod warning;
@@ -38,7 +39,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     dockerfile::Dockerfile,
-    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode},
+    graph::{BuildGraph, GraphTarget, ImageTable, MissingSource, NetworkMode, SourceTable},
     oci::Platform,
 };
 
@@ -64,6 +65,8 @@ pub struct LowerInput<'a> {
     /// Layer targets that FROM, COPY and mounts may name, by the text they use: what a
     /// build argument such as `BASE_IMAGE` holds.
     pub parents: BTreeMap<String, Parent>,
+    /// What ADD fetches, as far as it has been fetched; [`Lowered::missing`] has the rest.
+    pub sources: SourceTable,
     /// `--network`, for RUN without a flag of its own.
     pub network: NetworkMode,
     /// `--add-host`: name and address.
@@ -121,6 +124,9 @@ pub struct Lowered {
     /// Proxy variables given with `--build-arg`: every RUN of this target is to see them,
     /// but they aren't in `ExecOp::env` and must not enter keys. Names as given.
     pub proxies: BTreeMap<String, String>,
+    /// What [`LowerInput::sources`] lacks. As long as there is something the graph can't be
+    /// built: fetch it, and lower anew.
+    pub missing: Vec<MissingSource>,
 }
 
 /// The images that [`lower`] will look for in its table: references as the Dockerfile

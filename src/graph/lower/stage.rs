@@ -8,12 +8,14 @@ use crate::{
         nearest,
     },
     graph::{
-        BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, ImageTable, Op, Vertex, VertexId,
+        BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, ImageTable, MissingSource, Op,
+        Vertex, VertexId,
     },
     oci::{
         ImageConfig, Platform,
         config::{History, RootFs},
     },
+    redact,
 };
 
 use super::{
@@ -62,6 +64,7 @@ pub(super) struct Lowering<'a> {
     /// By stage number.
     done: Vec<Option<State>>,
     pub(super) warnings: Vec<LowerWarning>,
+    pub(super) missing: Vec<MissingSource>,
 }
 
 impl<'a> Lowering<'a> {
@@ -76,6 +79,7 @@ impl<'a> Lowering<'a> {
             images,
             done: vec![None; plan.stages.len()],
             warnings: plan.file_warnings(),
+            missing: Vec::new(),
         }
     }
 
@@ -115,6 +119,7 @@ impl<'a> Lowering<'a> {
             clock: state.clock,
             warnings: self.warnings,
             proxies: self.plan.proxies(),
+            missing: self.missing,
         })
     }
 
@@ -305,6 +310,7 @@ impl<'a> Lowering<'a> {
             .expand(instruction, &state.env)
             .map_or_else(|_| instruction.to_owned(), |e| e.text);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = redact::url_credentials(&text).into_owned();
         let planned = &self.plan.stages[state.index];
         let vertex = Vertex {
             op,

@@ -31,6 +31,7 @@ fn input(dockerfile: &Dockerfile) -> LowerInput<'_> {
         context: 0,
         named_contexts: BTreeMap::new(),
         parents: BTreeMap::new(),
+        sources: BTreeMap::new(),
         network: NetworkMode::Host,
         hosts: Vec::new(),
         no_cache: NoCache::None,
