@@ -43,12 +43,16 @@ differential: rust
 	-scripts/setup-oracle >/dev/null
 	$(CARGO) build --locked
 	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/differential.py $(if $(K),-k $(K))
+	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/refused.py $(if $(K),-k $(K))
 
-# Writes BuildKit's results to tests/e2e/cases/*/expected.json.
-record:
+# Writes BuildKit's results to tests/e2e/cases/*/expected.json, and what both builders say of
+# Dockerfiles that must be refused to tests/e2e/refused/expected/.
+record: rust
 	scripts/setup-test
 	scripts/setup-oracle >/dev/null
+	$(CARGO) build --locked
 	python3 tests/e2e/differential.py --record $(if $(K),-k $(K))
+	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/refused.py --record $(if $(K),-k $(K))
 
 bench: rust
 	scripts/setup-test

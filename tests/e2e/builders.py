@@ -4,6 +4,7 @@ Each has `build(case) -> Image` and keeps its state in a directory of the test r
 """
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ import images
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(os.path.dirname(HERE))
+# Devices that the reference builder and the cases know.
+CDI = os.path.join(HERE, "cdi")
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "memobuild-test")
 
 
@@ -50,9 +53,59 @@ class Recipe:
     dockerfile: str
     context: str
     args: dict = dataclasses.field(default_factory=dict)
+    """Build arguments; None takes the value from the environment."""
     target: str = ""
     bases: dict = dataclasses.field(default_factory=dict)
     """Name in FROM -> OCI layout."""
+    contexts: dict = dataclasses.field(default_factory=dict)
+    """Name of a further context -> directory."""
+    platform: str = ""
+    labels: dict = dataclasses.field(default_factory=dict)
+    network: str = ""
+    add_hosts: dict = dataclasses.field(default_factory=dict)
+    shm_size: str = ""
+    ulimits: list = dataclasses.field(default_factory=list)
+    allow: list = dataclasses.field(default_factory=list)
+    secrets: dict = dataclasses.field(default_factory=dict)
+    """Secret id -> file."""
+    secret_env: dict = dataclasses.field(default_factory=dict)
+    """Secret id -> name of an environment variable."""
+    env: dict = dataclasses.field(default_factory=dict)
+    """Environment of the builder's command."""
+    ssh: str = ""
+    """Socket of an agent, handed on with the id `default`."""
+    base: "Recipe | None" = None
+    """What each builder builds first, and the recipe then knows as the image `base`."""
+
+    def environment(self):
+        return {**os.environ, **self.env}
+
+    def words_for_secrets(self):
+        """`--secret` and `--allow`, which are written alike for all builders."""
+        words = []
+        for name, path in self.secrets.items():
+            words += ["--secret", f"id={name},src={path}"]
+        for name, variable in self.secret_env.items():
+            words += ["--secret", f"id={name},env={variable}"]
+        if self.ssh:
+            words += ["--ssh", f"default={self.ssh}"]
+        for entitlement in self.allow:
+            words += ["--allow", entitlement]
+        return words
+
+
+def with_base(builder, recipe):
+    """The recipe, with its `base` built by this builder."""
+    if recipe.base is None:
+        return recipe
+    layout = builder.build(recipe.base).layout
+    return dataclasses.replace(recipe, base=None, bases={**recipe.bases, "base": layout})
+
+
+def bytes_of(size):
+    """The number that `64m` and its like stand for."""
+    units = {"b": 0, "k": 10, "m": 20, "g": 30}
+    return int(size[:-1]) << units[size[-1]] if size[-1] in units else int(size)
 
 
 class Memobuild:
@@ -71,10 +124,25 @@ class Memobuild:
         command = [self.binary, "build", "--cache-dir", self.cache, "--progress", "plain", "-f", recipe.dockerfile]
         for name, layout in recipe.bases.items():
             command += ["--build-context", f"{name}=oci-layout://{layout}"]
+        for name, directory in recipe.contexts.items():
+            command += ["--build-context", f"{name}={directory}"]
         for name, value in recipe.args.items():
-            command += ["--build-arg", f"{name}={value}"]
+            command += ["--build-arg", name if value is None else f"{name}={value}"]
         if recipe.target:
             command += ["--target", recipe.target]
+        if recipe.platform:
+            command += ["--platform", recipe.platform]
+        for name, value in recipe.labels.items():
+            command += ["--label", f"{name}={value}"]
+        if recipe.network:
+            command += ["--network", recipe.network]
+        for name, address in recipe.add_hosts.items():
+            command += ["--add-host", f"{name}:{address}"]
+        if recipe.shm_size:
+            command += ["--shm-size", recipe.shm_size]
+        for limit in recipe.ulimits:
+            command += ["--ulimit", limit]
+        command += recipe.words_for_secrets()
         return [*command, "-o", f"type=oci,dest={dest},tar=false", *options, recipe.context]
 
     def fresh_output(self):
@@ -82,8 +150,9 @@ class Memobuild:
         return os.path.join(self.output, f"image-{self.count}")
 
     def build(self, recipe, *options, **settings):
+        recipe = with_base(self, recipe)
         dest = self.fresh_output()
-        self.last = run(self.command(recipe, dest, *options), **settings)
+        self.last = run(self.command(recipe, dest, *options), env=recipe.environment(), **settings)
         return images.Image(dest)
 
     def close(self):
@@ -168,7 +237,11 @@ class Buildkit:
                 "--root", os.path.join(self.state, "root"), "--addr", self.address,
                 "--oci-worker-binary", shutil.which("runc"), "--oci-worker-net", "host",
                 "--oci-worker-snapshotter", "overlayfs",
+                "--allow-insecure-entitlement", "security.insecure", "--allow-insecure-entitlement", "network.host",
+                "--allow-insecure-entitlement", "device", "--cdi-spec-dir", CDI,
             ],
+            # A proxy is no way to servers on loopback.
+            env={**os.environ, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"},
             stdout=self.log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -196,6 +269,7 @@ class Buildkit:
         return run([cls.find("buildctl"), "--version"]).stdout.split()[2]
 
     def build(self, recipe, *options):
+        recipe = with_base(self, recipe)
         self.count += 1
         dest = os.path.join(self.output, f"image-{self.count}")
         self.build_only(recipe, f"--output=type=oci,dest={dest},tar=false", *options)
@@ -210,11 +284,23 @@ class Buildkit:
         for number, (base, layout) in enumerate(recipe.bases.items()):
             digest = images.Image(layout).digest
             command += ["--oci-layout", f"base{number}={layout}", "--opt", f"context:{base}=oci-layout://base{number}@{digest}"]
-        for key, value in recipe.args.items():
-            command += ["--opt", f"build-arg:{key}={value}"]
-        if recipe.target:
-            command += ["--opt", f"target={recipe.target}"]
-        self.last = run([*command, *options])
+        for name, directory in recipe.contexts.items():
+            command += ["--local", f"{name}={directory}", "--opt", f"context:{name}=local:{name}"]
+        options_of_the_frontend = {
+            **{f"build-arg:{key}": recipe.env[key] if value is None else value for key, value in recipe.args.items()},
+            **{f"label:{key}": value for key, value in recipe.labels.items()},
+            "target": recipe.target,
+            "platform": recipe.platform,
+            "force-network-mode": recipe.network,
+            "add-hosts": ",".join(f"{name}={address}" for name, address in recipe.add_hosts.items()),
+            "shm-size": recipe.shm_size and bytes_of(recipe.shm_size),
+            "ulimit": ",".join(recipe.ulimits),
+        }
+        for key, value in options_of_the_frontend.items():
+            if value or ":" in key:
+                command += ["--opt", f"{key}={value}"]
+        command += recipe.words_for_secrets()
+        self.last = run([*command, *options], env=recipe.environment())
 
     def prune(self, everything=False):
         """Forgets earlier contexts (equal size and time would be taken for equal content), or everything."""
@@ -232,6 +318,33 @@ class Buildkit:
         shutil.rmtree(self.output, ignore_errors=True)
 
 
+class Agent:
+    """An ssh agent with a key made for it."""
+
+    def __init__(self, state):
+        self.directory = os.path.join(state, "ssh")
+        os.makedirs(self.directory, mode=0o700)
+        self.socket = os.path.join(self.directory, "agent")
+        key = os.path.join(self.directory, "key")
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", key])
+        # In the foreground, so that it is ours to end.
+        self.process = subprocess.Popen(
+            ["ssh-agent", "-D", "-a", self.socket], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 20
+        while run(["ssh-add", "-q", key], check=False, env={**os.environ, "SSH_AUTH_SOCK": self.socket}).returncode != 0:
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self.close()
+                raise RuntimeError("ssh-agent doesn't answer")
+            time.sleep(0.02)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@functools.cache
 def base_image(name):
     """The OCI layout of a base image: `busybox` (tiny, also for unprivileged users) or `debian`."""
     script = {"busybox": "tiny-image", "debian": "base-image"}[name]

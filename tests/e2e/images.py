@@ -34,6 +34,8 @@ TYPES = {
     tarfile.BLKTYPE: "block device",
     tarfile.FIFOTYPE: "fifo",
 }
+# Trees of first layers already read, by digest and diff id: base images are in many images.
+FIRST_LAYERS = {}
 CONFIG_FIELDS = [
     "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels",
     "StopSignal", "Healthcheck", "Shell", "OnBuild",
@@ -112,17 +114,20 @@ class Image:
             raise InvalidImage(f"blob {descriptor['digest']} has other content")
         return data
 
-    @contextlib.contextmanager
-    def layer_tar(self, descriptor):
-        """The layer's tar as a stream that counts its diff id: `(stream, digest function)`."""
-        path, kind = self.blob_path(descriptor), descriptor["mediaType"]
+    def check_layer_file(self, descriptor):
         digest = hashlib.sha256()
-        with open(path, "rb") as file:
+        with open(self.blob_path(descriptor), "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
             size = file.tell()
         if size != descriptor["size"] or "sha256:" + digest.hexdigest() != descriptor["digest"]:
             raise InvalidImage(f"layer {descriptor['digest']} doesn't match its descriptor")
+
+    @contextlib.contextmanager
+    def layer_tar(self, descriptor):
+        """The layer's tar as a stream that counts its diff id: `(stream, digest function)`."""
+        path, kind = self.blob_path(descriptor), descriptor["mediaType"]
+        self.check_layer_file(descriptor)
         if kind.endswith("zstd"):
             process = subprocess.Popen(["zstd", "-dcq", path], stdout=subprocess.PIPE)
             stream = Hashing(process.stdout)
@@ -147,12 +152,19 @@ class Image:
     def listing(self):
         """`path -> Node` of the root file system (paths without leading slash, the root is absent unless a layer has it)."""
         if self.tree is None:
-            tree = {}
+            tree, below = {}, ()
             for descriptor, diff_id in zip(self.layers, self.config["rootfs"]["diff_ids"]):
+                below += ((descriptor["digest"], diff_id),)
+                if below in FIRST_LAYERS:
+                    self.check_layer_file(descriptor)
+                    tree = dict(FIRST_LAYERS[below])
+                    continue
                 with self.layer_tar(descriptor) as stream:
                     apply_layer(tree, stream)
                 if stream.digest() != diff_id:
                     raise InvalidImage(f"layer {descriptor['digest']} unpacks to {stream.digest()}, not {diff_id}")
+                if len(below) == 1:
+                    FIRST_LAYERS[below] = dict(tree)
             self.tree = tree
         return self.tree
 

@@ -86,7 +86,10 @@ class Harness(support.EndToEnd):
     def test_every_case_has_a_recorded_result(self):
         all_cases = cases.load()
         self.assertGreaterEqual(len(all_cases), 30)
-        self.assertEqual([case.name for case in all_cases if case.expected() is None], [])
+        missing = [case.name for case in all_cases if case.expected() is None and "buildkit" in case.oracles()]
+        self.assertEqual(missing, [])
+        silent = [case.name for case in all_cases if not case.oracles() and not case.options.get("reason")]
+        self.assertEqual(silent, [], "a case that no reference builds says why")
 
 
 class Made:

@@ -1,0 +1,2 @@
+FROM scratch
+HEALTHCHECK --delay=5s CMD true

@@ -1,0 +1,2 @@
+FROM scratch AS build
+LABEL a=b
