@@ -14,6 +14,7 @@ use crate::{
         Platform, layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError,
     },
     registry::{RegistryError, Trouble},
+    remote::{FetchError, RemoteError},
     snapshot::SnapshotError,
     ui::{self, ReportOptions},
 };
@@ -79,6 +80,14 @@ pub(super) enum CliError {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Fs(#[from] FsError),
+    #[error(transparent)]
+    Fetch(Box<FetchError>),
+    #[error(transparent)]
+    Remote(Box<RemoteError>),
+    #[error("the context has no `{}`", file.display())]
+    NoDockerfile { file: PathBuf },
+    #[error("`{file}` is not a text in UTF-8")]
+    NoText { file: String },
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
     #[error("can't write the answer to stdout")]
@@ -90,6 +99,18 @@ pub(super) enum CliError {
 impl From<RegistryError> for CliError {
     fn from(error: RegistryError) -> Self {
         Self::Registry(Box::new(error))
+    }
+}
+
+impl From<FetchError> for CliError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Box::new(error))
+    }
+}
+
+impl From<RemoteError> for CliError {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(Box::new(error))
     }
 }
 
@@ -128,6 +149,10 @@ impl CliError {
             | Self::BaseReference { .. }
             | Self::BaseLayoutReference { .. } => ExitCode::InvalidDockerfile,
             Self::BaseImage { source, .. } | Self::Registry(source) => registry(source),
+            Self::Fetch(error) => remote(&error.source),
+            Self::Remote(error) => remote(error),
+            Self::NoDockerfile { .. } => ExitCode::NotFound,
+            Self::NoText { .. } => ExitCode::InvalidDockerfile,
             Self::BaseLayout { source, .. } => layout(source),
             Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),
@@ -156,6 +181,9 @@ impl CliError {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
+            Self::Fetch(error) => error.source.hint().map(str::to_owned),
+            Self::Remote(error) => error.hint().map(str::to_owned),
+            Self::NoDockerfile { .. } => Some("name the Dockerfile with `-f`".to_owned()),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
                 Some("give it more time with `--step-timeout`".to_owned())
@@ -187,13 +215,26 @@ impl CliError {
             Self::Dockerfile(error) => error,
             Self::Lower(error) => error,
             Self::Build(error) => error.as_ref(),
+            Self::Fetch(error) => error.as_ref(),
+            Self::Remote(error) => error.as_ref(),
             error => error,
         }
     }
 }
 
 fn registry(error: &RegistryError) -> ExitCode {
-    match error.trouble() {
+    trouble(error.trouble())
+}
+
+fn remote(error: &RemoteError) -> ExitCode {
+    match error {
+        RemoteError::Fs(error) => file(error),
+        error => trouble(error.trouble()),
+    }
+}
+
+fn trouble(trouble: Trouble) -> ExitCode {
+    match trouble {
         Trouble::Transient => ExitCode::Transient,
         Trouble::Denied => ExitCode::Denied,
         Trouble::NotFound => ExitCode::NotFound,

@@ -68,6 +68,21 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, FsError> {
     std::fs::read(&path).at("read", path)
 }
 
+/// The bytes of the file at `path` below `root`, with symlinks that lead to places below
+/// `root` only, as if it were the root directory.
+pub fn read_in_root(root: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<Vec<u8>, FsError> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    let (root, path) = (root.as_ref(), path.as_ref());
+    let whole = root.join(path);
+    let dir = open_dir(CWD, root).at("open", root)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve).at("open", &whole)?;
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes).at("read", whole)?;
+    Ok(bytes)
+}
+
 /// The text of the file at `path`, which must be UTF-8.
 pub fn read_to_string(path: impl AsRef<Path>) -> Result<String, FsError> {
     std::fs::read_to_string(&path).at("read", path)

@@ -148,6 +148,18 @@ pub enum RemoteError {
     Cache(#[from] CacheError),
 }
 
+/// A failed fetch for an instruction of a Dockerfile. Its message is its source's.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct FetchError {
+    /// File and line.
+    pub place: String,
+    /// The lines of the instruction.
+    pub excerpt: String,
+    /// Why.
+    pub source: RemoteError,
+}
+
 impl RemoteError {
     /// The digest that is wrong.
     pub(super) fn checksum(what: &str, expected: Sha256Digest, actual: Sha256Digest) -> Self {

@@ -24,6 +24,7 @@ use time::OffsetDateTime;
 use super::{RemoteError, store::UrlRecord};
 use crate::{
     digest::{HashingWriter, Sha256Digest},
+    event::{BuildEvent, Events},
     fs::{self, IoContext as _},
     oci::reference::is_loopback,
     redact,
@@ -40,6 +41,7 @@ pub(super) struct HttpClient {
     /// For servers on this machine: no proxy.
     local: reqwest::Client,
     limits: Limits,
+    events: Events,
 }
 
 /// What a server gave.
@@ -52,7 +54,7 @@ pub(super) enum Answer {
 }
 
 impl HttpClient {
-    pub(super) fn new(limits: Limits) -> Result<Self, RemoteError> {
+    pub(super) fn new(limits: Limits, events: Events) -> Result<Self, RemoteError> {
         install_provider();
         let builder = || {
             reqwest::Client::builder()
@@ -67,6 +69,7 @@ impl HttpClient {
             remote: builder().build().map_err(RemoteError::Client)?,
             local: builder().no_proxy().build().map_err(RemoteError::Client)?,
             limits,
+            events,
         })
     }
 
@@ -103,7 +106,7 @@ impl HttpClient {
         };
         let mut failures = 0;
         loop {
-            let error = match attempt(client, what, &url, known, dest).await {
+            let error = match attempt(client, &self.events, what, &url, known, dest).await {
                 Err(error) if error.trouble() == crate::registry::Trouble::Transient => error,
                 result => return result,
             };
@@ -120,6 +123,7 @@ impl HttpClient {
 /// One request.
 async fn attempt(
     client: &reqwest::Client,
+    events: &Events,
     what: &str,
     url: &Url,
     known: Option<&UrlRecord>,
@@ -147,8 +151,14 @@ async fn attempt(
     }
     let mut file = fs::create(dest)?;
     let mut out = HashingWriter::new(&mut file);
+    let total = response.content_length();
     while let Some(chunk) = response.chunk().await.map_err(network)? {
         out.write_all(&chunk).at("write", dest)?;
+        events.send(BuildEvent::Transfer {
+            what: what.to_owned(),
+            current: out.size(),
+            total,
+        });
     }
     let mut sha256 = out.finish().1.sha256;
     let headers = response.headers();

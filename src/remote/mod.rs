@@ -16,7 +16,7 @@ mod http;
 mod store;
 mod unpack;
 
-pub use error::RemoteError;
+pub use error::{FetchError, RemoteError};
 pub use store::SourceStore;
 
 use std::{
@@ -30,6 +30,7 @@ use std::{
 use crate::{
     cache::DiskStore,
     digest::{Blake3Digest, Sha256Digest},
+    event::Events,
     fs::{self, FsError, IoContext as _},
     graph::{GitSource, HttpSource, RemoteSource},
     oci::layer::{self, ArchiveFormat},
@@ -51,6 +52,8 @@ pub struct SourceOptions {
     pub git_env: Vec<(OsString, OsString)>,
     /// Times and counts.
     pub limits: Limits,
+    /// Who is told of transfers and warnings.
+    pub events: Events,
 }
 
 /// Fetches what comes from elsewhere, and keeps it in use.
@@ -60,7 +63,6 @@ pub struct Sources {
     http: OnceLock<HttpClient>,
     place: Mutex<Option<Place>>,
     used: Mutex<Vec<UsedTree>>,
-    warnings: Mutex<Vec<String>>,
 }
 
 /// Where trees go.
@@ -92,13 +94,7 @@ impl Sources {
             http: OnceLock::new(),
             place: Mutex::new(None),
             used: Mutex::new(Vec::new()),
-            warnings: Mutex::new(Vec::new()),
         }
-    }
-
-    /// What went wrong without harm, since the last call.
-    pub fn take_warnings(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.warnings))
     }
 
     /// The directory with what `source` names. A URL's file stands in it under its name.
@@ -154,6 +150,24 @@ impl Sources {
                 Err(text)
             }
         })
+    }
+
+    /// All of standard input.
+    pub fn read_text(&self) -> Result<Vec<u8>, RemoteError> {
+        let mut text = Vec::new();
+        let read = io::stdin().lock().read_to_end(&mut text);
+        read.map_err(RemoteError::Stdin)?;
+        Ok(text)
+    }
+
+    /// A directory with nothing in it.
+    pub fn empty(&self) -> Result<PathBuf, RemoteError> {
+        let key = SourceKey::of("empty", &[]);
+        let used = match self.store()?.begin(&key)? {
+            Begun::There(used) => used,
+            Begun::New(new) => new.finish(&key, "nothing")?,
+        };
+        Ok(self.keep(used))
     }
 
     /// The members of the archive in `file`, as a directory; none if it is not one.
@@ -243,9 +257,10 @@ impl Sources {
             store: store.clone(),
             temporary: Some(temporary),
         });
-        lock(&self.warnings).push(format!(
+        let message = format!(
             "what this build fetches is not kept: the cache directory can't be used ({trouble})"
-        ));
+        );
+        self.options.events.warn(message, None);
         Ok(store)
     }
 
@@ -329,7 +344,7 @@ impl Sources {
         if let Some(client) = self.http.get() {
             return Ok(client);
         }
-        let client = HttpClient::new(self.options.limits.clone())?;
+        let client = HttpClient::new(self.options.limits.clone(), self.options.events.clone())?;
         Ok(self.http.get_or_init(|| client))
     }
 

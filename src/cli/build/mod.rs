@@ -96,7 +96,7 @@ async fn build_until_done(
         ..RegistryOptions::default()
     })?);
     let prepared = tokio::select! {
-        prepared = prepare::prepare(context, args, configuration, &registry) => prepared?,
+        prepared = prepare::prepare(context, args, configuration, &registry, events) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
@@ -136,6 +136,7 @@ async fn build_until_done(
         totals: session.totals(),
     });
     drop(lease);
+    drop(prepared.sources);
     let images = result?;
     if let Some(config) = configuration {
         keep_limits(config, &session.engine().store, events);

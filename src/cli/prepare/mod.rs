@@ -5,23 +5,29 @@
 
 mod contexts;
 mod layers;
+mod remote;
 mod settings;
 mod single;
 mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{CliError, Context, build::BuildArgs, config, images};
 use crate::{
     config::{Config, TargetName},
     dockerfile::Dockerfile,
+    event::Events,
     export::ImageJob,
     graph::{
-        BuildGraph, ImageTable, SourceTable,
+        BuildGraph, ImageTable, MissingSource, SourceTable,
         lower::{LowerInput, LowerWarning, Parent, lower, needed_images},
     },
     oci::Platform,
     registry::Registry,
+    remote::Sources,
 };
 use settings::Settings;
 
@@ -34,6 +40,8 @@ pub(super) struct Prepared {
     pub(super) proxies: BTreeMap<String, String>,
     /// Names of the targets, for the plan.
     pub(super) targets: Vec<String>,
+    /// Keeps what was fetched as long as the build runs.
+    pub(super) sources: Arc<Sources>,
 }
 
 /// One Dockerfile to be lowered for one platform.
@@ -59,27 +67,39 @@ pub(super) async fn prepare(
     args: &BuildArgs,
     configuration: Option<&Config>,
     registry: &Registry,
+    events: &Events,
 ) -> Result<Prepared, CliError> {
     let mut graph = BuildGraph::default();
-    let settings = settings::settings(context, args, configuration, &mut graph)?;
+    let sources = remote::sources(context, args, configuration, events)?;
+    let settings = settings::settings(context, args, configuration, &sources, &mut graph).await?;
     let (recipes, jobs) = match configuration {
         Some(config) => layers::from_config(context, args, config, &settings, &mut graph)?,
-        None => single::from_arguments(context, args, &settings, &mut graph)?,
+        None => single::from_arguments(context, args, &settings, &sources, &mut graph).await?,
     };
     let references = parent_references(&recipes, configuration);
     let images = base_images(&recipes, &references, registry).await?;
-    let mut prepared = Prepared {
-        graph,
-        jobs,
-        warnings: Vec::new(),
-        proxies: BTreeMap::new(),
-        targets: Vec::new(),
-    };
-    prepared
-        .warnings
-        .extend(configuration.and_then(layers::no_refresh));
-    lower_all(&mut prepared, &recipes, &references, &images)?;
-    Ok(prepared)
+    // What ADD fetches is known once the Dockerfiles are lowered, and is then there for
+    // the next try.
+    let mut fetched = SourceTable::new();
+    loop {
+        let mut prepared = Prepared {
+            graph: graph.clone(),
+            jobs: Vec::new(),
+            warnings: configuration
+                .and_then(layers::no_refresh)
+                .into_iter()
+                .collect(),
+            proxies: BTreeMap::new(),
+            targets: Vec::new(),
+            sources: Arc::clone(&sources),
+        };
+        let missing = lower_all(&mut prepared, &recipes, &references, &images, &fetched)?;
+        if missing.is_empty() {
+            prepared.jobs = jobs;
+            return Ok(prepared);
+        }
+        remote::fetch_missing(&missing, &recipes, &sources, &mut graph, &mut fetched).await?;
+    }
 }
 
 /// Resolves the base images of all recipes.
@@ -91,7 +111,7 @@ async fn base_images(
     let mut wanted = Vec::new();
     for recipe in recipes {
         // A parent's result is not at hand yet; that there is one is enough here.
-        let input = input(recipe, references, &HashMap::new());
+        let input = input(recipe, references, &HashMap::new(), &SourceTable::new());
         let reference = recipe.parent.as_ref().map(|(_, p)| references[p].clone());
         for image in needed_images(&input)? {
             if Some(&image.0) != reference.as_ref() && !wanted.contains(&image) {
@@ -102,18 +122,26 @@ async fn base_images(
     images::resolve(registry, wanted).await
 }
 
-/// Lowers the recipes, parents before their children, into one graph.
+/// Lowers the recipes, parents before their children, into one graph. Gives what has to be
+/// fetched before that graph can be built.
 fn lower_all(
     prepared: &mut Prepared,
     recipes: &[Recipe],
     references: &HashMap<TargetName, String>,
     images: &ImageTable,
-) -> Result<(), CliError> {
+    fetched: &SourceTable,
+) -> Result<Vec<MissingSource>, CliError> {
+    let mut missing: Vec<MissingSource> = Vec::new();
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
     let mut unused: Vec<LowerWarning> = Vec::new();
     for recipe in recipes {
-        let input = input(recipe, references, &results);
+        let input = input(recipe, references, &results, fetched);
         let lowered = lower(&mut prepared.graph, &input, images)?;
+        for new in lowered.missing {
+            if !missing.iter().any(|known| known.source == new.source) {
+                missing.push(new);
+            }
+        }
         if let Some(own) = &recipe.own {
             let parent = Parent {
                 target: prepared.graph.targets[lowered.target].clone(),
@@ -139,7 +167,7 @@ fn lower_all(
             prepared.warnings.push(warning.clone());
         }
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// What a child's FROM sees for each target that is somebody's parent.
@@ -163,6 +191,7 @@ fn input<'r>(
     recipe: &'r Recipe,
     references: &HashMap<TargetName, String>,
     results: &HashMap<TargetName, Parent>,
+    fetched: &SourceTable,
 ) -> LowerInput<'r> {
     let settings = &recipe.settings;
     let mut build_args = recipe.args.clone();
@@ -184,7 +213,7 @@ fn input<'r>(
         context: recipe.context,
         named_contexts: settings.named.clone(),
         parents,
-        sources: SourceTable::new(),
+        sources: fetched.clone(),
         network: settings.network,
         hosts: settings.hosts.clone(),
         no_cache: settings.no_cache.clone(),
