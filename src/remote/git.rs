@@ -158,9 +158,6 @@ pub(super) async fn checkout(
         git.run(&tree, &update).await?;
     }
     if keeps_git_dir(source) {
-        let origin = without_credentials(&source.remote);
-        git.run(&tree, &["remote", "add", "origin", &*origin])
-            .await?;
         return normalise(git, &tree.join(".git")).await;
     }
     remove_git_dirs(&tree)?;
@@ -189,6 +186,9 @@ async fn fetch(
         format,
     ];
     git.run(tree, &init).await?;
+    // What the addresses of submodules are relative to.
+    git.run(tree, &["remote", "add", "origin", &source.remote])
+        .await?;
     let by_name = resolved.name.as_ref().map(|name| format!("+{name}:{name}"));
     let mut specs: Vec<&str> = by_name.iter().map(String::as_str).collect();
     specs.push(&resolved.object);
@@ -326,7 +326,7 @@ fn take_subdir(source: &GitSource, new: &NewTree) -> Result<(), RemoteError> {
 
 /// A remote without user and password, for `.git/config` and keys. The user of an SSH
 /// address is part of it.
-fn without_credentials(remote: &str) -> String {
+pub(super) fn without_credentials(remote: &str) -> String {
     let Some((scheme, rest)) = remote.split_once("://") else {
         return remote.to_owned();
     };

@@ -19,7 +19,7 @@ use std::{
 
 use tokio::process::Command;
 
-use super::RemoteError;
+use super::{RemoteError, git::without_credentials};
 use crate::{
     fs::{self, FsError, IoContext as _},
     redact,
@@ -233,6 +233,7 @@ pub(super) async fn normalise(git: &GitProgram, git_dir: &Path) -> Result<(), Re
             all.extend(args.iter().map(OsString::from));
             all
         };
+        remove_credentials(git, &dir).await?;
         // An index without the times and numbers of files; `git status` fills them in.
         fs::remove_file(dir.join("index"))?;
         git.run(&dir, &call(&["read-tree", "HEAD"])).await?;
@@ -258,6 +259,23 @@ pub(super) async fn normalise(git: &GitProgram, git_dir: &Path) -> Result<(), Re
         // Which of them exist depends on the version.
         fs::remove_dir_all(dir.join("objects/info"))?;
         fs::create_dir_all(dir.join("objects/info"))?;
+    }
+    Ok(())
+}
+
+/// Takes user names and passwords out of the addresses in the configuration of `git_dir`.
+async fn remove_credentials(git: &GitProgram, git_dir: &Path) -> Result<(), RemoteError> {
+    let list = ["config", "--file", "config", "--null", "--list"];
+    let text = git.run(git_dir, &list).await?;
+    for item in text.split('\0') {
+        let Some((name, value)) = item.split_once('\n') else {
+            continue;
+        };
+        let clean = without_credentials(value);
+        if name.ends_with(".url") && clean != value {
+            let set = ["config", "--file", "config", "--replace-all", name, &*clean];
+            git.run(git_dir, &set).await?;
+        }
     }
     Ok(())
 }

@@ -4,8 +4,9 @@
 //! trees/<key>/tree/         what was fetched, never changed
 //! trees/<key>/source.json   what it is; its mtime is the time of the last use
 //! urls/<key>.json           what a URL gave last (`UrlRecord`)
-//! locks/<key>               shared by who uses a tree, exclusive for who makes or removes it
-//! tmp/<key>/                in the making, by the holder of the key's lock
+//! locks/<key>               shared by who uses a tree, exclusive for who removes it
+//! locks/<key>.make          exclusive for who makes or removes a tree
+//! tmp/<key>/                in the making or going, by the holder of `<key>.make`
 //! ```
 //!
 //! Keys are 64 hexadecimal digits. A tree gets its name by a rename, so it is whole. What
@@ -138,6 +139,10 @@ impl SourceStore {
         self.root.join("locks").join(&key.0)
     }
 
+    fn maker_path(&self, key: &SourceKey) -> PathBuf {
+        self.root.join("locks").join(format!("{}.make", key.0))
+    }
+
     fn tree_path(&self, key: &SourceKey) -> PathBuf {
         self.root.join("trees").join(&key.0)
     }
@@ -164,13 +169,9 @@ impl SourceStore {
     /// Begins the making of `key`, alone: waits for who else makes it, and then takes
     /// what that one has made.
     pub(super) fn begin(&self, key: &SourceKey) -> Result<Begun, FsError> {
-        let mut lock = FileLock::exclusive(self.lock_path(key))?;
-        while fs::exists(self.tree_path(key)) {
-            drop(lock);
-            if let Some(used) = self.find(key)? {
-                return Ok(Begun::There(used));
-            }
-            lock = FileLock::exclusive(self.lock_path(key))?;
+        let lock = FileLock::exclusive(self.maker_path(key))?;
+        if let Some(used) = self.find(key)? {
+            return Ok(Begun::There(used));
         }
         let dir = self.root.join("tmp").join(&key.0);
         fs::remove_dir_all(&dir)?;
@@ -202,7 +203,7 @@ impl SourceStore {
     fn sweep(&self) -> Result<(), FsError> {
         for name in fs::names(self.root.join("tmp"))? {
             let key = SourceKey(name.to_string_lossy().into_owned());
-            if let Some(_lock) = FileLock::try_exclusive(self.lock_path(&key))? {
+            if let Some(_lock) = FileLock::try_exclusive(self.maker_path(&key))? {
                 fs::remove_dir_all(self.root.join("tmp").join(&name))?;
             }
         }
@@ -295,8 +296,11 @@ impl DerivedData for SourceStore {
 
     fn remove(&self, id: &str) -> Result<bool, CacheError> {
         let key = SourceKey(id.trim_start_matches(ID_PREFIX).to_owned());
+        let Some(_making) = FileLock::try_exclusive(self.maker_path(&key))? else {
+            return Ok(false);
+        };
         // A build that uses it holds the lock.
-        let Some(_lock) = FileLock::try_exclusive(self.lock_path(&key))? else {
+        let Some(_using) = FileLock::try_exclusive(self.lock_path(&key))? else {
             return Ok(false);
         };
         let going = self.root.join("tmp").join(&key.0);
@@ -339,6 +343,7 @@ mod tests {
         assert_eq!(fs::names(dir.path().join("sources/tmp")).unwrap().len(), 0);
         let used = make(&store, "a");
         assert_eq!(std::fs::read(used.dir.join("f")).unwrap(), b"a");
+        // Who comes late takes what is there, also where the same process uses it.
         let again = store.begin(&key("a")).unwrap();
         assert!(matches!(again, Begun::There(again) if again.dir == used.dir));
         // The same content from elsewhere.

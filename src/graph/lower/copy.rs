@@ -52,7 +52,7 @@ impl Lowering<'_> {
         }
         let sources = self.add_sources(state, copy, paths, checksum.as_deref(), span)?;
         for source in sources {
-            let mode = source.mode(mode.as_ref());
+            let (chmod, mode) = (mode.as_ref(), source.mode(mode.as_ref()));
             actions.push(FileAction::Copy(CopyAction {
                 from: self.origin(&source.origin, state, span)?,
                 sources: source.paths,
@@ -62,7 +62,8 @@ impl Lowering<'_> {
                 unpack: copy.unpack.unwrap_or(copy.add && !source.remote),
                 parents: copy.parents && !source.remote,
                 exclude: exclude.clone(),
-                link: copy.link,
+                // As in BuildKit a layer with `--chmod` looks at what is there.
+                link: copy.link && chmod.is_none(),
             }));
         }
         for (name, content) in heredocs {
