@@ -8,6 +8,7 @@ mod layers;
 mod remote;
 mod settings;
 mod single;
+mod steps;
 mod words;
 
 use std::{
@@ -77,7 +78,7 @@ pub(super) async fn prepare(
         None => single::from_arguments(context, args, &settings, &sources, &mut graph).await?,
     };
     let references = parent_references(&recipes, configuration);
-    let images = base_images(&recipes, &references, registry).await?;
+    let mut images = base_images(&recipes, &references, registry).await?;
     // What ADD fetches is known once the Dockerfiles are lowered, and is then there for
     // the next try.
     let mut fetched = SourceTable::new();
@@ -93,7 +94,15 @@ pub(super) async fn prepare(
             targets: Vec::new(),
             sources: Arc::clone(&sources),
         };
-        let missing = lower_all(&mut prepared, &recipes, &references, &images, &fetched)?;
+        let lowering = lower_all(
+            &mut prepared,
+            &recipes,
+            &references,
+            &mut images,
+            &fetched,
+            registry,
+        );
+        let missing = lowering.await?;
         if missing.is_empty() {
             prepared.jobs = jobs;
             return Ok(prepared);
@@ -102,44 +111,60 @@ pub(super) async fn prepare(
     }
 }
 
-/// Resolves the base images of all recipes.
+/// Resolves the base images of all recipes, and the images that their triggers name.
 async fn base_images(
     recipes: &[Recipe],
     references: &HashMap<TargetName, String>,
     registry: &Registry,
 ) -> Result<ImageTable, CliError> {
-    let mut wanted = Vec::new();
-    for recipe in recipes {
-        // A parent's result is not at hand yet; that there is one is enough here.
-        let input = input(recipe, references, &HashMap::new(), &SourceTable::new());
-        let reference = recipe.parent.as_ref().map(|(_, p)| references[p].clone());
-        for image in needed_images(&input)? {
-            if Some(&image.0) != reference.as_ref() && !wanted.contains(&image) {
-                wanted.push(image);
+    let mut images = ImageTable::new();
+    loop {
+        let mut wanted = Vec::new();
+        for recipe in recipes {
+            // A parent's result is not at hand yet; that there is one is enough here.
+            let input = input(recipe, references, &HashMap::new(), &SourceTable::new());
+            let reference = recipe.parent.as_ref().map(|(_, p)| references[p].clone());
+            for image in needed_images(&input, &images)? {
+                if Some(&image.0) != reference.as_ref() && !wanted.contains(&image) {
+                    wanted.push(image);
+                }
             }
         }
+        if wanted.is_empty() {
+            return Ok(images);
+        }
+        images.extend(images::resolve(registry, wanted).await?);
     }
-    images::resolve(registry, wanted).await
 }
 
 /// Lowers the recipes, parents before their children, into one graph. Gives what has to be
 /// fetched before that graph can be built.
-fn lower_all(
+async fn lower_all(
     prepared: &mut Prepared,
     recipes: &[Recipe],
     references: &HashMap<TargetName, String>,
-    images: &ImageTable,
+    images: &mut ImageTable,
     fetched: &SourceTable,
+    registry: &Registry,
 ) -> Result<Vec<MissingSource>, CliError> {
-    let mut missing: Vec<MissingSource> = Vec::new();
+    let mut missing_sources: Vec<MissingSource> = Vec::new();
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
     let mut unused: Vec<LowerWarning> = Vec::new();
     for recipe in recipes {
         let input = input(recipe, references, &results, fetched);
+        // The triggers of a parent are known only now.
+        loop {
+            let missing = needed_images(&input, images)?;
+            if missing.is_empty() {
+                break;
+            }
+            images.extend(images::resolve(registry, missing).await?);
+        }
         let lowered = lower(&mut prepared.graph, &input, images)?;
         for new in lowered.missing {
-            if !missing.iter().any(|known| known.source == new.source) {
-                missing.push(new);
+            let same = |known: &MissingSource| known.source == new.source;
+            if !missing_sources.iter().any(same) {
+                missing_sources.push(new);
             }
         }
         if let Some(own) = &recipe.own {
@@ -167,7 +192,7 @@ fn lower_all(
             prepared.warnings.push(warning.clone());
         }
     }
-    Ok(missing)
+    Ok(missing_sources)
 }
 
 /// What a child's FROM sees for each target that is somebody's parent.
@@ -216,6 +241,7 @@ fn input<'r>(
         sources: fetched.clone(),
         network: settings.network,
         hosts: settings.hosts.clone(),
+        steps: settings.steps.clone(),
         no_cache: settings.no_cache.clone(),
         epoch: settings.epoch,
         target_name: recipe.name.clone(),

@@ -33,18 +33,11 @@ impl Lowering<'_> {
             history.push_str(&format!(" --chown={owner}"));
         }
         let mode = self.mode(state, copy, span, &mut history)?;
-        let mut exclude = Vec::new();
-        for pattern in &copy.exclude {
-            exclude.push(self.word(state, pattern, span)?);
-        }
         let checksum = self.optional(state, copy.checksum.as_deref(), span)?;
 
         let (paths, heredocs) = self.sources(state, copy, span)?;
         let written = self.word(state, &copy.dest, span)?;
-        let mut dest = absolute(working_dir(state), &written);
-        if paths.len() + heredocs.len() > 1 && !dest.ends_with('/') {
-            dest.push('/');
-        }
+        let dest = absolute(working_dir(state), &written);
         let mut actions = Vec::new();
         for path in &paths {
             history.push(' ');
@@ -61,8 +54,9 @@ impl Lowering<'_> {
                 mode,
                 unpack: copy.unpack.unwrap_or(copy.add && !source.remote),
                 parents: copy.parents && !source.remote,
-                exclude: exclude.clone(),
-                // As in BuildKit a layer with `--chmod` looks at what is there.
+                // As in BuildKit, variables in patterns are not expanded.
+                exclude: copy.exclude.clone(),
+                // As in BuildKit, `--chmod` looks at the image.
                 link: copy.link && chmod.is_none(),
             }));
         }
@@ -131,14 +125,6 @@ impl Lowering<'_> {
                 }
                 CopySource::Path(text) => {
                     let path = self.word(state, text, span)?;
-                    let keyword = if copy.add { "ADD" } else { "COPY" };
-                    if path.is_empty() {
-                        let problem = Problem::EmptyWord {
-                            keyword: format!("source of {keyword}"),
-                            text: text.clone(),
-                        };
-                        return Err(self.plan.fail(span, problem));
-                    }
                     paths.push(path);
                 }
             }

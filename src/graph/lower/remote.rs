@@ -14,7 +14,7 @@ use crate::{
 use super::{
     LowerError,
     copy::relative,
-    plan::Origin,
+    origin::Origin,
     stage::{Lowering, State},
 };
 
