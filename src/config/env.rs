@@ -94,11 +94,6 @@ pub const VARIABLES: &[Variable] = &[
         "none",
     ),
     variable(
-        "SSH_AUTH_SOCK",
-        "the agent that `ssh` asks for keys",
-        "none",
-    ),
-    variable(
         "TMPDIR",
         "directory for temporary files outside of the cache",
         "`/tmp`",
@@ -165,7 +160,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(
         "SSH_AUTH_SOCK",
-        "socket of the SSH agent that `--ssh default` gives to steps",
+        "socket of the SSH agent that `--ssh default` gives to steps, and that `git` asks for keys",
         "no agent",
     ),
 ];

@@ -73,10 +73,12 @@ pub(super) struct GitProgram {
 }
 
 impl GitProgram {
-    /// Prepares calls; `env` is the environment, `temp` a directory for temporary files.
+    /// Prepares calls; `env` is the environment, `auth` further lines of configuration,
+    /// `temp` a directory for temporary files.
     pub(super) async fn new(
         what: &str,
         env: Vec<(OsString, OsString)>,
+        auth: &str,
         temp: &Path,
     ) -> Result<Self, RemoteError> {
         let config = fs::named_temp_file_in(temp)?;
@@ -85,7 +87,7 @@ impl GitProgram {
             env,
             config,
         };
-        let settings = program.access_settings().await?;
+        let settings = program.access_settings().await? + auth;
         let written = program.config.write_all(settings.as_bytes());
         written.at("write", program.config.path())?;
         Ok(program)
@@ -187,7 +189,7 @@ fn setting(item: &str) -> Option<String> {
 }
 
 /// `text` for between the quotes of a configuration file.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('\n', "\\n")

@@ -11,12 +11,14 @@
 
 mod error;
 mod git;
+mod git_auth;
 mod git_program;
 mod http;
 mod store;
 mod unpack;
 
 pub use error::{FetchError, RemoteError};
+pub use git_auth::GitAuth;
 pub use store::SourceStore;
 
 use std::{
@@ -50,6 +52,8 @@ pub struct SourceOptions {
     pub temp_dir: PathBuf,
     /// The environment of `git`.
     pub git_env: Vec<(OsString, OsString)>,
+    /// What web servers with Git repositories are shown.
+    pub git_auth: GitAuth,
     /// Times and counts.
     pub limits: Limits,
     /// Who is told of transfers and warnings.
@@ -369,7 +373,8 @@ impl Sources {
         what: &str,
     ) -> Result<UsedTree, RemoteError> {
         let temp = &self.options.temp_dir;
-        let git = GitProgram::new(what, self.options.git_env.clone(), temp).await?;
+        let auth = self.options.git_auth.setting(&source.remote);
+        let git = GitProgram::new(what, self.options.git_env.clone(), &auth, temp).await?;
         let resolved = git::resolve(&git, source, Path::new("/")).await?;
         let key = resolved.key(source);
         if let Some(used) = find(&store, key.clone()).await? {

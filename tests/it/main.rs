@@ -19,6 +19,7 @@ mod outputs;
 mod pull;
 mod reference;
 mod registry_server;
+mod remote;
 mod sandbox;
 mod snapshot;
 mod store_kill;

@@ -8,6 +8,7 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use secrets::secrets;
 
 use std::{
     error::Error as _,

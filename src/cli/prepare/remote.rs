@@ -13,7 +13,10 @@ use super::{
     contexts::{add_context, ignore_file},
 };
 use crate::{
-    cli::{CliError, Context, build::BuildArgs},
+    cli::{
+        CliError, Context,
+        build::{BuildArgs, secrets},
+    },
     config::Config,
     dockerfile::{self, Dockerfile, Span, address::Address},
     event::Events,
@@ -23,7 +26,7 @@ use crate::{
     },
     redact,
     registry::Limits,
-    remote::{Content, FetchError, SourceOptions, Sources},
+    remote::{Content, FetchError, GitAuth, SourceOptions, Sources},
 };
 
 /// Name of a Dockerfile that came from standard input, in messages.
@@ -62,10 +65,13 @@ pub(super) fn sources(
         Some(dir) => dir.clone(),
         None => context.env.cache_dir(configured),
     };
+    let secrets = secrets(&args.secret)?;
+    let git_auth = GitAuth::of(secrets.iter().map(|(id, value)| (&**id, value.expose())));
     Ok(Arc::new(Sources::new(SourceOptions {
         cache_dir: fs::absolute(dir)?,
         temp_dir: context.env.temp_dir(),
         git_env: context.env.for_git(),
+        git_auth,
         limits: Limits::default(),
         events: events.clone(),
     })))

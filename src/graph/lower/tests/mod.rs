@@ -2,6 +2,7 @@
 
 mod failures;
 mod onbuild;
+mod remote;
 mod size;
 
 use std::collections::BTreeMap;
