@@ -19,6 +19,7 @@ mod flags;
 pub mod ignore;
 mod instruction;
 mod lines;
+pub mod lint;
 mod mount;
 mod parser;
 pub mod pattern;

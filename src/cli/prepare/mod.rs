@@ -5,7 +5,7 @@
 
 mod contexts;
 mod layers;
-mod remote;
+pub(super) mod remote;
 mod settings;
 mod single;
 mod steps;
@@ -46,19 +46,19 @@ pub(super) struct Prepared {
 }
 
 /// One Dockerfile to be lowered for one platform.
-struct Recipe {
-    name: String,
+pub(super) struct Recipe {
+    pub(super) name: String,
     /// What names of steps start with; may be empty.
     prefix: String,
-    dockerfile: Dockerfile,
+    pub(super) dockerfile: Dockerfile,
     stage: Option<String>,
     platform: Platform,
     args: BTreeMap<String, String>,
-    context: usize,
+    pub(super) context: usize,
     /// The build argument and the target that it stands for.
-    parent: Option<(String, TargetName)>,
+    pub(super) parent: Option<(String, TargetName)>,
     /// Under what others find its result.
-    own: Option<TargetName>,
+    pub(super) own: Option<TargetName>,
     settings: Settings,
 }
 
@@ -70,13 +70,12 @@ pub(super) async fn prepare(
     registry: &Registry,
     events: &Events,
 ) -> Result<Prepared, CliError> {
-    let mut graph = BuildGraph::default();
     let sources = remote::sources(context, args, configuration, events)?;
-    let settings = settings::settings(context, args, configuration, &sources, &mut graph).await?;
-    let (recipes, jobs) = match configuration {
-        Some(config) => layers::from_config(context, args, config, &settings, &mut graph)?,
-        None => single::from_arguments(context, args, &settings, &sources, &mut graph).await?,
-    };
+    let Asked {
+        mut graph,
+        recipes,
+        jobs,
+    } = read(context, args, configuration, &sources).await?;
     let references = parent_references(&recipes, configuration);
     let mut images = base_images(&recipes, &references, registry).await?;
     // What ADD fetches is known once the Dockerfiles are lowered, and is then there for
@@ -111,6 +110,33 @@ pub(super) async fn prepare(
     }
 }
 
+/// What a command asks for, read and parsed.
+pub(super) struct Asked {
+    pub(super) graph: BuildGraph,
+    pub(super) recipes: Vec<Recipe>,
+    jobs: Vec<ImageJob>,
+}
+
+/// Reads and parses everything that the command asks for.
+pub(super) async fn read(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+    sources: &Arc<Sources>,
+) -> Result<Asked, CliError> {
+    let mut graph = BuildGraph::default();
+    let settings = settings::settings(context, args, configuration, sources, &mut graph).await?;
+    let (recipes, jobs) = match configuration {
+        Some(config) => layers::from_config(context, args, config, &settings, &mut graph)?,
+        None => single::from_arguments(context, args, &settings, sources, &mut graph).await?,
+    };
+    Ok(Asked {
+        graph,
+        recipes,
+        jobs,
+    })
+}
+
 /// Resolves the base images of all recipes, and the images that their triggers name.
 async fn base_images(
     recipes: &[Recipe],
@@ -122,7 +148,7 @@ async fn base_images(
         let mut wanted = Vec::new();
         for recipe in recipes {
             // A parent's result is not at hand yet; that there is one is enough here.
-            let input = input(recipe, references, &HashMap::new(), &SourceTable::new());
+            let input = input(recipe, references, &HashMap::new());
             let reference = recipe.parent.as_ref().map(|(_, p)| references[p].clone());
             for image in needed_images(&input, &images)? {
                 if Some(&image.0) != reference.as_ref() && !wanted.contains(&image) {
@@ -151,7 +177,10 @@ async fn lower_all(
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
     let mut unused: Vec<LowerWarning> = Vec::new();
     for recipe in recipes {
-        let input = input(recipe, references, &results, fetched);
+        let input = LowerInput {
+            sources: fetched.clone(),
+            ..input(recipe, references, &results)
+        };
         // The triggers of a parent are known only now.
         loop {
             let missing = needed_images(&input, images)?;
@@ -196,7 +225,7 @@ async fn lower_all(
 }
 
 /// What a child's FROM sees for each target that is somebody's parent.
-fn parent_references(
+pub(super) fn parent_references(
     recipes: &[Recipe],
     configuration: Option<&Config>,
 ) -> HashMap<TargetName, String> {
@@ -212,11 +241,10 @@ fn parent_references(
         .collect()
 }
 
-fn input<'r>(
+pub(super) fn input<'r>(
     recipe: &'r Recipe,
     references: &HashMap<TargetName, String>,
     results: &HashMap<TargetName, Parent>,
-    fetched: &SourceTable,
 ) -> LowerInput<'r> {
     let settings = &recipe.settings;
     let mut build_args = recipe.args.clone();
@@ -238,7 +266,7 @@ fn input<'r>(
         context: recipe.context,
         named_contexts: settings.named.clone(),
         parents,
-        sources: fetched.clone(),
+        sources: SourceTable::new(),
         network: settings.network,
         hosts: settings.hosts.clone(),
         steps: settings.steps.clone(),

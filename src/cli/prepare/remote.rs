@@ -54,7 +54,7 @@ enum Given {
 }
 
 /// What fetches for this build. Nothing is touched before something is to be fetched.
-pub(super) fn sources(
+pub(in crate::cli) fn sources(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,

@@ -3,6 +3,7 @@
 use crate::{
     dockerfile::{
         Problem, Span,
+        address::Address,
         ast::{Copy, CopySource, Heredoc, Instruction},
         expand::Expander,
     },
@@ -125,6 +126,10 @@ impl Lowering<'_> {
                 }
                 CopySource::Path(text) => {
                     let path = self.word(state, text, span)?;
+                    if copy.from.is_none() && Address::of(&path) == Ok(Address::Local) {
+                        let keyword = if copy.add { "ADD" } else { "COPY" };
+                        self.check_ignored(&path, keyword, span);
+                    }
                     paths.push(path);
                 }
             }
@@ -160,6 +165,7 @@ impl Lowering<'_> {
     ) -> Result<(), LowerError> {
         let span = instruction.span;
         let text = self.word(state, path, span)?;
+        self.check_workdir(state, &text, span);
         let dir = clean(&absolute(working_dir(state), &text));
         state.config.config.working_dir.clone_from(&dir);
         let layer = dir != "/";
