@@ -23,10 +23,10 @@
 //! | group | modules |
 //! |---|---|
 //! | foundations | [`sys`], [`redact`], [`digest`], [`fs`], [`event`] |
-//! | formats | [`oci`], [`dockerfile`], [`config`] |
+//! | formats | [`oci`], [`device`], [`dockerfile`], [`config`] |
 //! | meaning | [`graph`], [`key`] |
 //! | the outside | [`registry`], [`cache`] |
-//! | running a step | [`userns`], [`snapshot`], [`sandbox`] |
+//! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
 //! | operations | [`context`], [`engine`], [`export`] |
 //! | faces | [`ui`] |
 //! | command line | [`cli`] |
@@ -46,6 +46,7 @@ pub mod redact;
 pub mod sys;
 
 pub mod config;
+pub mod device;
 pub mod dockerfile;
 pub mod oci;
 
@@ -57,6 +58,7 @@ pub mod registry;
 
 pub mod sandbox;
 pub mod snapshot;
+pub mod ssh;
 pub mod userns;
 
 pub mod context;

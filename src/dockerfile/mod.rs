@@ -28,8 +28,9 @@ mod words;
 
 pub use ast::Dockerfile;
 pub use error::{DockerfileError, Problem};
-pub use mount::{Mount, MountFlag, MountKind};
-pub use parser::parse;
+pub use lines::is_builtin_frontend;
+pub use mount::{DeviceFlag, Mount, MountFlag, MountKind, bytes, csv_fields};
+pub use parser::{parse, parse_trigger};
 pub use source::{Source, Span};
 pub use suggest::nearest;
 pub use words::is_heredoc;

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     digest::{Blake3Digest, Sha256Digest},
     graph::{
-        BuildGraph, CacheSharing, CopyAction, ExecOp, FileAction, FileOp, ImageOp, ImageOrigin,
-        Location, ModeChange, MountOp, NetworkMode, Op, Vertex, VertexId,
+        BuildGraph, CacheSharing, CopyAction, ExecOp, FileAction, FileOp, FileOwner, ImageOp,
+        ImageOrigin, Location, ModeChange, MountOp, NetworkMode, Op, StepExtras, Vertex, VertexId,
     },
     oci::layer::{ChainId, DiffId},
 };
@@ -83,7 +83,7 @@ fn exec() -> ExecOp {
     ExecOp {
         root: VertexId(1),
         args: strings(["/bin/sh", "-c", "make"]),
-        env: pairs([("PATH", "/bin"), ("CC", "gcc")]),
+        env: pairs([("PATH", "/bin"), ("CC", "gcc")]).into(),
         cwd: "/src".to_owned(),
         user: String::new(),
         network: NetworkMode::Host,
@@ -97,20 +97,22 @@ fn exec() -> ExecOp {
             MountOp::Cache {
                 id: "pip".to_owned(),
                 target: "/cache".to_owned(),
+                from: None,
+                source: "/".to_owned(),
                 readonly: false,
                 sharing: CacheSharing::Shared,
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
+                owner: None,
             },
             MountOp::Tmpfs {
                 target: "/tmp".to_owned(),
                 size: None,
+                readonly: false,
             },
         ],
         hosts: pairs([("db", "10.0.0.1")]),
         mtime: 1_700_000_000,
         epoch: 1_700_000_000,
+        extras: StepExtras::default(),
     }
 }
 
@@ -170,17 +172,33 @@ fn bind(op: &mut ExecOp) -> (&mut VertexId, &mut String, &mut String, &mut bool)
     }
 }
 
+fn change_env(op: &mut ExecOp, change: impl FnOnce(&mut Vec<(String, String)>)) {
+    let mut env = op.env.to_vec();
+    change(&mut env);
+    op.env = env.into();
+}
+
 const EXEC_CHANGES: &[Change<ExecOp>] = &[
     ("nothing", |_| ()),
     ("an argument", |op| op.args[2] = "make all".to_owned()),
     ("arguments divided elsewhere", |op| {
         op.args = strings(["/bin/sh", "-cmake"]);
     }),
-    ("a variable's value", |op| op.env[1].1 = "clang".to_owned()),
-    ("a variable's name", |op| op.env[1].0 = "CXX".to_owned()),
-    ("a variable more", |op| op.env.extend(pairs([("X", "")]))),
-    ("a variable less", |op| drop(op.env.pop())),
-    ("the variables' order", |op| op.env.reverse()),
+    ("a variable's value", |op| {
+        change_env(op, |env| env[1].1 = "clang".to_owned());
+    }),
+    ("a variable's name", |op| {
+        change_env(op, |env| env[1].0 = "CXX".to_owned());
+    }),
+    ("a variable more", |op| {
+        change_env(op, |env| env.extend(pairs([("X", "")])));
+    }),
+    ("a variable less", |op| {
+        change_env(op, |env| drop(env.pop()));
+    }),
+    ("the variables' order", |op| {
+        change_env(op, |env| env.reverse());
+    }),
     ("the directory", |op| op.cwd = "/".to_owned()),
     ("the user", |op| op.user = "app".to_owned()),
     ("the network", |op| op.network = NetworkMode::None),
@@ -278,15 +296,20 @@ fn what_a_run_must_not_depend_on_changes_no_key() {
     op.mounts[1] = MountOp::Cache {
         id: "pip".to_owned(),
         target: "/cache".to_owned(),
+        from: None,
+        source: "/".to_owned(),
         readonly: false,
         sharing: CacheSharing::Locked,
-        mode: 0o700,
-        uid: 1,
-        gid: 2,
+        owner: Some(FileOwner {
+            mode: 0o700,
+            uid: 1,
+            gid: 2,
+        }),
     };
     op.mounts[2] = MountOp::Tmpfs {
         target: "/tmp".to_owned(),
         size: Some(1 << 20),
+        readonly: false,
     };
     assert_eq!(definition(&Op::Exec(op)), expected);
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BuildArgs, CompressionArg};
+use super::{BuildArgs, CompressionArg, secrets};
 use crate::{
     cache::Producer,
     cli::{CliError, Context},
@@ -69,6 +69,9 @@ pub(super) fn options(
         step_timeout,
         ca_certificates: ca_certificates(context, args, settings)?,
         proxies: proxies.into_iter().collect(),
+        secrets: secrets::secrets(&args.secret)?,
+        agents: secrets::agents(context, &args.ssh)?,
+        temp_dir: secrets::temp_dir(context)?,
         producer: Producer {
             tool: concat!("memobuild-ci ", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Producer::default()

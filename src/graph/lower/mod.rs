@@ -2,7 +2,8 @@
 //! image's configuration.
 //!
 //! Two steps, both pure. [`needed_images`] names the base images that the target
-//! needs, so that they can be resolved; [`lower`] then makes the vertices. Only stages
+//! needs, so that they can be resolved, and again those that the triggers (ONBUILD) of the
+//! resolved ones name, until none is missing; [`lower`] then makes the vertices. Only stages
 //! that the target reaches get vertices, and equal vertices are made once, also across
 //! targets and platforms. Semantics are those of BuildKit's Dockerfile frontend
 //! (`dockerfile2llb`).
@@ -20,11 +21,16 @@
 mod clock;
 mod config;
 mod copy;
+mod cycles;
 mod env;
 mod error;
+mod mount;
+mod origin;
 mod plan;
 mod run;
 mod stage;
+mod triggers;
+mod vertices;
 mod warning;
 
 #[cfg(test)]
@@ -34,11 +40,12 @@ pub use clock::Clock;
 pub use error::LowerError;
 pub use warning::LowerWarning;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    device::{AllowedDevices, DeviceRegistry},
     dockerfile::Dockerfile,
-    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode},
+    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode, Ulimit},
     oci::Platform,
 };
 
@@ -68,6 +75,8 @@ pub struct LowerInput<'a> {
     pub network: NetworkMode,
     /// `--add-host`: name and address.
     pub hosts: Vec<(String, String)>,
+    /// What else the options say about RUN.
+    pub steps: StepSettings,
     /// `--no-cache` and `--no-cache-filter`.
     pub no_cache: NoCache,
     /// `SOURCE_DATE_EPOCH`, if the user gave one: seconds since 1970.
@@ -94,12 +103,28 @@ impl<'a> LowerInput<'a> {
             parents: BTreeMap::new(),
             network: NetworkMode::Host,
             hosts: Vec::new(),
+            steps: StepSettings::default(),
             no_cache: NoCache::None,
             epoch: None,
             target_name: String::new(),
             name_prefix: String::new(),
         }
     }
+}
+
+/// What every RUN of a build gets or may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct StepSettings {
+    /// `--shm-size`, in bytes.
+    pub shm_size: Option<u64>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--allow security.insecure`.
+    pub insecure: bool,
+    /// `--allow device`.
+    pub allowed_devices: AllowedDevices,
+    /// The devices of this host.
+    pub devices: Arc<DeviceRegistry>,
 }
 
 /// What `--build-context name=…` means.
@@ -147,11 +172,15 @@ pub struct Lowered {
     pub proxies: BTreeMap<String, String>,
 }
 
-/// The images that [`lower`] will look for in its table: references as the Dockerfile
-/// has them after expansion (or as in [`NamedContext::Image`]) with the platform to
-/// resolve them for. Each once, in order.
-pub fn needed_images(input: &LowerInput<'_>) -> Result<Vec<(String, Platform)>, LowerError> {
-    plan::Plan::new(input)?.needed_images()
+/// The images that [`lower`] will look for and that `images` lacks: references as the
+/// Dockerfile has them after expansion (or as in [`NamedContext::Image`]) with the platform
+/// to resolve them for. Each once, in order. Images that are at hand may name further ones
+/// in their triggers, so this is called until nothing is missing.
+pub fn needed_images(
+    input: &LowerInput<'_>,
+    images: &ImageTable,
+) -> Result<Vec<(String, Platform)>, LowerError> {
+    plan::Plan::new(input, images)?.needed_images()
 }
 
 /// Adds the vertices and the target to `graph`. Fails if `images` lacks an image that
@@ -161,6 +190,6 @@ pub fn lower(
     input: &LowerInput<'_>,
     images: &ImageTable,
 ) -> Result<Lowered, LowerError> {
-    let plan = plan::Plan::new(input)?;
-    stage::Lowering::new(graph, &plan, images).run()
+    let plan = plan::Plan::new(input, images)?;
+    stage::Lowering::new(graph, &plan).run()
 }
