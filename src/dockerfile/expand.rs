@@ -68,6 +68,8 @@ pub enum ExpandError {
     TooLong,
     #[error("patterns and values are too long to be compared")]
     TooMuch,
+    #[error("all words of the Dockerfile together are longer than 32 MiB")]
+    TooLongTogether,
 }
 
 /// An expanded word.

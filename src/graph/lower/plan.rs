@@ -1,12 +1,15 @@
 //! What a target needs: stages, where they start from, what they copy from.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+};
 
 use crate::{
     dockerfile::{
         DockerfileError, Problem, Span,
         ast::{Instruction, InstructionKind, Stage},
-        expand::{Expander, Expansion, Variables},
+        expand::{ExpandError, Expander, Expansion, Variables},
         is_builtin_frontend, nearest,
     },
     graph::ImageTable,
@@ -19,6 +22,9 @@ use super::{
     origin::{Origin, named_origin},
     warning,
 };
+
+/// Bytes that all words together may have after expansion.
+const MAX_EXPANDED: usize = 32 << 20;
 
 /// One stage, its FROM understood.
 #[derive(Debug)]
@@ -61,6 +67,8 @@ pub(super) struct Plan<'a> {
     /// `SOURCE_DATE_EPOCH`, if given in any way.
     pub(super) epoch: Option<i64>,
     pub(super) warnings: Vec<LowerWarning>,
+    /// Bytes of all words expanded so far.
+    expanded: Cell<usize>,
 }
 
 impl<'a> Plan<'a> {
@@ -78,6 +86,7 @@ impl<'a> Plan<'a> {
             needed: BTreeSet::new(),
             epoch: input.epoch,
             warnings: Vec::new(),
+            expanded: Cell::new(0),
         };
         plan.check_frontend()?;
         plan.set_globals()?;
@@ -125,10 +134,21 @@ impl<'a> Plan<'a> {
     ) -> Result<Expansion, LowerError> {
         Expander::new(self.input.dockerfile.escape)
             .expand(text, variables)
+            .and_then(|expansion| self.count(expansion))
             .map_err(|cause| {
                 let text = text.to_owned();
                 self.fail(span, Problem::Expand { text, cause })
             })
+    }
+
+    /// Counts what an expansion made: histories and environments keep it, and variables
+    /// that hold each other would fill the memory in a few lines.
+    pub(super) fn count(&self, expansion: Expansion) -> Result<Expansion, ExpandError> {
+        self.expanded.set(self.expanded.get() + expansion.text.len());
+        if self.expanded.get() > MAX_EXPANDED {
+            return Err(ExpandError::TooLongTogether);
+        }
+        Ok(expansion)
     }
 
     /// `BUILDKIT_SYNTAX` names the frontend as `# syntax=` does.
