@@ -1,0 +1,2 @@
+# syntax=example.com/other/frontend:1
+FROM scratch
