@@ -99,6 +99,36 @@ impl Redactor {
         matches!(self.hidden, Hidden::Nothing)
     }
 
+    /// Bytes of the longest text that is hidden.
+    pub fn longest(&self) -> usize {
+        match &self.hidden {
+            Hidden::Nothing | Hidden::Everything => 0,
+            Hidden::Matches(patterns) => patterns.max_pattern_len(),
+        }
+    }
+
+    /// Where to cut a text that is too long, at `at` or before, so that no secret is divided.
+    /// [`Redactor::longest`] bytes must follow `at`, else what crosses it can't be seen.
+    pub fn cut(&self, text: &[u8], at: usize) -> usize {
+        let Hidden::Matches(patterns) = &self.hidden else {
+            return at;
+        };
+        let end = text.len().min(at + patterns.max_pattern_len());
+        let mut found: Vec<(usize, usize)> = patterns
+            .find_overlapping_iter(&text[..end])
+            .map(|m| (m.start(), m.end()))
+            .collect();
+        found.sort_by_key(|(_, end)| std::cmp::Reverse(*end));
+        let mut cut = at;
+        for (start, end) in found {
+            if start < cut && cut < end {
+                cut = start;
+            }
+        }
+        // Secrets that overlap all the way: any place is as good.
+        if cut == 0 { at } else { cut }
+    }
+
     /// `line` with every secret in it replaced by [`MASK`]. Secrets that overlap or
     /// touch become one mask.
     pub fn redact<'a>(&self, line: &'a str) -> Cow<'a, str> {
@@ -262,6 +292,18 @@ mod tests {
             redact("Basic dXNlcjpzM2NyM3QgcGFzcy93b3Jk."),
             "Basic dXNlcjp***."
         );
+    }
+
+    #[test]
+    fn a_cut_divides_no_secret() {
+        let redactor = Redactor::new(["hunter22", "22again"]);
+        let cut = |text: &str, at| redactor.cut(text.as_bytes(), at);
+        assert_eq!(cut("password hunter22 more", 5), 5);
+        assert_eq!(cut("password hunter22 more", 9), 9);
+        assert_eq!(cut("password hunter22 more", 12), 9);
+        assert_eq!(cut("password hunter22again", 18), 9);
+        assert_eq!(cut("hunter22", 4), 4);
+        assert!(redactor.longest() >= "hunter22".len());
     }
 
     #[test]

@@ -145,6 +145,8 @@ impl CliError {
                 ExitCode::NotFound
             }
             Self::Config(_) | Self::Env(_) => ExitCode::InvalidConfiguration,
+            Self::Lower(LowerError::Violations { .. }) => ExitCode::ViolationsFound,
+            Self::Lower(LowerError::CheckArgument { .. }) => ExitCode::Usage,
             Self::Dockerfile(_)
             | Self::Lower(_)
             | Self::BaseReference { .. }
@@ -205,7 +207,7 @@ impl CliError {
 
     /// The error that knows its details. One that only passes another on hides its type:
     /// the source of a transparent error is the source of what it wraps.
-    fn shown(&self) -> &(dyn Error + 'static) {
+    pub(super) fn shown(&self) -> &(dyn Error + 'static) {
         match self {
             Self::Config(error) => error,
             Self::Selection(error) => error,

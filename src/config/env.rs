@@ -53,6 +53,11 @@ pub const VARIABLES: &[Variable] = &[
         "`.memobuild-output`",
     ),
     variable(
+        "MEMOBUILD_CDI_DIRS",
+        "directories with descriptions of devices for `RUN --device`, divided by `:`",
+        "`/etc/cdi:/var/run/cdi`",
+    ),
+    variable(
         "MEMOBUILD_LOG",
         "what the program logs about its own work on stderr: a level (`error`, `warn`, `info`, `debug`, `trace`) or a list of `module=level`",
         "`warn`",
@@ -299,6 +304,14 @@ impl Env {
         let set = self.0.iter().filter(|(name, _)| is_proxy(name));
         set.map(|(name, value)| (*name, value.to_string_lossy().into_owned()))
             .collect()
+    }
+
+    /// Where devices are described.
+    pub fn device_dirs(&self) -> Vec<PathBuf> {
+        match self.0.get("MEMOBUILD_CDI_DIRS") {
+            Some(list) => std::env::split_paths(list).collect(),
+            None => crate::device::DIRECTORIES.map(PathBuf::from).into(),
+        }
     }
 
     /// The socket of the user's SSH agent.

@@ -4,6 +4,7 @@ use std::{fmt, fmt::Write as _};
 
 use super::{
     expand::ExpandError,
+    lint::SettingsError,
     source::{Source, Span},
 };
 use crate::device::DeviceError;
@@ -74,6 +75,8 @@ pub enum Problem {
     Syntax { name: String },
     #[error("`{value}` is not an escape character; it is a backslash or a backtick")]
     Escape { value: String },
+    #[error("can't read `# check=`: {cause}")]
+    Check { cause: SettingsError },
     #[error("directive `{directive}` is given twice")]
     DuplicateDirective { directive: String },
     #[error("HEALTHCHECK type `{kind}` is unknown; it is `CMD` or `NONE`")]

@@ -18,6 +18,7 @@ mod flags;
 pub mod ignore;
 mod instruction;
 mod lines;
+pub mod lint;
 mod mount;
 mod parser;
 pub mod pattern;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    ast::{Dockerfile, Instruction, InstructionKind, ParseWarning, Stage},
+    ast::{Dockerfile, Instruction, InstructionKind, ParseWarning, Stage, Written},
     error::{DockerfileError, Problem},
     flags::Flags,
     instruction::{self, Context},
@@ -125,6 +125,7 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
     Ok(Instruction {
         text: one_line(&line.text),
         span: line.span,
+        written: written(line, &[]),
         kind,
     })
 }
@@ -165,6 +166,7 @@ impl Parser<'_> {
         let instruction = Instruction {
             text: one_line(&line.text),
             span: line.span,
+            written: written(line, &[]),
             kind,
         };
         match self.stages.last_mut() {
@@ -223,7 +225,18 @@ impl Parser<'_> {
             instructions: Vec::new(),
             text: one_line(&line.text),
             span: line.span,
+            written: written(line, &words[1..]),
         })
+    }
+}
+
+/// How the instruction of `line` looks; `words` are FROM's after the image.
+fn written(line: &Line, words: &[String]) -> Written {
+    let keyword = line.text.split(char::is_whitespace).next();
+    Written {
+        keyword: keyword.unwrap_or_default().to_owned(),
+        words: words.to_vec(),
+        comments: line.comments.clone(),
     }
 }
 

@@ -72,7 +72,7 @@ pub struct LocalContext {
 }
 
 /// Where in which Dockerfile a vertex comes from. Lines count from 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Location {
     /// The Dockerfile as the user named it.
     pub file: String,

@@ -78,7 +78,7 @@ class Recipe:
     """What each builder builds first, and the recipe then knows as the image `base`."""
 
     def environment(self):
-        return {**os.environ, **self.env}
+        return {**os.environ, "MEMOBUILD_CDI_DIRS": CDI, **self.env}
 
     def words_for_secrets(self):
         """`--secret` and `--allow`, which are written alike for all builders."""

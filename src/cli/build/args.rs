@@ -138,8 +138,6 @@ impl BuildArgs {
     /// Fails for an option that is declared and has no effect yet.
     pub(in crate::cli) fn refuse_what_is_missing(&self) -> Result<(), CliError> {
         let missing = [
-            ("--call", self.call.is_some()),
-            ("--check", self.check),
             ("--bake", !self.bake.is_empty()),
             ("--set", !self.set.is_empty()),
             ("--print", self.print),

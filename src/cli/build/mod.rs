@@ -26,12 +26,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CliError, Context, ExitCode, cache,
+    CliError, Context, ExitCode, cache, call,
     prepare::{self, Prepared},
 };
 use crate::{
     cache::{DiskStore, GcPolicy},
     config::Config,
+    dockerfile::lint,
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
     export::{self, ExportError},
@@ -48,10 +49,16 @@ pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliEr
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    let result = runtime.block_on(build(context, args, configuration.as_ref()));
+    let result = match call::Call::of(args)? {
+        Some(call) => runtime.block_on(call::run(context, args, configuration.as_ref(), &call)),
+        None => {
+            let built = runtime.block_on(build(context, args, configuration.as_ref()));
+            built.map(|()| ExitCode::Success)
+        }
+    };
     // Blocking work that was interrupted must not hold the program up.
     runtime.shutdown_background();
-    result.map(|()| ExitCode::Success)
+    result
 }
 
 async fn build(
@@ -93,10 +100,7 @@ async fn build_until_done(
     events: &Events,
     stop: &CancellationToken,
 ) -> Result<(), CliError> {
-    let registry = Arc::new(Registry::new(RegistryOptions {
-        docker_config: context.env.docker_config(),
-        ..RegistryOptions::default()
-    })?);
+    let registry = Arc::new(registry(context)?);
     let prepared = tokio::select! {
         prepared = prepare::prepare(context, args, configuration, &registry) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
@@ -162,6 +166,14 @@ fn redactor(context: &Context, options: &EngineOptions) -> Redactor {
     Redactor::new(context.env.secrets().into_iter().chain(values))
 }
 
+/// The client for registries, with the user's credentials.
+pub(super) fn registry(context: &Context) -> Result<Registry, CliError> {
+    Ok(Registry::new(RegistryOptions {
+        docker_config: context.env.docker_config(),
+        ..RegistryOptions::default()
+    })?)
+}
+
 /// Keeps the store within the configured limits. What the build has just used is recent and
 /// stays; trouble costs disk space, not the build.
 fn keep_limits(config: &Config, store: &DiskStore, events: &Events) {
@@ -184,7 +196,12 @@ fn warn(events: &Events, prepared: &Prepared) {
             Some(location) => format!(" ({}:{})", location.file, location.start),
             None => String::new(),
         };
-        events.warn(format!("{}{place}", warning.message), warning.hint.clone());
+        let rule = match lint::rule(warning.rule) {
+            Some(rule) => format!("{}: ", rule.name),
+            None => String::new(),
+        };
+        let message = format!("{rule}{}{place}", warning.message);
+        events.warn(message, warning.hint.clone());
     }
 }
 

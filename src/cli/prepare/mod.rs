@@ -38,19 +38,19 @@ pub(super) struct Prepared {
 }
 
 /// One Dockerfile to be lowered for one platform.
-struct Recipe {
-    name: String,
+pub(super) struct Recipe {
+    pub(super) name: String,
     /// What names of steps start with; may be empty.
     prefix: String,
-    dockerfile: Dockerfile,
+    pub(super) dockerfile: Dockerfile,
     stage: Option<String>,
     platform: Platform,
     args: BTreeMap<String, String>,
-    context: usize,
+    pub(super) context: usize,
     /// The build argument and the target that it stands for.
-    parent: Option<(String, TargetName)>,
+    pub(super) parent: Option<(String, TargetName)>,
     /// Under what others find its result.
-    own: Option<TargetName>,
+    pub(super) own: Option<TargetName>,
     settings: Settings,
 }
 
@@ -61,12 +61,11 @@ pub(super) async fn prepare(
     configuration: Option<&Config>,
     registry: &Registry,
 ) -> Result<Prepared, CliError> {
-    let mut graph = BuildGraph::default();
-    let settings = settings::settings(context, args, configuration, &mut graph)?;
-    let (recipes, jobs) = match configuration {
-        Some(config) => layers::from_config(context, args, config, &settings, &mut graph)?,
-        None => single::from_arguments(context, args, &settings, &mut graph)?,
-    };
+    let Asked {
+        graph,
+        recipes,
+        jobs,
+    } = read(context, args, configuration)?;
     let references = parent_references(&recipes, configuration);
     let mut images = base_images(&recipes, &references, registry).await?;
     let mut prepared = Prepared {
@@ -81,6 +80,32 @@ pub(super) async fn prepare(
         .extend(configuration.and_then(layers::no_refresh));
     lower_all(&mut prepared, &recipes, &references, &mut images, registry).await?;
     Ok(prepared)
+}
+
+/// What a command asks for, read and parsed.
+pub(super) struct Asked {
+    pub(super) graph: BuildGraph,
+    pub(super) recipes: Vec<Recipe>,
+    jobs: Vec<ImageJob>,
+}
+
+/// Reads and parses everything that the command asks for.
+pub(super) fn read(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+) -> Result<Asked, CliError> {
+    let mut graph = BuildGraph::default();
+    let settings = settings::settings(context, args, configuration, &mut graph)?;
+    let (recipes, jobs) = match configuration {
+        Some(config) => layers::from_config(context, args, config, &settings, &mut graph)?,
+        None => single::from_arguments(context, args, &settings, &mut graph)?,
+    };
+    Ok(Asked {
+        graph,
+        recipes,
+        jobs,
+    })
 }
 
 /// Resolves the base images of all recipes, and the images that their triggers name.
@@ -159,7 +184,7 @@ async fn lower_all(
 }
 
 /// What a child's FROM sees for each target that is somebody's parent.
-fn parent_references(
+pub(super) fn parent_references(
     recipes: &[Recipe],
     configuration: Option<&Config>,
 ) -> HashMap<TargetName, String> {
@@ -175,7 +200,7 @@ fn parent_references(
         .collect()
 }
 
-fn input<'r>(
+pub(super) fn input<'r>(
     recipe: &'r Recipe,
     references: &HashMap<TargetName, String>,
     results: &HashMap<TargetName, Parent>,

@@ -73,7 +73,7 @@ pub(super) fn settings(
     Ok(Settings {
         network,
         hosts: words::hosts(&args.add_host)?,
-        steps: steps::step_settings(args)?,
+        steps: steps::step_settings(context, args)?,
         labels: words::pairs(&args.label, "--label")?,
         named,
         no_cache,

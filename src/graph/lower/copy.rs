@@ -148,6 +148,10 @@ impl Lowering<'_> {
                         };
                         return Err(self.plan.fail(span, problem));
                     }
+                    if copy.from.is_none() {
+                        let keyword = if copy.add { "ADD" } else { "COPY" };
+                        self.check_ignored(&path, keyword, span);
+                    }
                     paths.push(path);
                 }
             }
@@ -184,6 +188,7 @@ impl Lowering<'_> {
     ) -> Result<(), LowerError> {
         let span = instruction.span;
         let text = self.word(state, path, span)?;
+        self.check_workdir(state, &text, span);
         let dir = clean(&absolute(working_dir(state), &text));
         state.config.config.working_dir.clone_from(&dir);
         let layer = dir != "/";

@@ -18,6 +18,7 @@
 //!
 //! All paths of a step's layer get one mtime, see [`Clock`].
 
+mod check;
 mod clock;
 mod config;
 mod copy;
@@ -26,7 +27,9 @@ mod env;
 mod error;
 mod mount;
 mod origin;
+mod outline;
 mod plan;
+mod rules;
 mod run;
 mod stage;
 mod triggers;
@@ -36,8 +39,10 @@ mod warning;
 #[cfg(test)]
 mod tests;
 
+pub use check::Check;
 pub use clock::Clock;
 pub use error::LowerError;
+pub use outline::{Needed, Outline, OutlineArg};
 pub use warning::LowerWarning;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -165,8 +170,10 @@ pub struct Lowered {
     pub target: usize,
     /// The target's clock, for [`Parent`].
     pub clock: Clock,
-    /// What is odd but allowed.
+    /// What is odd but allowed, by line. [`Check::warnings`] has it where it is what is wanted.
     pub warnings: Vec<LowerWarning>,
+    /// What the target takes from outside.
+    pub outline: Outline,
     /// Proxy variables given with `--build-arg`: every RUN of this target is to see them,
     /// but they aren't in `ExecOp::env` and must not enter keys. Names as given.
     pub proxies: BTreeMap<String, String>,
@@ -180,7 +187,8 @@ pub fn needed_images(
     input: &LowerInput<'_>,
     images: &ImageTable,
 ) -> Result<Vec<(String, Platform)>, LowerError> {
-    plan::Plan::new(input, images)?.needed_images()
+    let checks = check::Checks::new(input, false)?;
+    plan::Plan::new(input, images, &checks)?.needed_images()
 }
 
 /// Adds the vertices and the target to `graph`. Fails if `images` lacks an image that
@@ -190,6 +198,10 @@ pub fn lower(
     input: &LowerInput<'_>,
     images: &ImageTable,
 ) -> Result<Lowered, LowerError> {
-    let plan = plan::Plan::new(input, images)?;
-    stage::Lowering::new(graph, &plan).run()
+    let checks = check::Checks::new(input, false)?;
+    let plan = plan::Plan::new(input, images, &checks)?;
+    let mut lowered = stage::Lowering::new(graph, &plan).run()?;
+    checks.verdict(input)?;
+    lowered.warnings = checks.into_warnings();
+    Ok(lowered)
 }

@@ -1,12 +1,13 @@
 //! Lowering the stages that are needed, one after the other.
 
-use std::collections::{HashMap, HashSet};
+use std::{cell::OnceCell, collections::HashMap};
 
 use crate::{
     dockerfile::{
         Span,
         ast::{ArgPair, Instruction, InstructionKind, KeyValue},
         expand::Variables,
+        ignore::Ignore,
         nearest,
     },
     graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, Op, VertexId},
@@ -17,13 +18,18 @@ use crate::{
 };
 
 use super::{
-    Clock, LowerError, LowerWarning, Lowered,
+    Clock, LowerError, Lowered,
     copy::clean,
     env::{Args, Env, set_in_config},
     origin::Origin,
+    outline::Outlines,
     plan::Plan,
-    vertices, warning,
+    rules::Once,
+    vertices,
 };
+
+/// Undefined variables for which a defined one with a similar name is looked for.
+const MAX_SUGGESTIONS: usize = 50;
 
 /// PATH of an image that sets none, as in BuildKit and runc.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -56,6 +62,8 @@ pub(super) struct State {
     pub(super) args: Args,
     /// Whether this stage (not its base) had a CMD.
     pub(super) cmd_set: bool,
+    /// What checks remember of the stage.
+    pub(super) once: Once,
     /// Number of the last step that was named, and of all steps.
     pub(super) step: usize,
     pub(super) steps: usize,
@@ -72,9 +80,11 @@ pub(super) struct Lowering<'a> {
     /// By stage number, how many stages to come start from it. The last one takes its
     /// configuration and variables.
     children: Vec<usize>,
-    pub(super) warnings: Vec<LowerWarning>,
-    /// Rule, message and line of each warning.
-    warned: HashSet<(&'static str, String, usize)>,
+    pub(super) outlines: Outlines,
+    /// Undefined variables so far.
+    unset: usize,
+    /// The main context's ignore file, once a check wants it.
+    pub(super) ignore: OnceCell<Option<Ignore>>,
 }
 
 impl<'a> Lowering<'a> {
@@ -85,8 +95,9 @@ impl<'a> Lowering<'a> {
             plan,
             done: vec![None; plan.stages.len()],
             children: plan.children(),
-            warnings: plan.file_warnings(),
-            warned: HashSet::new(),
+            outlines: Outlines::new(plan),
+            unset: 0,
+            ignore: OnceCell::new(),
         }
     }
 
@@ -94,6 +105,9 @@ impl<'a> Lowering<'a> {
         for index in &self.plan.needed {
             let state = self.stage(*index)?;
             self.done[*index] = Some(state);
+        }
+        for warning in self.plan.unused_arguments() {
+            self.plan.checks.note(warning);
         }
         let input = self.plan.input;
         // The target is among the needed stages, which were all lowered just now.
@@ -124,7 +138,8 @@ impl<'a> Lowering<'a> {
         Ok(Lowered {
             target: self.graph.targets.len() - 1,
             clock: state.clock,
-            warnings: self.warnings,
+            warnings: Vec::new(),
+            outline: self.outlines.of_target(self.plan),
             proxies: self.plan.proxies(),
         })
     }
@@ -150,16 +165,20 @@ impl<'a> Lowering<'a> {
         let plan = self.plan;
         let planned = &plan.stages[index];
         let mut state = self.base(index)?;
+        plan.checks.enter_triggers(planned.stage.span);
         for trigger in &planned.triggers {
             self.instruction(&mut state, trigger)
                 .map_err(|error| plan.in_trigger(trigger, error))?;
         }
+        plan.checks.leave();
         if planned.replaced {
             return Ok(state);
         }
         for instruction in &planned.stage.instructions {
+            plan.checks.enter(&instruction.written.comments);
             self.instruction(&mut state, instruction)?;
         }
+        plan.checks.leave();
         Ok(state)
     }
 
@@ -181,6 +200,7 @@ impl<'a> Lowering<'a> {
             env: Env::default(),
             args: Args::default(),
             cmd_set: false,
+            once: Once::default(),
             step: 0,
             steps,
             platform,
@@ -197,6 +217,7 @@ impl<'a> Lowering<'a> {
                     state.root = base.root;
                     state.below = Some(*below);
                     state.clock = base.clock;
+                    state.once = base.once.inherited();
                     state.inherited.clone_from(&base.inherited);
                     if last {
                         std::mem::swap(&mut state.config, &mut base.config);
@@ -261,25 +282,35 @@ impl<'a> Lowering<'a> {
         instruction: &Instruction,
     ) -> Result<(), LowerError> {
         match &instruction.kind {
-            InstructionKind::Arg(pairs) => self.arg(state, pairs, instruction.span),
+            InstructionKind::Arg(pairs) => self.arg(state, pairs, instruction),
             InstructionKind::Env(pairs) => self.env(state, pairs, instruction.span),
-            InstructionKind::Run(run) => self.run_step(state, run, instruction),
+            InstructionKind::Run(run) => {
+                self.outline_mounts(state, run, instruction.span)?;
+                self.run_step(state, run, instruction)
+            }
             InstructionKind::Copy(copy) => self.copy_step(state, copy, instruction),
             InstructionKind::Workdir(path) => self.workdir(state, path, instruction),
             _ => self.metadata(state, instruction),
         }
     }
 
-    fn arg(&mut self, state: &mut State, pairs: &[ArgPair], span: Span) -> Result<(), LowerError> {
+    fn arg(
+        &mut self,
+        state: &mut State,
+        pairs: &[ArgPair],
+        instruction: &Instruction,
+    ) -> Result<(), LowerError> {
+        let span = instruction.span;
         let mut message = String::from("ARG");
         for pair in pairs {
-            self.warn_secret("ARG", &pair.name, span);
+            self.check_secret("ARG", &pair.name, span);
             let given = self.plan.input.build_args.get(&pair.name).cloned();
             let value = match (given, &pair.default) {
                 (Some(value), _) => Some(value),
                 (None, Some(default)) => Some(self.word(state, default, span)?),
                 (None, None) => Variables::get(&self.plan.globals, &pair.name).map(str::to_owned),
             };
+            self.outline_arg(state, pair, value.as_deref(), instruction);
             message.push(' ');
             message.push_str(&pair.name);
             if let Some(value) = &value {
@@ -300,7 +331,7 @@ impl<'a> Lowering<'a> {
         // All values of one ENV see the variables as they were before it.
         let expanded = self.key_values(state, pairs, span)?;
         for (key, value) in expanded {
-            self.warn_secret("ENV", &key, span);
+            self.check_secret("ENV", &key, span);
             message.push_str(&format!(" {key}={value}"));
             state.env.set(&key, &value);
             let list = state.config.config.env.get_or_insert_default();
@@ -318,12 +349,8 @@ impl<'a> Lowering<'a> {
         span: Span,
     ) -> Result<Vec<(String, String)>, LowerError> {
         if pairs.iter().any(|p| p.legacy) {
-            self.warn(
-                "LegacyKeyValueFormat",
-                "the form `name value` is old; write `name=value`".to_owned(),
-                span,
-                None,
-            );
+            let message = "the form `name value` is old; write `name=value`";
+            self.warn("LegacyKeyValueFormat", message.to_owned(), span, None);
         }
         let mut out = Vec::new();
         for pair in pairs {
@@ -356,37 +383,27 @@ impl<'a> Lowering<'a> {
             if state.args.contains(name) {
                 continue;
             }
-            let near = nearest(name, state.env.names());
+            // A file full of undefined variables has another problem than a wrong letter, and
+            // each is compared with all names.
+            self.unset += 1;
+            let near = (self.unset <= MAX_SUGGESTIONS)
+                .then(|| nearest(name, state.env.names()))
+                .flatten();
             let hint = near.map(|n| format!("did you mean `{n}`?"));
-            let message = format!("variable `{name}` is not defined; it is empty");
+            let message = format!("variable `{name}` is not defined");
             self.warn("UndefinedVar", message, span, hint);
         }
     }
 
-    fn warn_secret(&mut self, keyword: &str, name: &str, span: Span) {
-        if warning::looks_secret(name) {
-            let message = format!(
-                "{keyword} `{name}` looks like a secret, which stays readable in the image"
-            );
-            self.warn("SecretsUsedInArgOrEnv", message, span, None);
-        }
-    }
-
     pub(super) fn warn(
-        &mut self,
+        &self,
         rule: &'static str,
         message: String,
         span: Span,
         hint: Option<String>,
     ) {
-        if self.warned.insert((rule, message.clone(), span.start)) {
-            self.warnings.push(LowerWarning {
-                rule,
-                message,
-                location: Some(self.plan.location(span)),
-                hint,
-            });
-        }
+        let input = self.plan.input;
+        self.plan.checks.report(input, rule, message, span, hint);
     }
 }
 

@@ -57,6 +57,7 @@ impl<'a> Lowering<'a> {
             Origin::Local(context) => (Op::Context(*context), format!("context {context}")),
             Origin::Image(reference, platform) => {
                 let image = self.image(reference, platform)?;
+                self.check_image(reference, platform, &image.config, span);
                 (Op::Image(image.op.clone()), format!("FROM {reference}"))
             }
         };

@@ -1,5 +1,6 @@
 //! Dockerfiles and the graphs they become.
 
+mod checks;
 mod failures;
 mod onbuild;
 mod size;
@@ -249,7 +250,7 @@ RUN two
         rules,
         [
             ("UnusedBuildArg", "build argument `UNUSED` is not used"),
-            ("UndefinedVar", "variable `X` is not defined; it is empty"),
+            ("UndefinedVar", "variable `X` is not defined"),
         ]
     );
     // Given on the command line, both defaults and ARGs without one take the value.
