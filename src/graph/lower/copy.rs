@@ -149,6 +149,7 @@ impl Lowering<'_> {
         }
         let expansion = Expander::heredoc()
             .expand(&text, &state.env)
+            .and_then(|expansion| self.plan.count(expansion))
             .map_err(|cause| {
                 let text = format!("<<{}", heredoc.name);
                 self.plan.fail(span, Problem::Expand { text, cause })

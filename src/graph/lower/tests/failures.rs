@@ -16,6 +16,20 @@ fn failure(text: &str) -> String {
 }
 
 #[test]
+fn a_few_lines_do_not_fill_the_memory() {
+    let start = format!("FROM scratch\nENV A0={}\n", "x".repeat(4000));
+    let doubled: String = (1..10)
+        .map(|n| format!("ENV A{n}=$A{0}$A{0}\n", n - 1))
+        .collect();
+    for line in ["ENV B=$A9\n", "COPY <<E /x\n$A9\nE\n", "LABEL b=$A9$A8\n"] {
+        let message = failure(&format!("{start}{doubled}{}", line.repeat(20)));
+        assert!(message.contains("longer than 32 MiB"), "{line}");
+    }
+    let message = failure(&format!("{start}{doubled}{}", "RUN $A9\n".repeat(20)));
+    assert_eq!(message, "ACCEPTED\n");
+}
+
+#[test]
 fn failures() {
     let mut out = String::new();
     for text in [
