@@ -88,7 +88,7 @@ fn what_is_copied_from_one_stage_is_of_one_execution() {
     let old = first.image.file("a");
     assert_eq!(first.image.file("c"), old);
     // What the stage gave is gone, and what was copied from it once of two times.
-    let layer_with = |path: &str| {
+    let layers_with = |path: &str| {
         let mut found = Vec::new();
         for (digest, file) in project.cached_blobs() {
             let blob = fs::File::open(&file).unwrap();
@@ -108,11 +108,13 @@ fn what_is_copied_from_one_stage_is_of_one_execution() {
                 found.push((digest, file));
             }
         }
-        assert_eq!(found.len(), 1, "{path}: {found:?}");
-        found.remove(0).1
+        assert!(!found.is_empty(), "{path}");
+        found
     };
     for path in ["a b", "b", "c"] {
-        fs::remove_file(layer_with(path)).unwrap();
+        for (_, file) in layers_with(path) {
+            fs::remove_file(file).unwrap();
+        }
     }
     let second = project.build(&[]);
     assert_ne!(second.image.file("c"), old);
