@@ -6,13 +6,14 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE := $(TARGET)/release/memobuild-ci
 DEBUG := $(TARGET)/debug/memobuild-ci
 
-.PHONY: help demo test test-cargo e2e differential record bench lint fmt rust
+.PHONY: help demo test test-cargo e2e differential record bench fuzz lint fmt rust
 
 help:
 	@echo 'make demo          build examples/layered-python three times and show what ran and what was a hit'
 	@echo 'make test          all tests: cargo and end to end'
 	@echo 'make e2e           only the end-to-end tests (K=pattern selects)'
 	@echo 'make differential  compare root file systems and configs with buildah and BuildKit (K=pattern selects)'
+	@echo 'make fuzz          fuzz what parses foreign bytes, each target for a minute (TIME=seconds)'
 	@echo 'make bench         timings against buildah and BuildKit, as a Markdown table'
 	@echo 'make lint          rustfmt, clippy, rustdoc, licences'
 
@@ -59,6 +60,10 @@ bench: rust
 	-scripts/setup-oracle >/dev/null
 	$(CARGO) build --release --locked
 	MEMOBUILD_CI_BIN=$(RELEASE) python3 benches/run.py $(BENCH)
+
+# libFuzzer, on the stable toolchain; a finding is written to fuzz/findings/ and fails.
+fuzz: rust
+	CARGO=$(CARGO) fuzz/run --time $(or $(TIME),60)
 
 lint: rust
 	$(CARGO) fmt --check

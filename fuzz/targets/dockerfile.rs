@@ -8,15 +8,16 @@ use memobuild_ci::{
     digest::Sha256Digest,
     dockerfile,
     graph::{
-        BuildGraph, ImageOp, ImageOrigin, LocalContext, ResolvedImage,
-        lower::{LowerInput, NamedContext, lower, needed_images},
+        BuildGraph, ImageOp, ImageOrigin, ImageTable, LocalContext, ResolvedImage,
+        lower::{LowerError, LowerInput, NamedContext, lower, needed_images},
     },
     oci::{ImageConfig, Platform},
 };
 
 /// The base image for every name.
 const BASE: &str = r#"{"created":"2024-05-01T00:00:00Z","architecture":"amd64","os":"linux",
- "config":{"Env":["PATH=/bin","FROM_BASE=1"],"Cmd":["sh"],"WorkingDir":"/base","User":"app"},
+ "config":{"Env":["PATH=/bin","FROM_BASE=1"],"Cmd":["sh"],"WorkingDir":"/base","User":"app",
+ "OnBuild":["ARG LATER=x","RUN $LATER","COPY --from=other /a /b"]},
  "rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"base"}]}"#;
 
 fn image(reference: &str) -> ResolvedImage {
@@ -30,6 +31,18 @@ fn image(reference: &str) -> ResolvedImage {
         },
     };
     ResolvedImage { op, config }
+}
+
+/// Lowers, with an image for every name; triggers of images may ask for further ones.
+fn lower_all(graph: &mut BuildGraph, input: &LowerInput<'_>) -> Result<(), LowerError> {
+    let mut images = ImageTable::new();
+    loop {
+        let needed = needed_images(input, &images)?;
+        if needed.is_empty() {
+            return lower(graph, input, &images).map(drop);
+        }
+        images.extend(needed.into_iter().map(|key| (key.clone(), image(&key.0))));
+    }
 }
 
 fuzz_target!(|data: &[u8]| -> Corpus {
@@ -55,11 +68,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         }],
         ..BuildGraph::default()
     };
-    let lowered = needed_images(&input).and_then(|needed| {
-        let images = needed.into_iter().map(|key| (key.clone(), image(&key.0)));
-        lower(&mut graph, &input, &images.collect())
-    });
-    if let Err(error) = lowered {
+    if let Err(error) = lower_all(&mut graph, &input) {
         assert!(!error.to_string().is_empty());
     }
     Corpus::Keep

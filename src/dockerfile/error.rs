@@ -3,6 +3,7 @@
 use std::{fmt, fmt::Write as _};
 
 use super::{
+    address::AddressError,
     expand::ExpandError,
     lint::SettingsError,
     source::{Source, Span},
@@ -129,6 +130,23 @@ pub enum Problem {
     Signal { text: String },
     #[error("`{source_path}` is an URL, which COPY can't read")]
     CopyUrl { source_path: String },
+    #[error("`{address}` is not the address of a Git repository: {cause}")]
+    GitAddress {
+        address: String,
+        cause: AddressError,
+    },
+    #[error("`--checksum` is for one source only")]
+    ChecksumOfSeveral,
+    #[error("`--checksum` is for URLs and Git repositories, and `{source_path}` is neither")]
+    ChecksumOfFile { source_path: String },
+    #[error("`{text}` is not a checksum of {of}, which is {expected}")]
+    Checksum {
+        text: String,
+        of: &'static str,
+        expected: &'static str,
+    },
+    #[error("`{flag}` and the address `{address}` contradict each other")]
+    AddressConflict { flag: &'static str, address: String },
     #[error("`{name}` in `{keyword}` looks like the number of a stage; it takes names only")]
     StageNumber { keyword: String, name: String },
     #[error("{reason}")]

@@ -21,6 +21,10 @@ const MAX_DEPTH: usize = 64;
 /// after line, would otherwise fill the memory.
 const MAX_LENGTH: usize = 4 << 20;
 
+/// Characters of patterns times characters of values that one word may make us compare.
+/// Patterns can hold values that substitutions have made long.
+const MAX_COMPARED: usize = 1 << 26;
+
 /// Where the values of variables come from.
 pub trait Variables {
     /// The value of a variable; none if it isn't set.
@@ -62,6 +66,10 @@ pub enum ExpandError {
     TooDeep,
     #[error("the result is longer than 4 MiB")]
     TooLong,
+    #[error("patterns and values are too long to be compared")]
+    TooMuch,
+    #[error("all words of the Dockerfile together are longer than 32 MiB")]
+    TooLongTogether,
 }
 
 /// An expanded word.
@@ -120,6 +128,7 @@ impl Expander {
             variables,
             chars: text.chars().peekable(),
             depth: 0,
+            compared: 0,
             used: BTreeSet::new(),
             unset: BTreeSet::new(),
         };
@@ -169,6 +178,7 @@ struct Run<'a> {
     variables: &'a dyn Variables,
     chars: Peekable<Chars<'a>>,
     depth: usize,
+    compared: usize,
     used: BTreeSet<String>,
     unset: BTreeSet<String>,
 }
@@ -392,7 +402,7 @@ impl Run<'_> {
             Some(rest) => (true, rest),
             None => (false, word.as_str()),
         };
-        let pattern = pattern(text)?;
+        let pattern = self.pattern(text, &value)?;
         Ok(if modifier == '#' {
             pattern.trim_start(&value, greedy)
         } else {
@@ -411,7 +421,7 @@ impl Run<'_> {
             return Ok(format!("${{{name}{slashes}{text}/{replacement}}}"));
         }
         let value = value.unwrap_or_default();
-        pattern(&text)?
+        self.pattern(&text, &value)?
             .replace(&value, &replacement, all, MAX_LENGTH)
             .ok_or(ExpandError::TooLong)
     }
@@ -447,10 +457,16 @@ impl Run<'_> {
         names.insert(name.to_owned());
         value.map(str::to_owned)
     }
-}
 
-fn pattern(text: &str) -> Result<ShellPattern, ExpandError> {
-    ShellPattern::new(text).ok_or_else(|| ExpandError::Pattern {
-        pattern: text.to_owned(),
-    })
+    /// The pattern `text`, to be compared with `value`.
+    fn pattern(&mut self, text: &str, value: &str) -> Result<ShellPattern, ExpandError> {
+        let compared = (text.len() + 1).saturating_mul(value.len() + 1);
+        self.compared = self.compared.saturating_add(compared);
+        if self.compared > MAX_COMPARED {
+            return Err(ExpandError::TooMuch);
+        }
+        ShellPattern::new(text).ok_or_else(|| ExpandError::Pattern {
+            pattern: text.to_owned(),
+        })
+    }
 }

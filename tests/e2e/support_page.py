@@ -27,10 +27,10 @@ def proofs():
     found = {}
     for case in cases.load():
         for construct in case.options.get("covers", []):
-            found.setdefault(construct, []).append(f"cases/{case.name}")
+            found.setdefault(construct, []).append(f"tests/e2e/cases/{case.name}")
     for file in refused.load():
         for construct in file.options.get("covers", []):
-            found.setdefault(construct, []).append(f"refused/{file.name}.dockerfile")
+            found.setdefault(construct, []).append(f"tests/e2e/refused/{file.name}.dockerfile")
     for construct in constructs.by_id().values():
         if construct.test:
             found.setdefault(construct.id, []).append(construct.test)
@@ -49,7 +49,7 @@ def problems():
     lines += [
         f"`{construct.id}`: there is no {construct.test}"
         for construct in known.values()
-        if construct.test and not os.path.exists(os.path.join(builders.HERE, construct.test))
+        if construct.test and not os.path.exists(os.path.join(builders.PROJECT, construct.test))
     ]
     lines += [
         f"`{construct.id}` is {construct.state} without a reason"
@@ -66,8 +66,7 @@ def code(text):
 
 
 def link(name):
-    shown = name.removeprefix("cases/").removeprefix("refused/")
-    return f"[{shown}](../../tests/e2e/{name})"
+    return f"[{os.path.basename(name)}](../../{name})"
 
 
 def row(construct, proved):
@@ -101,12 +100,16 @@ def page():
     return "\n".join(lines) + "\n"
 
 
+def write():
+    with open(PAGE, "w") as file:
+        file.write(page())
+
+
 def main():
     lines = problems()
     text = page()
     if os.environ.get("UPDATE_DOCS"):
-        with open(PAGE, "w") as file:
-            file.write(text)
+        write()
     elif not os.path.exists(PAGE) or open(PAGE).read() != text:
         lines.append("docs/reference/dockerfile-support.md is out of date: UPDATE_DOCS=1 tests/e2e/support_page.py writes it")
     print("\n".join(lines))

@@ -28,6 +28,13 @@ class Product(support.EndToEnd):
             self.fail(f"{len(found)} differences from {reference}:\n" + "\n".join(map(str, found[:40])))
 
 
+    def test_a_stage_number_is_a_target(self):
+        context = self.context("FROM scratch AS a\nLABEL which=a\nFROM scratch AS b\nLABEL which=b\nFROM scratch\n")
+        for target, which in (("0", "a"), ("1", "b"), ("b", "b")):
+            image = self.build(context, "--target", target, dest=self.path(f"image-{target}"))
+            self.assertEqual(image.run_config()["Labels"], {"which": which})
+
+
 class Harness(support.EndToEnd):
     """The comparison itself: it sees what differs, and nothing where nothing does."""
 

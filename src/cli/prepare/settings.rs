@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{contexts::add_context, steps, words};
+use super::{contexts::add_context, remote, steps, words};
 use crate::{
     cli::{CliError, Context, build::BuildArgs},
     config::{Config, Network},
@@ -10,6 +10,7 @@ use crate::{
         BuildGraph, NetworkMode,
         lower::{NamedContext, NoCache, StepSettings},
     },
+    remote::Sources,
 };
 
 /// What the options say about a Dockerfile, whichever it is.
@@ -26,10 +27,11 @@ pub(super) struct Settings {
     pub(super) epoch: Option<i64>,
 }
 
-pub(super) fn settings(
+pub(super) async fn settings(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    sources: &Sources,
     graph: &mut BuildGraph,
 ) -> Result<Settings, CliError> {
     let configured = configuration.map(|c| &c.build);
@@ -53,13 +55,10 @@ pub(super) fn settings(
         let is_image = value.starts_with("oci-layout://") || value.starts_with("docker-image://");
         let source = match value {
             _ if is_image => NamedContext::Image(value.to_owned()),
-            dir if dir.contains("://") => {
-                return Err(CliError::usage_hint(
-                    format!("build context `{dir}` is not supported yet"),
-                    "name a directory, `oci-layout://DIR` or `docker-image://REF`",
-                ));
-            }
-            dir => NamedContext::Local(add_context(graph, name, Path::new(dir), None)?),
+            elsewhere => NamedContext::Local(match remote::named(elsewhere, sources).await? {
+                Some(tree) => add_context(graph, name, &tree, Some(String::new()))?,
+                None => add_context(graph, name, Path::new(elsewhere), None)?,
+            }),
         };
         named.insert(name.to_owned(), source);
     }

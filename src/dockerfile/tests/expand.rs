@@ -145,6 +145,11 @@ fn faults_are_named() {
         let result = Expander::new('\\').expand(&text, &bomb);
         assert_eq!(result, Err(ExpandError::TooLong), "{text}");
     }
+    // A value that is also the pattern, and one that a pattern makes longer and longer.
+    for text in ["${x#$x}", "${x%%*$x}", "${x/$x/}", "${x%${x///ab}}"] {
+        let result = Expander::new('\\').expand(text, &bomb);
+        assert_eq!(result, Err(ExpandError::TooMuch), "{text}");
+    }
     let deep = "${a:-".repeat(100_000);
     let result = Expander::new('\\').expand(&deep, &variables());
     assert_eq!(result, Err(ExpandError::TooDeep));

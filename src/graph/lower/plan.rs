@@ -1,12 +1,15 @@
 //! What a target needs: stages, where they start from, what they copy from.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+};
 
 use crate::{
     dockerfile::{
         DockerfileError, Problem, Span,
         ast::{Instruction, InstructionKind, Stage},
-        expand::{Expander, Expansion, Variables},
+        expand::{ExpandError, Expander, Expansion, Variables},
         is_builtin_frontend, nearest,
     },
     graph::ImageTable,
@@ -21,6 +24,9 @@ use super::{
     outline::Arguments,
     warning,
 };
+
+/// Bytes that all words together may have after expansion.
+const MAX_EXPANDED: usize = 32 << 20;
 
 /// One stage, its FROM understood.
 #[derive(Debug)]
@@ -67,6 +73,8 @@ pub(super) struct Plan<'a> {
     pub(super) checks: &'a Checks,
     /// The ARGs before the first FROM.
     pub(super) arguments: Arguments,
+    /// Bytes of all words expanded so far.
+    expanded: Cell<usize>,
 }
 
 impl<'a> Plan<'a> {
@@ -86,6 +94,7 @@ impl<'a> Plan<'a> {
             epoch: input.epoch,
             checks,
             arguments: Arguments::default(),
+            expanded: Cell::new(0),
         };
         plan.check_frontend()?;
         plan.set_globals()?;
@@ -140,10 +149,22 @@ impl<'a> Plan<'a> {
     ) -> Result<Expansion, LowerError> {
         Expander::new(self.input.dockerfile.escape)
             .expand(text, variables)
+            .and_then(|expansion| self.count(expansion))
             .map_err(|cause| {
                 let text = text.to_owned();
                 self.fail(span, Problem::Expand { text, cause })
             })
+    }
+
+    /// Counts what an expansion made: histories and environments keep it, and variables
+    /// that hold each other would fill the memory in a few lines.
+    pub(super) fn count(&self, expansion: Expansion) -> Result<Expansion, ExpandError> {
+        self.expanded
+            .set(self.expanded.get() + expansion.text.len());
+        if self.expanded.get() > MAX_EXPANDED {
+            return Err(ExpandError::TooLongTogether);
+        }
+        Ok(expansion)
     }
 
     /// `BUILDKIT_SYNTAX` names the frontend as `# syntax=` does.

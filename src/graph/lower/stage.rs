@@ -10,7 +10,7 @@ use crate::{
         ignore::Ignore,
         nearest,
     },
-    graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, Op, VertexId},
+    graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, MissingSource, Op, VertexId},
     oci::{
         ImageConfig, Platform,
         config::{History, RootFs},
@@ -80,6 +80,7 @@ pub(super) struct Lowering<'a> {
     /// By stage number, how many stages to come start from it. The last one takes its
     /// configuration and variables.
     children: Vec<usize>,
+    pub(super) missing: Vec<MissingSource>,
     pub(super) outlines: Outlines,
     /// Undefined variables so far.
     unset: usize,
@@ -95,6 +96,7 @@ impl<'a> Lowering<'a> {
             plan,
             done: vec![None; plan.stages.len()],
             children: plan.children(),
+            missing: Vec::new(),
             outlines: Outlines::new(plan),
             unset: 0,
             ignore: OnceCell::new(),
@@ -140,6 +142,7 @@ impl<'a> Lowering<'a> {
             warnings: Vec::new(),
             outline: self.outlines.of_target(self.plan),
             proxies: self.plan.proxies(),
+            missing: self.missing,
         })
     }
 
@@ -263,6 +266,9 @@ impl<'a> Lowering<'a> {
                 state.config.config.working_dir = "/".to_owned();
                 state.root = self.origin(&Origin::Scratch, &state, span)?;
             }
+        }
+        if matches!(planned.base, Origin::Scratch | Origin::Local(_)) {
+            state.config.config.working_dir = "/".to_owned();
         }
         // They were for this stage, not for what is built on it.
         state.config.config.on_build = None;

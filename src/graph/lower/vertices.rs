@@ -106,8 +106,10 @@ impl<'a> Lowering<'a> {
         };
         let text = lexer
             .expand(instruction, &state.env)
+            .and_then(|expansion| self.plan.count(expansion))
             .map_or_else(|_| instruction.to_owned(), |e| e.text);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = crate::redact::url_credentials(&text).into_owned();
         let planned = &self.plan.stages[state.index];
         let vertex = Vertex {
             op,

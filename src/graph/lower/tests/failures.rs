@@ -16,6 +16,20 @@ fn failure(text: &str) -> String {
 }
 
 #[test]
+fn a_few_lines_do_not_fill_the_memory() {
+    let start = format!("FROM scratch\nENV A0={}\n", "x".repeat(4000));
+    let doubled: String = (1..10)
+        .map(|n| format!("ENV A{n}=$A{0}$A{0}\n", n - 1))
+        .collect();
+    for line in ["ENV B=$A9\n", "COPY <<E /x\n$A9\nE\n", "LABEL b=$A9$A8\n"] {
+        let message = failure(&format!("{start}{doubled}{}", line.repeat(20)));
+        assert!(message.contains("longer than 32 MiB"), "{line}");
+    }
+    let message = failure(&format!("{start}{doubled}{}", "RUN $A9\n".repeat(20)));
+    assert_eq!(message, "ACCEPTED\n");
+}
+
+#[test]
 fn failures() {
     let mut out = String::new();
     for text in [
@@ -36,10 +50,13 @@ fn failures() {
         "FROM scratch\nRUN --device=v.example/gpu,required x\n",
         "FROM scratch\nRUN --mount=type=bind,target=/a/.. y\n",
         "FROM scratch\nARG T=cache\nRUN --mount=type=$T y\n",
-        "FROM scratch\nADD https://example.com/a.tar /\n",
-        "FROM scratch\nADD git@example.com:a/b.git /\n",
+        "FROM scratch\nADD https://u:secret@h/a.git?x=1 /\n",
+        "FROM scratch\nADD --checksum=sha256:00 https://h/a /\n",
         "FROM scratch\nADD --checksum=sha256:00 a /\n",
-        "FROM scratch\nADD --keep-git-dir a /\n",
+        "FROM scratch\nADD --checksum=main https://h/a.git /\n",
+        "FROM scratch\nADD --checksum=12 https://h/a https://h/b /\n",
+        "FROM scratch\nADD --keep-git-dir=false https://h/a.git?keep-git-dir=1 /\n",
+        "FROM scratch\nCOPY git@example.com:a/b.git /\n",
         "FROM scratch\nCOPY https://example.com/a /\n",
         "FROM scratch\nCOPY --from=1 a /\n",
         "FROM scratch\nCOPY --from=0 a /\n",

@@ -3,6 +3,7 @@
 mod checks;
 mod failures;
 mod onbuild;
+mod remote;
 mod size;
 
 use std::collections::BTreeMap;
