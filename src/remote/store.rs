@@ -209,10 +209,8 @@ impl SourceStore {
         }
         for name in fs::names(self.root.join("urls"))? {
             let path = self.root.join("urls").join(name);
-            let age = fs::modified(&path).and_then(|time| {
-                let age = SystemTime::now().duration_since(time);
-                Ok(age.unwrap_or_default())
-            });
+            let now = SystemTime::now();
+            let age = fs::modified(&path).map(|time| now.duration_since(time).unwrap_or_default());
             if age.is_ok_and(|age| age.as_secs() > 30 * 24 * 3600) {
                 fs::remove_file(path)?;
             }

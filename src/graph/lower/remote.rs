@@ -197,14 +197,16 @@ fn is_commit_prefix(text: &str, whole: bool) -> bool {
     }
 }
 
-/// A pattern that matches `name` only.
+/// A pattern that matches `name` only. Characters that mean something stand in classes of
+/// their own: with nothing but escapes a text would be no pattern, and be taken as it is.
 fn literal(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for c in name.chars() {
-        if "*?[]\\".contains(c) {
-            out.push('\\');
+        match c {
+            '*' | '?' | '[' => out.extend(['[', c, ']']),
+            '\\' => out.push_str("[\\\\]"),
+            c => out.push(c),
         }
-        out.push(c);
     }
     out
 }

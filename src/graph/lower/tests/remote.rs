@@ -71,7 +71,7 @@ fn what_a_target_needs_is_fetched_first_and_is_a_context_then() {
         copies,
         [
             (0, "a".to_owned(), true, None),
-            (2, "f\\[1\\].txt".to_owned(), false, mode("u=rw,go=")),
+            (2, "f[[]1].txt".to_owned(), false, mode("u=rw,go=")),
             (3, ".".to_owned(), false, None),
             (0, "b".to_owned(), true, None),
             (4, "g".to_owned(), false, mode("u=rw,go=,u+x")),
