@@ -240,9 +240,63 @@ fn base64_core(bytes: &[u8], offset: usize, alphabet: &[u8; 64]) -> Option<Strin
         .filter(|text| text.len() >= MIN_SECRET)
 }
 
+/// `text` with the credentials of every URL in it masked: `https://user:***@host`. A user
+/// alone is masked where it may be a token, as in `https://token@host`.
+pub fn url_credentials(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut shown = 0;
+    for (at, _) in text.match_indices("://") {
+        let start = at + 3;
+        let rest = &text[start..];
+        let end = rest
+            .find(|c: char| c == '/' || c.is_whitespace() || "?#\"'`<>".contains(c))
+            .unwrap_or(rest.len());
+        let Some(length) = rest[..end].rfind('@') else {
+            continue;
+        };
+        let is_web = text[..at].to_ascii_lowercase().ends_with("http")
+            || text[..at].to_ascii_lowercase().ends_with("https");
+        let hidden = match rest[..length].find(':') {
+            Some(colon) => start + colon + 1,
+            None if is_web => start,
+            None => continue,
+        };
+        if hidden >= shown && hidden < start + length {
+            out.push_str(&text[shown..hidden]);
+            out.push_str(MASK);
+            shown = start + length;
+        }
+    }
+    if shown == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[shown..]);
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_in_urls_are_masked() {
+        for (text, shown) in [
+            ("ADD https://u:p@h/a.tar /x", "ADD https://u:***@h/a.tar /x"),
+            (
+                "https://token@h and http://a:b@c@d/e",
+                "https://***@h and http://a:***@d/e",
+            ),
+            ("ssh://git@h/x git@h:x", "ssh://git@h/x git@h:x"),
+            ("ssh://git:pw@h/x", "ssh://git:***@h/x"),
+            (
+                "http://h/a@b http://h?x=a:b@c",
+                "http://h/a@b http://h?x=a:b@c",
+            ),
+            ("https://:@h https://@h", "https://:@h https://@h"),
+        ] {
+            assert_eq!(url_credentials(text), shown);
+        }
+    }
     use proptest::prelude::*;
 
     #[test]

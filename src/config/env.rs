@@ -79,6 +79,26 @@ pub const VARIABLES: &[Variable] = &[
         "`$HOME/.cache`",
     ),
     variable(
+        "XDG_CONFIG_HOME",
+        "directory for configuration; handed to `git`",
+        "`$HOME/.config`",
+    ),
+    variable(
+        "GIT_CONFIG_GLOBAL",
+        "configuration that `git` takes credentials and addresses from, for Git contexts and `ADD` of repositories",
+        "`$HOME/.gitconfig`",
+    ),
+    variable(
+        "GIT_SSH_COMMAND",
+        "how `git` calls `ssh`",
+        "`ssh -o BatchMode=yes`",
+    ),
+    variable(
+        "GIT_ASKPASS",
+        "the program that `git` asks for credentials",
+        "none",
+    ),
+    variable(
         "TMPDIR",
         "directory for temporary files outside of the cache",
         "`/tmp`",
@@ -145,7 +165,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(
         "SSH_AUTH_SOCK",
-        "socket of the SSH agent that `--ssh default` gives to steps",
+        "socket of the SSH agent that `--ssh default` gives to steps, and that `git` asks for keys",
         "no agent",
     ),
 ];
@@ -327,6 +347,34 @@ impl Env {
     /// The directory that `SSL_CERT_DIR` names.
     pub fn ssl_cert_dir(&self) -> Option<PathBuf> {
         self.path("SSL_CERT_DIR")
+    }
+
+    /// The environment of the program `git`: what it needs to reach servers and to find
+    /// credentials.
+    pub fn for_git(&self) -> Vec<(OsString, OsString)> {
+        const NAMES: [&str; 11] = [
+            "HOME",
+            "PATH",
+            "TMPDIR",
+            "XDG_CONFIG_HOME",
+            "XDG_CACHE_HOME",
+            "GIT_CONFIG_GLOBAL",
+            "GIT_SSH_COMMAND",
+            "GIT_ASKPASS",
+            "SSH_AUTH_SOCK",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+        ];
+        let wanted = |name: &str| NAMES.contains(&name) || is_proxy(name);
+        let set = self.0.iter().filter(|(name, _)| wanted(name));
+        let mut env: Vec<_> = set
+            .map(|(name, value)| (OsString::from(name), value.clone()))
+            .collect();
+        // Git knows the file by a name of its own.
+        if let Some(file) = self.ssl_cert_file() {
+            env.push(("GIT_SSL_CAINFO".into(), file.into()));
+        }
+        env
     }
 
     /// The values that must not be shown, for redaction.

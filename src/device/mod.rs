@@ -204,8 +204,12 @@ impl DeviceError {
             }
             Self::Missing { .. } => {
                 let directories = registry.directories.iter();
-                let names: Vec<String> = directories.map(|d| format!(" `{}`", d.display())).collect();
-                format!("a CDI file must describe it; looked for in{}", names.concat())
+                let names: Vec<String> =
+                    directories.map(|d| format!(" `{}`", d.display())).collect();
+                format!(
+                    "a CDI file must describe it; looked for in{}",
+                    names.concat()
+                )
             }
             Self::NotAllowed { name } => format!("build with `--allow device={name}`"),
             Self::Unsupported { .. } => {

@@ -11,10 +11,12 @@
 //! [`ignore`] decides which files of a context exist for a build, [`pattern`] which
 //! of them a COPY source means.
 
+pub mod address;
 pub mod ast;
 mod error;
 pub mod expand;
 mod flags;
+mod hint;
 pub mod ignore;
 mod instruction;
 mod lines;

@@ -213,7 +213,9 @@ impl Parser<'_> {
         if let Some(name) = &name
             && !is_stage_name(name)
         {
-            let problem = Problem::StageName { name: name.clone() };
+            let problem = Problem::StageName {
+                name: words[2].clone(),
+            };
             let hint = "it starts with a letter, followed by letters, digits, `-`, `_`, `.`";
             return fail(line.find(&words[2]), problem)
                 .map_err(|e| e.with_hint(Some(hint.to_owned())));

@@ -21,9 +21,7 @@ use crate::{
     event::{BuildEvent, Outcome, StepId, Stream},
     graph::{ExecOp, VertexId},
     key::{KeyOptions, exec_content_recipe},
-    oci::{
-        layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
-    },
+    oci::layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
     redact::SecretBytes,
     sandbox::{self, Exit, ProcessExtras, ProcessSpec, RootFs, Sandbox, SandboxError, Support},
     snapshot::{Access, DiffOptions, SnapshotError, Snapshots, WorkDir},

@@ -13,7 +13,8 @@ use crate::{
     digest::{Blake3Digest, Sha256Digest},
     graph::{
         BuildGraph, CacheSharing, CopyAction, ExecOp, FileAction, FileOp, FileOwner, ImageOp,
-        ImageOrigin, Location, ModeChange, MountOp, NetworkMode, Op, SecretVariable, StepExtras, Vertex, VertexId,
+        ImageOrigin, Location, ModeChange, MountOp, NetworkMode, Op, SecretVariable, StepExtras,
+        Vertex, VertexId,
     },
     oci::layer::{ChainId, DiffId},
 };
@@ -282,23 +283,43 @@ const EXEC_CHANGES: &[Change<ExecOp>] = &[
         }
     }),
     ("a secret", |op| op.mounts.push(secret("token", 0o400))),
-    ("another secret", |op| op.mounts.push(secret("other", 0o400))),
+    ("another secret", |op| {
+        op.mounts.push(secret("other", 0o400))
+    }),
     ("a secret's mode", |op| {
         op.mounts.push(secret("token", 0o444));
     }),
     ("an agent", |op| op.mounts.push(agent("default"))),
     ("another agent", |op| op.mounts.push(agent("other"))),
-    ("a secret variable", |op| op.extras.secret_variables = variable("token", false)),
-    ("another secret variable", |op| op.extras.secret_variables = variable("other", false)),
-    ("a required secret variable", |op| op.extras.secret_variables = variable("token", true)),
+    ("a secret variable", |op| {
+        op.extras.secret_variables = variable("token", false)
+    }),
+    ("another secret variable", |op| {
+        op.extras.secret_variables = variable("other", false)
+    }),
+    ("a required secret variable", |op| {
+        op.extras.secret_variables = variable("token", true)
+    }),
     ("insecure", |op| op.extras.insecure = true),
-    ("a device", |op| op.extras.devices.push(device("v.example/d=0"))),
-    ("another device", |op| op.extras.devices.push(device("v.example/d=1"))),
-    ("a limit", |op| op.extras.ulimits.push("nofile=1:2".parse().unwrap())),
-    ("another limit", |op| op.extras.ulimits.push("nofile=1:3".parse().unwrap())),
-    ("no limit", |op| op.extras.ulimits.push("nofile=1:-1".parse().unwrap())),
+    ("a device", |op| {
+        op.extras.devices.push(device("v.example/d=0"))
+    }),
+    ("another device", |op| {
+        op.extras.devices.push(device("v.example/d=1"))
+    }),
+    ("a limit", |op| {
+        op.extras.ulimits.push("nofile=1:2".parse().unwrap())
+    }),
+    ("another limit", |op| {
+        op.extras.ulimits.push("nofile=1:3".parse().unwrap())
+    }),
+    ("no limit", |op| {
+        op.extras.ulimits.push("nofile=1:-1".parse().unwrap())
+    }),
     ("the size of /dev/shm", |op| op.extras.shm_size = Some(1)),
-    ("the host name", |op| op.extras.hostname = Some("builder".to_owned())),
+    ("the host name", |op| {
+        op.extras.hostname = Some("builder".to_owned())
+    }),
     ("a tmpfs's target", |op| {
         if let MountOp::Tmpfs { target, .. } = &mut op.mounts[2] {
             *target = "/run".to_owned();

@@ -71,11 +71,29 @@ impl Machine {
             // mov $1, %eax; xor %ebx, %ebx; int $0x80
             "386" => (false, false, 3, 0, b"\xb8\x01\0\0\0\x31\xdb\xcd\x80"),
             // mov x8, #93; mov x0, #0; svc #0
-            "arm64" => (true, false, 183, 0, b"\xa8\x0b\x80\xd2\0\0\x80\xd2\x01\0\0\xd4"),
+            "arm64" => (
+                true,
+                false,
+                183,
+                0,
+                b"\xa8\x0b\x80\xd2\0\0\x80\xd2\x01\0\0\xd4",
+            ),
             // mov r7, #1; mov r0, #0; svc 0
-            "arm" => (false, false, 40, 0x0500_0000, b"\x01\x70\xa0\xe3\0\0\xa0\xe3\0\0\0\xef"),
+            "arm" => (
+                false,
+                false,
+                40,
+                0x0500_0000,
+                b"\x01\x70\xa0\xe3\0\0\xa0\xe3\0\0\0\xef",
+            ),
             // li a7, 93; li a0, 0; ecall
-            "riscv64" => (true, false, 243, 0, b"\x93\x08\xd0\x05\x13\x05\0\0\x73\0\0\0"),
+            "riscv64" => (
+                true,
+                false,
+                243,
+                0,
+                b"\x93\x08\xd0\x05\x13\x05\0\0\x73\0\0\0",
+            ),
             // li 0, 1; li 3, 0; sc
             "ppc64le" => (true, false, 21, 2, b"\x01\0\0\x38\0\0\x60\x38\x02\0\0\x44"),
             // lghi %r2, 0; svc 1
@@ -267,7 +285,9 @@ mod tests {
         let arm64 = handler(ARM64).unwrap();
         let machine = |name| Machine::of(name).unwrap();
         assert!(arm64.takes(&machine("arm64").head()));
-        for other in ["amd64", "386", "arm", "riscv64", "ppc64le", "s390x", "loong64"] {
+        for other in [
+            "amd64", "386", "arm", "riscv64", "ppc64le", "s390x", "loong64",
+        ] {
             assert!(!arm64.takes(&machine(other).head()), "{other}");
         }
         let handlers = [arm64];

@@ -117,7 +117,7 @@ class Registry(support.EndToEnd):
         self.memobuild(
             "build", "--platform", "linux/s390x", "-o", f"type=oci,dest={other},tar=false", self.context("FROM scratch\nCOPY a /\n", {"a": ""})
         )
-        builders.run(["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", f"oci:{other}:latest", f"docker://{host}/other:1"])
+        builders.run(["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", f"oci:{other}", f"docker://{host}/other:1"])
         context = self.context(f"FROM scratch AS a\nFROM {host}/other:1\n")
         said = self.memobuild("build", "--check", context, exit=11).stdout
         self.assertIn(f"InvalidBaseImagePlatform: base image `{host}/other:1` is for linux/s390x", said)

@@ -20,6 +20,7 @@ mod outputs;
 mod pull;
 mod reference;
 mod registry_server;
+mod remote;
 mod sandbox;
 mod snapshot;
 mod store_kill;

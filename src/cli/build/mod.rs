@@ -8,6 +8,7 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use secrets::secrets;
 
 use std::{
     error::Error as _,
@@ -102,7 +103,7 @@ async fn build_until_done(
 ) -> Result<(), CliError> {
     let registry = Arc::new(registry(context)?);
     let prepared = tokio::select! {
-        prepared = prepare::prepare(context, args, configuration, &registry) => prepared?,
+        prepared = prepare::prepare(context, args, configuration, &registry, events) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
@@ -151,6 +152,7 @@ async fn build_until_done(
         totals: session.totals(),
     });
     drop(lease);
+    drop(prepared.sources);
     let exported = result?;
     if let Some(config) = configuration {
         keep_limits(config, &session.engine().store, events);

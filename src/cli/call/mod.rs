@@ -19,7 +19,7 @@ use super::{
     build::{self, BuildArgs},
     prepare,
 };
-use crate::config::Config;
+use crate::{config::Config, event::Events};
 
 /// What `--call` or `--check` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,8 @@ pub(super) async fn run(
     configuration: Option<&Config>,
     call: &Call,
 ) -> Result<ExitCode, CliError> {
-    let asked = prepare::read(context, args, configuration);
+    let sources = prepare::remote::sources(context, args, configuration, &Events::silent())?;
+    let asked = prepare::read(context, args, configuration, &sources).await;
     if call.method == Method::Check {
         let registry = build::registry(context)?;
         let report = match asked {

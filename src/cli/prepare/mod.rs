@@ -5,24 +5,30 @@
 
 mod contexts;
 mod layers;
+pub(super) mod remote;
 mod settings;
 mod single;
 mod steps;
 mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{CliError, Context, build::BuildArgs, config, images};
 use crate::{
     config::{Config, TargetName},
     dockerfile::Dockerfile,
+    event::Events,
     export::ImageJob,
     graph::{
-        BuildGraph, ImageTable,
+        BuildGraph, ImageTable, MissingSource, SourceTable,
         lower::{LowerInput, LowerWarning, Parent, lower, needed_images},
     },
     oci::Platform,
     registry::Registry,
+    remote::Sources,
 };
 use settings::Settings;
 
@@ -35,6 +41,8 @@ pub(super) struct Prepared {
     pub(super) proxies: BTreeMap<String, String>,
     /// Names of the targets, for the plan.
     pub(super) targets: Vec<String>,
+    /// Keeps what was fetched as long as the build runs.
+    pub(super) sources: Arc<Sources>,
 }
 
 /// One Dockerfile to be lowered for one platform.
@@ -60,26 +68,46 @@ pub(super) async fn prepare(
     args: &BuildArgs,
     configuration: Option<&Config>,
     registry: &Registry,
+    events: &Events,
 ) -> Result<Prepared, CliError> {
+    let sources = remote::sources(context, args, configuration, events)?;
     let Asked {
-        graph,
+        mut graph,
         recipes,
         jobs,
-    } = read(context, args, configuration)?;
+    } = read(context, args, configuration, &sources).await?;
     let references = parent_references(&recipes, configuration);
     let mut images = base_images(&recipes, &references, registry).await?;
-    let mut prepared = Prepared {
-        graph,
-        jobs,
-        warnings: Vec::new(),
-        proxies: BTreeMap::new(),
-        targets: Vec::new(),
-    };
-    prepared
-        .warnings
-        .extend(configuration.and_then(layers::no_refresh));
-    lower_all(&mut prepared, &recipes, &references, &mut images, registry).await?;
-    Ok(prepared)
+    // What ADD fetches is known once the Dockerfiles are lowered, and is then there for
+    // the next try.
+    let mut fetched = SourceTable::new();
+    loop {
+        let mut prepared = Prepared {
+            graph: graph.clone(),
+            jobs: Vec::new(),
+            warnings: configuration
+                .and_then(layers::no_refresh)
+                .into_iter()
+                .collect(),
+            proxies: BTreeMap::new(),
+            targets: Vec::new(),
+            sources: Arc::clone(&sources),
+        };
+        let lowering = lower_all(
+            &mut prepared,
+            &recipes,
+            &references,
+            &mut images,
+            &fetched,
+            registry,
+        );
+        let missing = lowering.await?;
+        if missing.is_empty() {
+            prepared.jobs = jobs;
+            return Ok(prepared);
+        }
+        remote::fetch_missing(&missing, &recipes, &sources, &mut graph, &mut fetched).await?;
+    }
 }
 
 /// What a command asks for, read and parsed.
@@ -90,16 +118,17 @@ pub(super) struct Asked {
 }
 
 /// Reads and parses everything that the command asks for.
-pub(super) fn read(
+pub(super) async fn read(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    sources: &Arc<Sources>,
 ) -> Result<Asked, CliError> {
     let mut graph = BuildGraph::default();
-    let settings = settings::settings(context, args, configuration, &mut graph)?;
+    let settings = settings::settings(context, args, configuration, sources, &mut graph).await?;
     let (recipes, jobs) = match configuration {
         Some(config) => layers::from_config(context, args, config, &settings, &mut graph)?,
-        None => single::from_arguments(context, args, &settings, &mut graph)?,
+        None => single::from_arguments(context, args, &settings, sources, &mut graph).await?,
     };
     Ok(Asked {
         graph,
@@ -134,18 +163,24 @@ async fn base_images(
     }
 }
 
-/// Lowers the recipes, parents before their children, into one graph.
+/// Lowers the recipes, parents before their children, into one graph. Gives what has to be
+/// fetched before that graph can be built.
 async fn lower_all(
     prepared: &mut Prepared,
     recipes: &[Recipe],
     references: &HashMap<TargetName, String>,
     images: &mut ImageTable,
+    fetched: &SourceTable,
     registry: &Registry,
-) -> Result<(), CliError> {
+) -> Result<Vec<MissingSource>, CliError> {
+    let mut missing_sources: Vec<MissingSource> = Vec::new();
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
     let mut unused: Vec<LowerWarning> = Vec::new();
     for recipe in recipes {
-        let input = input(recipe, references, &results);
+        let input = LowerInput {
+            sources: fetched.clone(),
+            ..input(recipe, references, &results)
+        };
         // The triggers of a parent are known only now.
         loop {
             let missing = needed_images(&input, images)?;
@@ -155,6 +190,12 @@ async fn lower_all(
             images.extend(images::resolve(registry, missing).await?);
         }
         let lowered = lower(&mut prepared.graph, &input, images)?;
+        for new in lowered.missing {
+            let same = |known: &MissingSource| known.source == new.source;
+            if !missing_sources.iter().any(same) {
+                missing_sources.push(new);
+            }
+        }
         if let Some(own) = &recipe.own {
             let parent = Parent {
                 target: prepared.graph.targets[lowered.target].clone(),
@@ -180,7 +221,7 @@ async fn lower_all(
             prepared.warnings.push(warning.clone());
         }
     }
-    Ok(())
+    Ok(missing_sources)
 }
 
 /// What a child's FROM sees for each target that is somebody's parent.
@@ -219,12 +260,14 @@ pub(super) fn input<'r>(
         dockerfile: &recipe.dockerfile,
         target_stage: recipe.stage.clone(),
         platform: recipe.platform.clone(),
+        implicit_platform: settings.implicit_platform,
         build_platform: Platform::host(),
         build_args,
         labels: settings.labels.clone(),
         context: recipe.context,
         named_contexts: settings.named.clone(),
         parents,
+        sources: SourceTable::new(),
         network: settings.network,
         hosts: settings.hosts.clone(),
         steps: settings.steps.clone(),

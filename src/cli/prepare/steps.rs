@@ -22,10 +22,7 @@ const ENTITLEMENTS: [&str; 7] = [
 ];
 
 /// What the options say about every RUN.
-pub(super) fn step_settings(
-    context: &Context,
-    args: &BuildArgs,
-) -> Result<StepSettings, CliError> {
+pub(super) fn step_settings(context: &Context, args: &BuildArgs) -> Result<StepSettings, CliError> {
     let mut settings = StepSettings {
         shm_size: args.shm_size.as_deref().map(shm_size).transpose()?,
         ulimits: ulimits(&args.ulimit)?,

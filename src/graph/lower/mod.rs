@@ -29,6 +29,7 @@ mod mount;
 mod origin;
 mod outline;
 mod plan;
+mod remote;
 mod rules;
 mod run;
 mod stage;
@@ -50,7 +51,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     device::{AllowedDevices, DeviceRegistry},
     dockerfile::Dockerfile,
-    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode, Ulimit},
+    graph::{BuildGraph, GraphTarget, ImageTable, MissingSource, NetworkMode, SourceTable, Ulimit},
     oci::Platform,
 };
 
@@ -63,6 +64,9 @@ pub struct LowerInput<'a> {
     pub target_stage: Option<String>,
     /// What the image is for.
     pub platform: Platform,
+    /// Whether nobody asked for it: it is what the builder is, and the image is of the
+    /// platform that its base has.
+    pub implicit_platform: bool,
     /// What the builder is (`BUILDPLATFORM`).
     pub build_platform: Platform,
     /// `--build-arg`. Proxy variables among them come back in [`Lowered::proxies`].
@@ -76,6 +80,8 @@ pub struct LowerInput<'a> {
     /// Layer targets that FROM, COPY and mounts may name, by the text they use: what a
     /// build argument such as `BASE_IMAGE` holds.
     pub parents: BTreeMap<String, Parent>,
+    /// What ADD fetches, as far as it has been fetched; [`Lowered::missing`] has the rest.
+    pub sources: SourceTable,
     /// `--network`, for RUN without a flag of its own.
     pub network: NetworkMode,
     /// `--add-host`: name and address.
@@ -99,6 +105,7 @@ impl<'a> LowerInput<'a> {
         Self {
             dockerfile,
             target_stage: None,
+            implicit_platform: false,
             build_platform: platform.clone(),
             platform,
             build_args: BTreeMap::new(),
@@ -106,6 +113,7 @@ impl<'a> LowerInput<'a> {
             context: 0,
             named_contexts: BTreeMap::new(),
             parents: BTreeMap::new(),
+            sources: SourceTable::new(),
             network: NetworkMode::Host,
             hosts: Vec::new(),
             steps: StepSettings::default(),
@@ -177,6 +185,9 @@ pub struct Lowered {
     /// Proxy variables given with `--build-arg`: every RUN of this target is to see them,
     /// but they aren't in `ExecOp::env` and must not enter keys. Names as given.
     pub proxies: BTreeMap<String, String>,
+    /// What [`LowerInput::sources`] lacks. As long as there is something the graph can't be
+    /// built: fetch it, and lower anew.
+    pub missing: Vec<MissingSource>,
 }
 
 /// The images that [`lower`] will look for and that `images` lacks: references as the

@@ -273,12 +273,9 @@ impl<'a> Plan<'a> {
             used.extend(expansion.used);
             let expanded = expansion.text;
             platform = expanded.parse().map_err(|_| {
-                self.fail(
-                    stage.span,
-                    Problem::Platform {
-                        text: expanded.clone(),
-                    },
-                )
+                let problem = Problem::Platform { text: expanded };
+                let span = self.find(stage.span, text);
+                self.fail_with(span, problem, self.unset_hint(text))
             })?;
         }
         let named = stage
@@ -295,8 +292,10 @@ impl<'a> Plan<'a> {
                     let problem = Problem::EmptyBase {
                         text: stage.base.clone(),
                     };
-                    let hint = "give the ARG before FROM a default, or use `--build-arg`";
-                    return Err(self.fail_with(stage.span, problem, Some(hint.to_owned())));
+                    let hint = self.unset_hint(&stage.base).unwrap_or_else(|| {
+                        "give the ARG before FROM a default, or use `--build-arg`".to_owned()
+                    });
+                    return Err(self.fail_with(stage.span, problem, Some(hint)));
                 }
                 let earlier = self.names.get(reference.as_str());
                 match earlier.and_then(|stages| stages.last()) {
@@ -322,6 +321,21 @@ impl<'a> Plan<'a> {
             used,
             triggers: Vec::new(),
         })
+    }
+
+    /// A name that an unset variable of a word of FROM was probably meant to be.
+    fn unset_hint(&self, text: &str) -> Option<String> {
+        let expander = Expander::new(self.input.dockerfile.escape);
+        let unset = expander.expand(text, &self.globals).ok()?.unset;
+        let args = self.input.dockerfile.global_args.iter();
+        let declared = args.filter_map(|arg| match &arg.kind {
+            InstructionKind::Arg(pairs) => Some(pairs.iter().map(|p| p.name.as_str())),
+            _ => None,
+        });
+        let names: Vec<&str> = declared.flatten().chain(self.globals.names()).collect();
+        let near = |name: &String| nearest(name, names.iter().copied().filter(|n| n != name));
+        let name = unset.iter().find_map(near)?;
+        Some(format!("did you mean `{name}`?"))
     }
 
     /// Expands a word of FROM with the global variables.

@@ -10,7 +10,7 @@ use crate::{
         ignore::Ignore,
         nearest,
     },
-    graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, Op, VertexId},
+    graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, MissingSource, Op, VertexId},
     oci::{
         ImageConfig, Platform,
         config::{History, RootFs},
@@ -80,6 +80,7 @@ pub(super) struct Lowering<'a> {
     /// By stage number, how many stages to come start from it. The last one takes its
     /// configuration and variables.
     children: Vec<usize>,
+    pub(super) missing: Vec<MissingSource>,
     pub(super) outlines: Outlines,
     /// Undefined variables so far.
     unset: usize,
@@ -95,6 +96,7 @@ impl<'a> Lowering<'a> {
             plan,
             done: vec![None; plan.stages.len()],
             children: plan.children(),
+            missing: Vec::new(),
             outlines: Outlines::new(plan),
             unset: 0,
             ignore: OnceCell::new(),
@@ -116,21 +118,20 @@ impl<'a> Lowering<'a> {
             None => self.stage(self.plan.target)?,
         };
         let (mut config, history) = self.complete(&state);
-        let same =
-            config.os == input.platform.os && config.architecture == input.platform.architecture;
-        config.os = input.platform.os.clone();
-        config.architecture = input.platform.architecture.clone();
-        // A base image may be more exact (`arm64/v8`) than the platform's normal form.
-        if input.platform.variant.is_some() || !same {
-            config.variant = input.platform.variant.clone();
-        }
+        let platform = match input.implicit_platform {
+            true => config.platform(),
+            false => {
+                set_platform(&mut config, &input.platform);
+                input.platform.clone()
+            }
+        };
         if !input.labels.is_empty() {
             let labels = config.config.labels.get_or_insert_default();
             labels.extend(input.labels.clone());
         }
         self.graph.targets.push(GraphTarget {
             name: input.target_name.clone(),
-            platform: input.platform.clone(),
+            platform,
             root: state.root,
             config,
             history,
@@ -141,6 +142,7 @@ impl<'a> Lowering<'a> {
             warnings: Vec::new(),
             outline: self.outlines.of_target(self.plan),
             proxies: self.plan.proxies(),
+            missing: self.missing,
         })
     }
 
@@ -260,7 +262,13 @@ impl<'a> Lowering<'a> {
                 let created_by = "COPY . /";
                 commit(&mut state, created_by, true);
             }
-            Origin::Scratch => state.root = self.origin(&Origin::Scratch, &state, span)?,
+            Origin::Scratch => {
+                state.config.config.working_dir = "/".to_owned();
+                state.root = self.origin(&Origin::Scratch, &state, span)?;
+            }
+        }
+        if matches!(planned.base, Origin::Scratch | Origin::Local(_)) {
+            state.config.config.working_dir = "/".to_owned();
         }
         // They were for this stage, not for what is built on it.
         state.config.config.on_build = None;
@@ -333,9 +341,12 @@ impl<'a> Lowering<'a> {
         for (key, value) in expanded {
             self.check_secret("ENV", &key, span);
             message.push_str(&format!(" {key}={value}"));
-            state.env.set(&key, &value);
             let list = state.config.config.env.get_or_insert_default();
-            set_in_config(list, &key, &value);
+            match Variables::get(&state.env, &key) {
+                Some(_) => set_in_config(list, &key, &value),
+                None => list.push(format!("{key}={value}")),
+            }
+            state.env.set(&key, &value);
         }
         commit(state, &message, false);
         Ok(())
@@ -411,6 +422,17 @@ impl<'a> Lowering<'a> {
 fn is_step(kind: &InstructionKind) -> bool {
     use InstructionKind::{Copy, Run, Workdir};
     matches!(kind, Run(_) | Copy(_) | Workdir(_))
+}
+
+/// Says that the image is for this platform.
+fn set_platform(config: &mut ImageConfig, platform: &Platform) {
+    let same = config.os == platform.os && config.architecture == platform.architecture;
+    config.os.clone_from(&platform.os);
+    config.architecture.clone_from(&platform.architecture);
+    // A base image may be more exact (`arm64/v8`) than the platform's normal form.
+    if platform.variant.is_some() || !same {
+        config.variant.clone_from(&platform.variant);
+    }
 }
 
 /// Sets PATH if the image sets none.

@@ -109,6 +109,7 @@ impl<'a> Lowering<'a> {
             .and_then(|expansion| self.plan.count(expansion))
             .map_or_else(|_| instruction.to_owned(), |e| e.text);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = crate::redact::url_credentials(&text).into_owned();
         let planned = &self.plan.stages[state.index];
         let vertex = Vertex {
             op,

@@ -1,2 +1,3 @@
-# syntax=example.com/other/frontend:1
+# check=skip=all
+# syntax=example.com/frontend:1 option
 FROM scratch

@@ -3,6 +3,7 @@
 mod checks;
 mod failures;
 mod onbuild;
+mod remote;
 mod size;
 
 use std::collections::BTreeMap;
@@ -151,6 +152,26 @@ ENTRYPOINT [\"/usr/bin/out\"]
 ";
     let (graph, lowered) = build(text, &[("TYPO", "1")]);
     insta::assert_debug_snapshot!((&graph.vertices, &graph.targets, &lowered));
+}
+
+#[test]
+fn without_a_platform_the_image_is_what_its_base_is() {
+    let dockerfile = parse("Dockerfile", "FROM --platform=linux/arm64 base\nRUN x\n").unwrap();
+    let architecture = |implicit_platform| {
+        let mut graph = graph();
+        let input = LowerInput {
+            implicit_platform,
+            ..input(&dockerfile)
+        };
+        try_lower(&mut graph, &input).unwrap();
+        let target = &graph.targets[0];
+        assert_eq!(target.platform.architecture, target.config.architecture);
+        target.config.architecture.clone()
+    };
+    assert_eq!(
+        (architecture(true), architecture(false)),
+        ("arm64".into(), "amd64".into())
+    );
 }
 
 #[test]
