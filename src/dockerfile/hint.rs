@@ -72,7 +72,10 @@ fn expansion(cause: &ExpandError) -> Option<String> {
             return Some(format!("give it with `--build-arg {name}=value`"));
         }
         ExpandError::Pattern { .. } => "write a backslash as two",
-        ExpandError::TooDeep | ExpandError::TooLong => return None,
+        ExpandError::TooDeep
+        | ExpandError::TooLong
+        | ExpandError::TooMuch
+        | ExpandError::TooLongTogether => return None,
     };
     Some(text.to_owned())
 }
