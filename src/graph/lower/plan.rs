@@ -159,7 +159,8 @@ impl<'a> Plan<'a> {
     /// Counts what an expansion made: histories and environments keep it, and variables
     /// that hold each other would fill the memory in a few lines.
     pub(super) fn count(&self, expansion: Expansion) -> Result<Expansion, ExpandError> {
-        self.expanded.set(self.expanded.get() + expansion.text.len());
+        self.expanded
+            .set(self.expanded.get() + expansion.text.len());
         if self.expanded.get() > MAX_EXPANDED {
             return Err(ExpandError::TooLongTogether);
         }
