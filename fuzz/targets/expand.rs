@@ -36,8 +36,18 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     match expander.expand(text, &variables) {
         Ok(expansion) => {
             assert!(expansion.text.len() <= LONGEST);
-            assert!(expansion.used.iter().all(|name| variables.contains_key(name)));
-            assert!(expansion.unset.iter().all(|name| !variables.contains_key(name)));
+            assert!(
+                expansion
+                    .used
+                    .iter()
+                    .all(|name| variables.contains_key(name))
+            );
+            assert!(
+                expansion
+                    .unset
+                    .iter()
+                    .all(|name| !variables.contains_key(name))
+            );
             // Without special characters nothing changes.
             if !text.contains(['$', '"', '\'', escape]) {
                 assert_eq!(expansion.text, text);

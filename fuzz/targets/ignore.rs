@@ -84,7 +84,10 @@ mod reference {
                 pattern => clean(pattern),
             };
             if pattern.len() > 1 {
-                pattern = pattern.strip_prefix('/').map(str::to_owned).unwrap_or(pattern);
+                pattern = pattern
+                    .strip_prefix('/')
+                    .map(str::to_owned)
+                    .unwrap_or(pattern);
             }
             // What reading the file gives is read again when the patterns are made.
             let pattern = format!("{mark}{pattern}");
@@ -128,9 +131,14 @@ mod reference {
     }
 
     fn matcher(pattern: &str) -> Option<Matcher> {
-        let escaped = pattern.split('\\').skip(1).filter_map(|rest| rest.chars().next());
+        let escaped = pattern
+            .split('\\')
+            .skip(1)
+            .filter_map(|rest| rest.chars().next());
         let words = ["&&", "--", "~~", "[[", "[^["];
-        if escaped.into_iter().any(|c| c.is_alphanumeric() || matches!(c, '<' | '>'))
+        if escaped
+            .into_iter()
+            .any(|c| c.is_alphanumeric() || matches!(c, '<' | '>'))
             || words.iter().any(|word| pattern.contains(word))
             || pattern.matches('[').count() > 1
         {
@@ -173,7 +181,9 @@ mod reference {
                 c => expression.push(c),
             }
         }
-        Regex::new(&format!("{expression}$")).ok().map(Matcher::Expression)
+        Regex::new(&format!("{expression}$"))
+            .ok()
+            .map(Matcher::Expression)
     }
 
     /// The verdict on each directory on the way decides what the next one inherits.
