@@ -19,7 +19,7 @@ use super::{
     error::{AtPlace as _, Fault, Place, Problem},
     functions, template,
     types,
-    value::{Number, Type, Value},
+    value::{Number, Value},
 };
 use super::syntax::{Expr, JsonExpr, JsonKind};
 
@@ -227,6 +227,7 @@ fn object_key(key: &ObjectKey, scope: &Scope<'_>) -> Result<String, Fault> {
         ObjectKey::Ident(name) => Ok(name.as_str().to_owned()),
         // A plain word is a name, not a variable.
         ObjectKey::Expression(Expression::Variable(name)) => Ok(name.as_str().to_owned()),
+        ObjectKey::Expression(Expression::Null(_)) => Ok("null".to_owned()),
         ObjectKey::Expression(expr) => {
             convert::string(&expression(expr, scope)?).at(&scope.place(expr.span()))
         }
@@ -614,9 +615,4 @@ fn for_expression(expr: &ForExpr, scope: &Scope<'_>) -> Result<Value, Fault> {
                 .collect(),
         ),
     })
-}
-
-/// The type constraint that null stands for: none.
-pub(super) fn no_type(value: &Value) -> bool {
-    matches!(value, Value::Null(Type::Any))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     entries::OutputEntry,
     error::{Fault, Place, Problem},
+    functions::clean,
     overrides::{self, Override},
     target::{Group, Target},
 };
@@ -169,7 +170,8 @@ impl Resolver<'_> {
             return Err(self.unknown(name));
         }
         let mut target = self.inherited(name, &mut Vec::new())?;
-        target.context.get_or_insert_with(|| ".".to_owned());
+        let context = target.context.get_or_insert_with(|| ".".to_owned());
+        *context = local(context);
         if target.dockerfile.as_deref().is_none_or(str::is_empty) {
             target.dockerfile = Some("Dockerfile".to_owned());
         }
@@ -301,6 +303,21 @@ impl Resolver<'_> {
             None => fault,
         }
     }
+}
+
+/// A context as it is shown: a path in its shortest form, an address as it is.
+fn local(context: &str) -> String {
+    match context.strip_prefix("cwd://") {
+        Some(path) => clean(path),
+        None if is_remote(context) => context.to_owned(),
+        None => clean(context),
+    }
+}
+
+/// Whether `context` is an address, not a path.
+pub(super) fn is_remote(context: &str) -> bool {
+    const STARTS: [&str; 6] = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
+    STARTS.iter().any(|start| context.starts_with(start))
 }
 
 /// `` `a`, `b` ``.

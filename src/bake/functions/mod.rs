@@ -16,6 +16,8 @@ mod strings;
 
 use std::time::SystemTime;
 
+pub(super) use strings::clean;
+
 use super::{
     convert::{self, convert},
     error::{Fault, Problem},

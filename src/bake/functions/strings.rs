@@ -17,8 +17,8 @@ pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
         "basename" => map(args, |t| base_name(&t)),
         "dirname" => map(args, |t| dir_name(&t)),
         "chomp" => map(args, |t| t.trim_end_matches(['\r', '\n']).to_owned()),
-        "lower" => map(args, |t| t.to_lowercase()),
-        "upper" => map(args, |t| t.to_uppercase()),
+        "lower" => map(args, |t| t.chars().map(|c| single(c, c.to_lowercase())).collect()),
+        "upper" => map(args, |t| t.chars().map(|c| single(c, c.to_uppercase())).collect()),
         "title" => map(args, |t| title(&t)),
         "reverse" => map(args, |t| t.chars().rev().collect()),
         "sanitize" => map(args, |t| sanitize(&t)),
@@ -57,6 +57,14 @@ pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
 fn map(args: &Args<'_>, f: impl Fn(String) -> String) -> Outcome {
     let [text] = args.texts()?;
     args.text(f(text))
+}
+
+/// The other case of `c`, if that is one character; Go knows no others.
+fn single(c: char, mut other: impl Iterator<Item = char>) -> char {
+    match (other.next(), other.next()) {
+        (Some(one), None) => one,
+        _ => c,
+    }
 }
 
 /// The last element of a path, as Go's `path.Base`.

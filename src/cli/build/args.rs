@@ -138,9 +138,6 @@ impl BuildArgs {
             ("--annotation", !self.annotation.is_empty()),
             ("--call", self.call.is_some()),
             ("--check", self.check),
-            ("--bake", !self.bake.is_empty()),
-            ("--set", !self.set.is_empty()),
-            ("--print", self.print),
             ("--pull", self.pull),
             ("--shm-size", self.shm_size.is_some()),
             ("--ulimit", !self.ulimit.is_empty()),
@@ -148,7 +145,7 @@ impl BuildArgs {
         if let Some((name, _)) = missing.iter().find(|(_, given)| *given) {
             return Err(CliError::usage(format!("`{name}` is not supported yet")));
         }
-        if self.positional.len() > 1 {
+        if self.positional.len() > 1 && self.bake.is_empty() {
             return Err(CliError::usage("only one CONTEXT can be built at a time"));
         }
         if self.output.len() > 1 {

@@ -41,6 +41,9 @@ use crate::{
 
 pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
     args.refuse_what_is_missing()?;
+    if args.print {
+        return prepare::bake::print(context, args).map(|()| ExitCode::Success);
+    }
     let configuration = prepare::configuration(context, args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -3,6 +3,7 @@
 //! What is to be built becomes a list of [`Recipe`]s: one Dockerfile for one platform each,
 //! with its own [`Settings`]. Their base images are resolved, then all are lowered to one graph.
 
+pub(super) mod bake;
 mod contexts;
 mod layers;
 mod settings;
