@@ -79,6 +79,8 @@ pub enum Problem {
     HealthcheckType { kind: String },
     #[error("`{keyword}` can't be a trigger of ONBUILD")]
     OnBuildTrigger { keyword: String },
+    #[error("a trigger must be one instruction")]
+    SeveralTriggers,
     #[error("`{key}` is not a key of `--mount`")]
     MountKey { key: String },
     #[error("key `{key}` of `--mount` needs a value")]
@@ -115,6 +117,43 @@ pub enum Problem {
     Signal { text: String },
     #[error("`{source_path}` is an URL, which COPY can't read")]
     CopyUrl { source_path: String },
+    #[error("`{name}` in `{keyword}` looks like the number of a stage; it takes names only")]
+    StageNumber { keyword: String, name: String },
+    #[error("{reason}")]
+    ImageName { text: String, reason: String },
+    #[error("stages need each other: `{stages}`")]
+    Circle { stages: String },
+    #[error("trigger `{trigger}`: {cause}")]
+    Trigger {
+        trigger: String,
+        cause: Box<Problem>,
+    },
+}
+
+impl Problem {
+    /// The word of the Dockerfile that it is about, for problems that are found after
+    /// parsing.
+    fn word(&self) -> Option<&str> {
+        match self {
+            Self::Expand { text, .. }
+            | Self::Platform { text }
+            | Self::EmptyBase { text }
+            | Self::EmptyWord { text, .. }
+            | Self::ForwardReference { name: text, .. }
+            | Self::StageNumber { name: text, .. }
+            | Self::ImageName { text, .. }
+            | Self::Mode { text }
+            | Self::Port { text }
+            | Self::Signal { text }
+            | Self::CopyUrl { source_path: text }
+            | Self::MountKey { key: text }
+            | Self::MountKeyWithoutValue { key: text }
+            | Self::MountKeyType { key: text, .. }
+            | Self::MountRoot { target: text } => Some(text),
+            Self::MountValue { value, .. } => Some(value),
+            _ => None,
+        }
+    }
 }
 
 impl std::error::Error for DockerfileError {}
@@ -135,6 +174,13 @@ impl DockerfileError {
             hint: None,
             excerpt: source.excerpt(span),
         }
+    }
+
+    /// The problem with the instruction at `span`, narrowed down to the word that it is
+    /// about where that word stands there as it is.
+    pub fn in_instruction(source: &Source, span: Span, problem: Problem) -> Self {
+        let word = problem.word().and_then(|word| source.find(span, word));
+        Self::new(source, word.unwrap_or(span), problem)
     }
 
     /// The same with a hint.

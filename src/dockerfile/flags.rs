@@ -176,6 +176,9 @@ impl<'a> Flags<'a> {
         }
     }
 
+    /// The flags mean nothing, as BuildKit has it for a few instructions.
+    pub(super) fn ignore(self) {}
+
     /// All flags must have been taken.
     pub(super) fn finish(self) -> Result<(), DockerfileError> {
         let Some(flag) = self.flags.first() else {
@@ -204,7 +207,7 @@ fn flag_word(text: &str, escape: char) -> (String, usize) {
             None if c.is_whitespace() => return (word, at),
             Some(open) if c == open => quote = None,
             None if c == '\'' || c == '"' => quote = Some(c),
-            _ if c == escape && quote != Some('\'') => {
+            _ if c == escape => {
                 if let Some((_, next)) = chars.next() {
                     word.push(next);
                 }

@@ -13,6 +13,7 @@ use super::{
     mount::MountFlag,
     parser,
     source::{Source, Span},
+    suggest::nearest,
     words::{self, Json},
 };
 
@@ -42,7 +43,11 @@ pub(super) fn parse(
         "HEALTHCHECK" => return args.healthcheck(flags),
         _ => {}
     }
-    flags.finish()?;
+    match keyword {
+        // BuildKit doesn't look at theirs.
+        "ARG" | "STOPSIGNAL" => flags.ignore(),
+        _ => flags.finish()?,
+    }
     Ok(match keyword {
         "ARG" => InstructionKind::Arg(args.arg_pairs()?),
         "ENV" => InstructionKind::Env(args.key_values()?),
@@ -105,10 +110,8 @@ impl Arguments<'_> {
         }
     }
 
+    /// A command; none at all is an empty line for the shell.
     fn command(&self) -> Result<CommandLine, DockerfileError> {
-        if self.text.is_empty() {
-            return Err(self.needs("a command"));
-        }
         Ok(match self.json()? {
             Some(args) => CommandLine::Exec(args),
             None => CommandLine::Shell(self.text.to_owned()),
@@ -294,7 +297,7 @@ impl Arguments<'_> {
             keep_git_dir = flags.switch("--keep-git-dir")?;
             unpack = flags.switch("--unpack")?;
         } else {
-            from = flags.parsed("--from", "a stage, an image or a context", any)?;
+            from = flags.value("--from")?.filter(|from| !from.is_empty());
             parents = flags.switch("--parents")?.unwrap_or(false);
         }
         flags.finish()?;
@@ -348,67 +351,80 @@ impl Arguments<'_> {
 
     fn healthcheck(&self, mut flags: Flags<'_>) -> Result<InstructionKind, DockerfileError> {
         const TIME: &str = "a duration of at least 1 ms, such as `30s`";
-        let interval = flags.parsed("--interval", TIME, check_time)?.unwrap_or(0);
-        let timeout = flags.parsed("--timeout", TIME, check_time)?.unwrap_or(0);
-        let start_period = flags
-            .parsed("--start-period", TIME, check_time)?
-            .unwrap_or(0);
-        let start_interval = flags
-            .parsed("--start-interval", TIME, check_time)?
-            .unwrap_or(0);
-        let retries = flags
-            .parsed("--retries", "a number that is not negative", |v| {
-                v.parse::<i32>().ok().filter(|n| *n >= 0)
-            })?
-            .unwrap_or(0);
-        flags.finish()?;
         let (kind, rest) = self
             .text
             .split_once(char::is_whitespace)
             .unwrap_or((self.text, ""));
         let rest = rest.trim_start();
         match kind.to_ascii_uppercase().as_str() {
-            "" => Err(self.needs("`CMD` with a command, or `NONE`")),
-            "NONE" if rest.is_empty() => Ok(InstructionKind::Healthcheck(Healthcheck::None)),
-            "NONE" => Err(self.needs("nothing after `NONE`")),
-            "CMD" => {
-                let command = Arguments {
-                    context: self.context,
-                    keyword: self.keyword,
-                    at: self.at + (self.text.len() - rest.len()),
-                    text: rest,
-                }
-                .command()?;
-                Ok(InstructionKind::Healthcheck(Healthcheck::Command {
-                    command,
-                    interval,
-                    timeout,
-                    start_period,
-                    start_interval,
-                    retries: i64::from(retries),
-                }))
+            "NONE" if rest.is_empty() => {
+                // Nothing is checked, so nothing can be set.
+                flags.ignore();
+                return Ok(InstructionKind::Healthcheck(Healthcheck::None));
             }
+            "NONE" => return Err(self.needs("nothing after `NONE`")),
+            "" => return Err(self.needs("`CMD` with a command, or `NONE`")),
+            "CMD" => {}
             _ => {
                 let span = self.context.line.at(self.at);
+                let near = nearest(kind, ["CMD", "NONE"]);
+                let hint = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("write `HEALTHCHECK CMD {kind} …`"),
+                };
                 let kind = kind.to_owned();
-                Err(self.fail(span, Problem::HealthcheckType { kind }))
+                let error = self.fail(span, Problem::HealthcheckType { kind });
+                return Err(error.with_hint(Some(hint)));
             }
         }
+        let mut time = |name| flags.parsed(name, TIME, check_time);
+        let interval = time("--interval")?.unwrap_or(0);
+        let timeout = time("--timeout")?.unwrap_or(0);
+        let start_period = time("--start-period")?.unwrap_or(0);
+        let start_interval = time("--start-interval")?.unwrap_or(0);
+        let retries = flags
+            .parsed("--retries", "a number that is not negative", |v| {
+                let v = if v.is_empty() { "0" } else { v };
+                v.parse::<i32>().ok().filter(|n| *n >= 0)
+            })?
+            .unwrap_or(0);
+        flags.finish()?;
+        let command = Arguments {
+            context: self.context,
+            keyword: self.keyword,
+            at: self.at + (self.text.len() - rest.len()),
+            text: rest,
+        }
+        .command()?;
+        if rest.is_empty() || command == CommandLine::Exec(Vec::new()) {
+            return Err(self.needs("a command after `CMD`"));
+        }
+        Ok(InstructionKind::Healthcheck(Healthcheck::Command {
+            command,
+            interval,
+            timeout,
+            start_period,
+            start_interval,
+            retries: i64::from(retries),
+        }))
     }
 }
 
 /// A time of HEALTHCHECK in nanoseconds: none or at least a millisecond.
 fn check_time(text: &str) -> Option<i64> {
+    if text.is_empty() {
+        return Some(0);
+    }
     duration(text).filter(|n| *n == 0 || *n >= 1_000_000)
 }
 
 /// A duration as Go writes it (`1m30s`, `1.5h`, `100ms`), in nanoseconds.
 fn duration(text: &str) -> Option<i64> {
-    if text == "0" {
-        return Some(0);
-    }
     let mut total: i64 = 0;
     let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(0);
+    }
     if rest.is_empty() {
         return None;
     }

@@ -3,7 +3,8 @@
 use super::{
     ast::Heredoc,
     error::{DockerfileError, Problem},
-    source::{Source, Span},
+    source::{Source, Span, find_word},
+    suggest::nearest,
     words,
 };
 
@@ -48,7 +49,7 @@ impl Line {
 
     /// The span for a word of `text`, wherever it stands first.
     pub(super) fn find(&self, word: &str) -> Span {
-        self.text.find(word).map_or(self.span, |at| self.at(at))
+        find_word(&self.text, word).map_or(self.span, |at| self.at(at))
     }
 }
 
@@ -59,6 +60,9 @@ pub(super) struct Lines {
     pub(super) escape: char,
     /// `# syntax=`.
     pub(super) syntax: Option<String>,
+    /// A comment at the top that was probably meant as a directive: its line, its name,
+    /// the directive's.
+    pub(super) misspelt: Option<(usize, String, &'static str)>,
     /// The instructions.
     pub(super) lines: Vec<Line>,
 }
@@ -73,6 +77,7 @@ pub(super) fn read(source: &Source) -> Result<Lines, DockerfileError> {
         escape: '\\',
     };
     let syntax = reader.directives()?;
+    let misspelt = reader.misspelt();
     let mut lines = Vec::new();
     while let Some(line) = reader.line()? {
         lines.push(line);
@@ -80,6 +85,7 @@ pub(super) fn read(source: &Source) -> Result<Lines, DockerfileError> {
     Ok(Lines {
         escape: reader.escape,
         syntax,
+        misspelt,
         lines,
     })
 }
@@ -99,19 +105,17 @@ impl<'a> Reader<'a> {
     fn directives(&mut self) -> Result<Option<String>, DockerfileError> {
         let mut syntax = None;
         let mut seen: Vec<String> = Vec::new();
+        self.foreign_syntax()?;
         for (number, line) in (1..).zip(&self.physical) {
-            let Some((name, value)) = directive(line) else {
+            let Some((name, value)) = directive(line, "#") else {
                 break;
             };
-            let name = name.to_ascii_lowercase();
-            if !matches!(name.as_str(), "syntax" | "escape" | "check") {
-                break;
-            }
             let span = Span {
                 start: number,
                 end: number,
                 column: 1,
             };
+            let span = self.source.find(span, value.trim()).unwrap_or(span);
             let fail = |problem| Err(DockerfileError::new(self.source, span, problem));
             if seen.contains(&name) {
                 return fail(Problem::DuplicateDirective { directive: name });
@@ -127,20 +131,77 @@ impl<'a> Reader<'a> {
                     }
                 },
                 "syntax" if is_builtin_frontend(value) => syntax = Some(value.to_owned()),
-                "syntax" => {
-                    let problem = Problem::Syntax {
-                        name: value.to_owned(),
-                    };
-                    let hint = "only `docker/dockerfile` is; take the line out if \
-                                the file needs nothing else";
-                    return fail(problem).map_err(|e| e.with_hint(Some(hint.to_owned())));
-                }
+                "syntax" => return Err(self.other_frontend(span, value)),
                 // Which lint rules to skip: nothing that changes the image.
                 _ => {}
             }
             seen.push(name);
         }
         Ok(syntax)
+    }
+
+    /// The first line that isn't a directive, if it looks like a misspelt one.
+    fn misspelt(&self) -> Option<(usize, String, &'static str)> {
+        let mut lines = (1..).zip(&self.physical);
+        let (number, line) = lines.find(|(_, line)| directive(line, "#").is_none())?;
+        let (name, value) = line.trim().strip_prefix('#')?.split_once('=')?;
+        let name = name.trim();
+        let near = nearest(name, DIRECTIVES).filter(|_| !value.trim().is_empty())?;
+        Some((number, name.to_owned(), near))
+    }
+
+    /// A frontend may also be named behind `#!`, behind `//`, or in a JSON object, all in
+    /// files that are no Dockerfiles to us, unless it is the built-in one.
+    fn foreign_syntax(&self) -> Result<(), DockerfileError> {
+        let shebang = usize::from(self.physical.first().is_some_and(|l| l.starts_with("#!")));
+        let syntax = |mark| {
+            let lines = (1..).zip(&self.physical).skip(shebang);
+            let mut directives = lines.map_while(|(n, l)| Some((n, directive(l, mark)?)));
+            directives.find(|(_, (name, _))| name == "syntax")
+        };
+        let (number, value) = match (syntax("#").filter(|_| shebang > 0), syntax("//")) {
+            (Some((number, (_, value))), _) | (None, Some((number, (_, value)))) => {
+                (number, value.to_owned())
+            }
+            (None, None) => match self.json_syntax(shebang) {
+                Some(value) => (1 + shebang, value),
+                None => return Ok(()),
+            },
+        };
+        if is_builtin_frontend(&value) {
+            return Ok(());
+        }
+        let span = Span {
+            start: number,
+            end: number,
+            column: 1,
+        };
+        Err(self.other_frontend(span, &value))
+    }
+
+    fn json_syntax(&self, shebang: usize) -> Option<String> {
+        let first = self.physical.get(shebang)?;
+        if !first.trim_start().starts_with('{') {
+            return None;
+        }
+        let text: String = self.physical[shebang..].concat();
+        let value: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some(value.get("syntax")?.as_str()?.to_owned())
+    }
+
+    fn other_frontend(&self, span: Span, value: &str) -> DockerfileError {
+        let name = value.split(' ').next().unwrap_or_default();
+        let end = name.find([':', '@']).unwrap_or(name.len());
+        let hint = match nearest(&name[..end], BUILTIN_FRONTENDS) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "only `docker/dockerfile` is; take the line out if the file needs \
+                     nothing else"
+                .to_owned(),
+        };
+        let problem = Problem::Syntax {
+            name: name.to_owned(),
+        };
+        DockerfileError::new(self.source, span, problem).with_hint(Some(hint))
     }
 
     /// The next instruction.
@@ -197,20 +258,16 @@ impl<'a> Reader<'a> {
                 empty_line: None,
                 pieces: Vec::new(),
             });
-            let first = current.pieces.is_empty();
-            let column = if first { column } else { 1 };
+            // What stands before a continued line is part of it.
+            let column = if started { 1 } else { column };
             current.pieces.push((current.text.len(), self.next, column));
             current.text.push_str(content);
             current.span.end = self.next;
             if !continued {
-                if current.text.trim().is_empty() {
-                    line = None;
-                    continue;
-                }
                 break;
             }
         }
-        let mut line = line.filter(|l| !l.text.trim().is_empty())?;
+        let mut line = line?;
         line.text.truncate(line.text.trim_end().len());
         Some(line)
     }
@@ -256,24 +313,39 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Name and value of a line `# name=value`.
-fn directive(line: &str) -> Option<(&str, &str)> {
-    let (name, value) = line.trim().strip_prefix('#')?.split_once('=')?;
-    let (name, value) = (name.trim(), value.trim());
-    let mut chars = name.chars();
-    let valid = chars.next()?.is_ascii_alphabetic() && chars.all(|c| c.is_ascii_alphanumeric());
-    (valid && !value.is_empty()).then_some((name, value))
+/// Name, in lower case, and value of a directive `# name=value`, with `#` or another mark.
+fn directive<'l>(line: &'l str, mark: &str) -> Option<(String, &'l str)> {
+    let line = line.trim_end_matches(['\r', '\n']).trim_start();
+    let (name, value) = line.strip_prefix(mark)?.trim_start().split_once('=')?;
+    let name = name.trim_end().to_ascii_lowercase();
+    if !DIRECTIVES.contains(&name.as_str()) {
+        return None;
+    }
+    // Spaces alone are a value of one space.
+    let value = match value.trim() {
+        "" => value.get(value.len().checked_sub(1)?..)?,
+        value => value,
+    };
+    Some((name, value))
 }
 
-/// Whether this frontend is the language that we read.
-fn is_builtin_frontend(name: &str) -> bool {
+/// The directives that there are.
+const DIRECTIVES: [&str; 3] = ["syntax", "escape", "check"];
+
+/// Frontends that mean the language that is read here.
+const BUILTIN_FRONTENDS: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"];
+
+/// Whether this frontend (`docker/dockerfile:1`, options may follow) is the language that
+/// is read here.
+pub fn is_builtin_frontend(name: &str) -> bool {
     let name = name.split_whitespace().next().unwrap_or_default();
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let hosts = ["docker.io/", "index.docker.io/"];
+    let name = hosts
+        .iter()
+        .find_map(|host| name.strip_prefix(host))
+        .unwrap_or(name);
     let end = name.find([':', '@']).unwrap_or(name.len());
-    matches!(
-        &name[..end],
-        "docker/dockerfile" | "docker/dockerfile-upstream"
-    )
+    BUILTIN_FRONTENDS.contains(&&name[..end])
 }
 
 /// Whether the instruction is one whose `<<` words start heredocs.

@@ -57,6 +57,17 @@ pub fn parse(name: &str, text: &str) -> Result<Dockerfile, DockerfileError> {
         stages: Vec::new(),
         warnings: Vec::new(),
     };
+    if let Some((number, name, near)) = &lines.misspelt {
+        parser.warnings.push(ParseWarning {
+            rule: "MisspeltDirective",
+            message: format!("`# {name}=` is a comment; the directive is `# {near}=`"),
+            span: Span {
+                start: *number,
+                end: *number,
+                column: 1,
+            },
+        });
+    }
     for line in &lines.lines {
         parser.line(line)?;
     }
@@ -77,6 +88,44 @@ pub fn parse(name: &str, text: &str) -> Result<Dockerfile, DockerfileError> {
         stages,
         warnings,
         source,
+    })
+}
+
+/// Parses a trigger of ONBUILD as an image's configuration has it. Places in the result
+/// and in errors are those in `text`.
+pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
+    let source = Source {
+        name: "ONBUILD".to_owned(),
+        text: text.to_owned(),
+    };
+    let lines = lines::read(&source)?;
+    let whole = Span {
+        start: 1,
+        end: 1,
+        column: 1,
+    };
+    let [line] = lines.lines.as_slice() else {
+        let problem = match lines.lines.get(1) {
+            Some(_) => Problem::SeveralTriggers,
+            None => Problem::Empty,
+        };
+        return Err(DockerfileError::new(&source, whole, problem));
+    };
+    let keyword = keyword(&source, line, 0)?;
+    if keyword == "FROM" {
+        let problem = Problem::OnBuildTrigger { keyword };
+        return Err(DockerfileError::new(&source, whole, problem));
+    }
+    let context = Context {
+        source: &source,
+        line,
+        escape: lines.escape,
+    };
+    let kind = instruction::parse(&context, &keyword, keyword.len())?;
+    Ok(Instruction {
+        text: one_line(&line.text),
+        span: line.span,
+        kind,
     })
 }
 
@@ -133,7 +182,7 @@ impl Parser<'_> {
 
     fn from(&self, line: &Line) -> Result<Stage, DockerfileError> {
         let (mut flags, at) = Flags::split(self.source, line, "FROM", 4, self.escape);
-        let platform = flags.value("--platform")?;
+        let platform = flags.value("--platform")?.filter(|p| !p.is_empty());
         flags.finish()?;
         let fail = |span, problem| Err(DockerfileError::new(self.source, span, problem));
         let words = words::plain_words(&line.text[at..]);
@@ -181,12 +230,19 @@ impl Parser<'_> {
 /// The keyword that starts at offset `at` of the line, in upper case.
 pub(super) fn keyword(source: &Source, line: &Line, at: usize) -> Result<String, DockerfileError> {
     let rest = &line.text[at..];
-    let word = rest.split(char::is_whitespace).next().unwrap_or_default();
+    let word = rest.split(words::is_blank).next().unwrap_or_default();
     let keyword = word.to_ascii_uppercase();
     if KEYWORDS.contains(&keyword.as_str()) {
         return Ok(keyword);
     }
-    let hint = nearest(word, KEYWORDS).map(|k| format!("did you mean `{k}`?"));
+    let hint = match nearest(word, KEYWORDS) {
+        Some(keyword) => Some(format!("did you mean `{keyword}`?")),
+        None if word.is_empty() => Some("a backslash must be followed by a line".to_owned()),
+        None if at == 0 && line.span.start > 1 => {
+            Some("a line that goes on needs a backslash at the end of the one before".to_owned())
+        }
+        None => None,
+    };
     let problem = Problem::UnknownInstruction {
         keyword: word.to_owned(),
     };

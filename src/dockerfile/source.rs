@@ -26,6 +26,33 @@ pub struct Source {
 }
 
 impl Source {
+    /// The part of `span` where `word` stands first behind the keyword, if it does: that
+    /// line and column.
+    pub fn find(&self, span: Span, word: &str) -> Option<Span> {
+        if word.is_empty() || word.contains('\n') {
+            return None;
+        }
+        let lines = (1..).zip(self.text.lines());
+        for (number, line) in lines.skip(span.start.saturating_sub(1)) {
+            if number > span.end {
+                break;
+            }
+            let skipped = match number == span.start {
+                true => after_keyword(line),
+                false => 0,
+            };
+            let Some(at) = find_word(&line[skipped..], word) else {
+                continue;
+            };
+            return Some(Span {
+                start: number,
+                end: if number == span.start { span.end } else { number },
+                column: line[..skipped + at].chars().count() + 1,
+            });
+        }
+        None
+    }
+
     /// The lines of `span` with the one before, numbered:
     ///
     /// ```text
@@ -55,6 +82,26 @@ impl Source {
         }
         out
     }
+}
+
+/// Where `word` stands in `text`: preferably not as a part of a longer word.
+pub(super) fn find_word(text: &str, word: &str) -> Option<usize> {
+    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let alone = |at: usize| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        let starts = part(word.chars().next()) && part(before.chars().next_back());
+        let ends = part(word.chars().next_back()) && part(after.chars().next());
+        !starts && !ends
+    };
+    let mut places = text.match_indices(word).map(|(at, _)| at);
+    places.find(|at| alone(*at)).or_else(|| text.find(word))
+}
+
+/// Where the first word of a line ends.
+fn after_keyword(line: &str) -> usize {
+    let start = line.len() - line.trim_start().len();
+    let word = line[start..].find(char::is_whitespace);
+    word.map_or(0, |length| start + length)
 }
 
 /// `c`, or the replacement character for what a terminal would act on.

@@ -122,17 +122,23 @@ pub(super) fn heredoc(word: &str) -> Option<HeredocWord> {
     if rest.is_empty() || rest.contains('<') {
         return None;
     }
-    let lexer = Expander {
-        keep_unset: true,
-        ..Expander::new('\\')
+    let words = |keep_quotes| {
+        let lexer = Expander {
+            keep_unset: true,
+            keep_quotes,
+            ..Expander::new('\\')
+        };
+        Some(lexer.expand(rest, &()).ok()?.words)
     };
-    let unquoted = lexer.expand(rest, &()).ok()?.words;
-    let [name] = unquoted.as_slice() else {
+    let (unquoted, quoted) = (words(false)?, words(true)?);
+    let ([name], [quoted]) = (unquoted.as_slice(), quoted.as_slice()) else {
         return None;
     };
+    // Quotes that are gone quoted something; an escaped one is part of the name.
+    let quotes = |word: &str| word.matches(['\'', '"']).count();
     Some(HeredocWord {
         name: name.clone(),
-        expand: !rest.contains(['\'', '"']),
+        expand: quotes(name) == quotes(quoted),
         chomp,
     })
 }

@@ -302,7 +302,7 @@ impl Attempt {
     /// What the process sees: the instruction's variables, then what the executor adds
     /// where they are not set.
     fn environment(&self, op: &ExecOp, user: &ProcessUser) -> Vec<(String, String)> {
-        let mut env = op.env.clone();
+        let mut env = op.env.to_vec();
         let options = &self.session.engine.options;
         let mut add = |name: &str, value: &str| {
             if !env.iter().any(|(known, _)| known == name) {

@@ -10,7 +10,8 @@ pub struct ProcessUser {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Supplementary group ids.
+    /// Supplementary group ids. The primary one is among them, as in Docker: a process
+    /// that gives it up still counts as a member.
     pub groups: Vec<u32>,
     /// Home directory, for `HOME`.
     pub home: String,
@@ -85,7 +86,8 @@ impl<'a> UserDatabase<'a> {
                 .collect(),
             _ => Vec::new(),
         };
-        groups.retain(|g| *g != gid);
+        groups.push(gid);
+        groups.sort_unstable();
         groups.dedup();
         Ok(ProcessUser {
             uid,
@@ -185,7 +187,7 @@ mod tests {
         let app = ProcessUser {
             uid: 1000,
             gid: 1001,
-            groups: vec![44],
+            groups: vec![44, 1001],
             home: "/home/app".to_owned(),
         };
         assert_eq!(user("app").unwrap(), app);
@@ -193,7 +195,7 @@ mod tests {
         assert_eq!(user("").unwrap().home, "/root");
         let other = user("4242:web").unwrap();
         assert_eq!((other.uid, other.gid), (4242, 33));
-        assert_eq!(user("app:33").unwrap().groups, Vec::<u32>::new());
+        assert_eq!(user("app:33").unwrap().groups, [33]);
         assert_eq!(user("4242").unwrap().gid, 0);
         assert!(matches!(user("nobody"), Err(UserError::UnknownUser { .. })));
         assert!(matches!(user("app:x"), Err(UserError::UnknownGroup { .. })));

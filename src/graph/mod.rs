@@ -8,8 +8,10 @@
 //! configurations are computed while lowering, because no step's execution changes
 //! them.
 
+mod environment;
 pub mod lower;
 
+pub use environment::Environment;
 pub use lower::{
     LowerError, LowerInput, LowerWarning, Lowered, NamedContext, NoCache, Parent, lower,
     needed_images,
@@ -149,10 +151,10 @@ pub struct ExecOp {
     pub root: VertexId,
     /// The process and its arguments, shell included: `["/bin/sh", "-c", "…"]`.
     pub args: Vec<String>,
-    /// What the process sees, complete: image ENV, visible ARGs, in this order;
-    /// later duplicates removed. Without the values that the executor adds (HOME,
+    /// What the process sees, complete: image ENV and visible ARGs, in the order in which
+    /// they were set last. Without the values that the executor adds (HOME,
     /// `SOURCE_DATE_EPOCH`, proxies, CA variables).
-    pub env: Vec<(String, String)>,
+    pub env: Environment,
     /// Absolute working directory; made if it is missing.
     pub cwd: String,
     /// USER as in the image configuration, names unresolved; empty for root.

@@ -83,7 +83,7 @@ fn exec() -> ExecOp {
     ExecOp {
         root: VertexId(1),
         args: strings(["/bin/sh", "-c", "make"]),
-        env: pairs([("PATH", "/bin"), ("CC", "gcc")]),
+        env: pairs([("PATH", "/bin"), ("CC", "gcc")]).into(),
         cwd: "/src".to_owned(),
         user: String::new(),
         network: NetworkMode::Host,
@@ -170,17 +170,33 @@ fn bind(op: &mut ExecOp) -> (&mut VertexId, &mut String, &mut String, &mut bool)
     }
 }
 
+fn change_env(op: &mut ExecOp, change: impl FnOnce(&mut Vec<(String, String)>)) {
+    let mut env = op.env.to_vec();
+    change(&mut env);
+    op.env = env.into();
+}
+
 const EXEC_CHANGES: &[Change<ExecOp>] = &[
     ("nothing", |_| ()),
     ("an argument", |op| op.args[2] = "make all".to_owned()),
     ("arguments divided elsewhere", |op| {
         op.args = strings(["/bin/sh", "-cmake"]);
     }),
-    ("a variable's value", |op| op.env[1].1 = "clang".to_owned()),
-    ("a variable's name", |op| op.env[1].0 = "CXX".to_owned()),
-    ("a variable more", |op| op.env.extend(pairs([("X", "")]))),
-    ("a variable less", |op| drop(op.env.pop())),
-    ("the variables' order", |op| op.env.reverse()),
+    ("a variable's value", |op| {
+        change_env(op, |env| env[1].1 = "clang".to_owned());
+    }),
+    ("a variable's name", |op| {
+        change_env(op, |env| env[1].0 = "CXX".to_owned());
+    }),
+    ("a variable more", |op| {
+        change_env(op, |env| env.extend(pairs([("X", "")])));
+    }),
+    ("a variable less", |op| {
+        change_env(op, |env| drop(env.pop()));
+    }),
+    ("the variables' order", |op| {
+        change_env(op, |env| env.reverse());
+    }),
     ("the directory", |op| op.cwd = "/".to_owned()),
     ("the user", |op| op.user = "app".to_owned()),
     ("the network", |op| op.network = NetworkMode::None),

@@ -161,7 +161,8 @@ fn is_zero(n: &i64) -> bool {
 }
 
 impl ImageConfig {
-    /// The configuration of an image with nothing in it.
+    /// The configuration of an image with nothing in it; its working directory is `/`, as
+    /// BuildKit's `FROM scratch` has it.
     pub fn empty(platform: &Platform) -> Self {
         Self {
             created: None,
@@ -169,7 +170,10 @@ impl ImageConfig {
             architecture: platform.architecture.clone(),
             variant: platform.variant.clone(),
             os: platform.os.clone(),
-            config: RuntimeConfig::default(),
+            config: RuntimeConfig {
+                working_dir: "/".to_owned(),
+                ..RuntimeConfig::default()
+            },
             rootfs: RootFs::default(),
             history: Vec::new(),
             extra: BTreeMap::new(),

@@ -296,6 +296,10 @@ class Buildkit:
             "shm-size": recipe.shm_size and bytes_of(recipe.shm_size),
             "ulimit": ",".join(recipe.ulimits),
         }
+        with open(recipe.dockerfile, "rb") as file:
+            if b"docker/dockerfile" in file.read(1000):
+                # It is the frontend already, and isn't to be fetched.
+                options_of_the_frontend["cmdline"] = "docker/dockerfile"
         for key, value in options_of_the_frontend.items():
             if value or ":" in key:
                 command += ["--opt", f"{key}={value}"]

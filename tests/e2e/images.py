@@ -79,8 +79,8 @@ class Image:
         self.digest = self.descriptor["digest"]
         self.manifest = json.loads(self.blob(self.descriptor))
         self.config = json.loads(self.blob(self.manifest["config"]))
-        self.layers = self.manifest["layers"]
-        diff_ids = self.config["rootfs"]["diff_ids"]
+        self.layers = self.manifest["layers"] or []
+        diff_ids = self.config["rootfs"]["diff_ids"] or []
         if len(diff_ids) != len(self.layers):
             raise InvalidImage(f"{len(self.layers)} layers, but {len(diff_ids)} diff ids")
         history = self.config.get("history", [])
@@ -153,7 +153,7 @@ class Image:
         """`path -> Node` of the root file system (paths without leading slash, the root is absent unless a layer has it)."""
         if self.tree is None:
             tree, below = {}, ()
-            for descriptor, diff_id in zip(self.layers, self.config["rootfs"]["diff_ids"]):
+            for descriptor, diff_id in zip(self.layers, self.config["rootfs"]["diff_ids"] or []):
                 below += ((descriptor["digest"], diff_id),)
                 if below in FIRST_LAYERS:
                     self.check_layer_file(descriptor)

@@ -10,7 +10,8 @@ use crate::{
 };
 
 pub(super) fn read_dockerfile(graph: &mut BuildGraph, path: &Path) -> Result<Dockerfile, CliError> {
-    let text = fs::read_to_string(path)?;
+    // Bytes that aren't UTF-8 become replacement characters, as in BuildKit.
+    let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
     let name = path.display().to_string();
     let parsed = dockerfile::parse(&name, &text)?;
     graph.dockerfiles.insert(name, text);

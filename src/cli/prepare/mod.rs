@@ -68,7 +68,7 @@ pub(super) async fn prepare(
         None => single::from_arguments(context, args, &settings, &mut graph)?,
     };
     let references = parent_references(&recipes, configuration);
-    let images = base_images(&recipes, &references, registry).await?;
+    let mut images = base_images(&recipes, &references, registry).await?;
     let mut prepared = Prepared {
         graph,
         jobs,
@@ -79,41 +79,63 @@ pub(super) async fn prepare(
     prepared
         .warnings
         .extend(configuration.and_then(layers::no_refresh));
-    lower_all(&mut prepared, &recipes, &references, &images)?;
+    lower_all(
+        &mut prepared,
+        &recipes,
+        &references,
+        &mut images,
+        registry,
+    )
+    .await?;
     Ok(prepared)
 }
 
-/// Resolves the base images of all recipes.
+/// Resolves the base images of all recipes, and the images that their triggers name.
 async fn base_images(
     recipes: &[Recipe],
     references: &HashMap<TargetName, String>,
     registry: &Registry,
 ) -> Result<ImageTable, CliError> {
-    let mut wanted = Vec::new();
-    for recipe in recipes {
-        // A parent's result is not at hand yet; that there is one is enough here.
-        let input = input(recipe, references, &HashMap::new());
-        let reference = recipe.parent.as_ref().map(|(_, p)| references[p].clone());
-        for image in needed_images(&input)? {
-            if Some(&image.0) != reference.as_ref() && !wanted.contains(&image) {
-                wanted.push(image);
+    let mut images = ImageTable::new();
+    loop {
+        let mut wanted = Vec::new();
+        for recipe in recipes {
+            // A parent's result is not at hand yet; that there is one is enough here.
+            let input = input(recipe, references, &HashMap::new());
+            let reference = recipe.parent.as_ref().map(|(_, p)| references[p].clone());
+            for image in needed_images(&input, &images)? {
+                if Some(&image.0) != reference.as_ref() && !wanted.contains(&image) {
+                    wanted.push(image);
+                }
             }
         }
+        if wanted.is_empty() {
+            return Ok(images);
+        }
+        images.extend(images::resolve(registry, wanted).await?);
     }
-    images::resolve(registry, wanted).await
 }
 
 /// Lowers the recipes, parents before their children, into one graph.
-fn lower_all(
+async fn lower_all(
     prepared: &mut Prepared,
     recipes: &[Recipe],
     references: &HashMap<TargetName, String>,
-    images: &ImageTable,
+    images: &mut ImageTable,
+    registry: &Registry,
 ) -> Result<(), CliError> {
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
     let mut unused: Vec<LowerWarning> = Vec::new();
     for recipe in recipes {
         let input = input(recipe, references, &results);
+        // The triggers of a parent are known only now.
+        loop {
+            let missing = needed_images(&input, images)?;
+            if missing.is_empty() {
+                break;
+            }
+            images.extend(images::resolve(registry, missing).await?);
+        }
         let lowered = lower(&mut prepared.graph, &input, images)?;
         if let Some(own) = &recipe.own {
             let parent = Parent {

@@ -205,10 +205,13 @@ fn quoted(args: &[String]) -> String {
     format!("[{}]", words.join(" "))
 }
 
-/// `port/protocol` for each port of `port[-port][/protocol]`. An address and a host
-/// port before it, which `docker run -p` takes, are dropped as BuildKit does it.
+/// `port/protocol` for each port of `[[address:]host port:]port[-port][/protocol]`. Address
+/// and host port, which `docker run -p` takes, are checked and dropped as BuildKit does it.
 fn parse_ports(text: &str) -> Option<Vec<String>> {
-    let container = text.rsplit(':').next()?;
+    let (host, container) = match text.rsplit_once(':') {
+        Some((host, container)) => (Some(host), container),
+        None => (None, text),
+    };
     let (range, protocol) = container.split_once('/').unwrap_or((container, "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "" | "tcp" => "tcp",
@@ -216,16 +219,30 @@ fn parse_ports(text: &str) -> Option<Vec<String>> {
         "sctp" => "sctp",
         _ => return None,
     };
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let number = |text: &str| {
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u16>().ok().filter(|_| digits)
-    };
-    let (first, last) = (number(first)?, number(last)?);
-    if first > last {
-        return None;
+    let (first, last) = port_range(range)?;
+    if let Some(host) = host {
+        let (address, ports) = host.rsplit_once(':').unwrap_or(("", host));
+        let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+        let address = bare.unwrap_or(address);
+        if !address.is_empty() && address.parse::<std::net::IpAddr>().is_err() {
+            return None;
+        }
+        if !ports.is_empty() {
+            let (host_first, host_last) = port_range(ports)?;
+            if last - first != host_last - host_first && first != last {
+                return None;
+            }
+        }
     }
     Some((first..=last).map(|p| format!("{p}/{protocol}")).collect())
+}
+
+/// First and last of `port[-port]`.
+fn port_range(range: &str) -> Option<(u16, u16)> {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    // A plus before the digits is allowed, as BuildKit has it.
+    let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
+    (first <= last).then_some((first, last))
 }
 
 /// Whether this is a signal's number or name (`SIG` may be missing), as on Linux.
@@ -236,8 +253,9 @@ fn is_signal(text: &str) -> bool {
         "TRAP", "TSTP", "TTIN", "TTOU", "UNUSED", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU",
         "XFSZ",
     ];
-    if let Ok(number) = text.parse::<u8>() {
-        return (1..=64).contains(&number);
+    // BuildKit takes any number but 0.
+    if let Ok(number) = text.parse::<i64>() {
+        return number != 0;
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);

@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     LowerError,
-    plan::Origin,
+    origin::Origin,
     run::working_dir,
     stage::{Lowering, State, commit},
 };

@@ -26,6 +26,12 @@ pub enum LowerError {
         /// The value.
         text: String,
     },
+    /// `BUILDKIT_SYNTAX` names a frontend other than Docker's own.
+    #[error("frontend `{name}` of `BUILDKIT_SYNTAX` is not built in")]
+    Frontend {
+        /// As given.
+        name: String,
+    },
     /// The caller didn't resolve an image that `needed_images` named.
     #[error("base image `{reference}` was not resolved for {platform}")]
     MissingImage {
@@ -48,6 +54,7 @@ impl LowerError {
         match self {
             Self::Dockerfile(error) => error.hint.as_deref(),
             Self::UnknownStage { hint, .. } => hint.as_deref(),
+            Self::Frontend { .. } => Some("only `docker/dockerfile` is, of any version"),
             Self::Epoch { .. } | Self::MissingImage { .. } => None,
         }
     }

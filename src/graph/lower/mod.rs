@@ -2,7 +2,8 @@
 //! image's configuration.
 //!
 //! Two steps, both pure. [`needed_images`] names the base images that the target
-//! needs, so that they can be resolved; [`lower`] then makes the vertices. Only stages
+//! needs, so that they can be resolved, and again those that the triggers (ONBUILD) of the
+//! resolved ones name, until none is missing; [`lower`] then makes the vertices. Only stages
 //! that the target reaches get vertices, and equal vertices are made once, also across
 //! targets and platforms. Semantics are those of BuildKit's Dockerfile frontend
 //! (`dockerfile2llb`).
@@ -20,11 +21,15 @@
 mod clock;
 mod config;
 mod copy;
+mod cycles;
 mod env;
 mod error;
+mod origin;
 mod plan;
 mod run;
 mod stage;
+mod triggers;
+mod vertices;
 mod warning;
 
 #[cfg(test)]
@@ -78,6 +83,30 @@ pub struct LowerInput<'a> {
     pub name_prefix: String,
 }
 
+impl<'a> LowerInput<'a> {
+    /// The last stage of a Dockerfile for `platform`, built on the same platform, with no
+    /// other option given. The context is the graph's first.
+    pub fn of(dockerfile: &'a Dockerfile, platform: Platform) -> Self {
+        Self {
+            dockerfile,
+            target_stage: None,
+            build_platform: platform.clone(),
+            platform,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            context: 0,
+            named_contexts: BTreeMap::new(),
+            parents: BTreeMap::new(),
+            network: NetworkMode::Host,
+            hosts: Vec::new(),
+            no_cache: NoCache::None,
+            epoch: None,
+            target_name: String::new(),
+            name_prefix: String::new(),
+        }
+    }
+}
+
 /// What `--build-context name=…` means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamedContext {
@@ -123,11 +152,15 @@ pub struct Lowered {
     pub proxies: BTreeMap<String, String>,
 }
 
-/// The images that [`lower`] will look for in its table: references as the Dockerfile
-/// has them after expansion (or as in [`NamedContext::Image`]) with the platform to
-/// resolve them for. Each once, in order.
-pub fn needed_images(input: &LowerInput<'_>) -> Result<Vec<(String, Platform)>, LowerError> {
-    plan::Plan::new(input)?.needed_images()
+/// The images that [`lower`] will look for and that `images` lacks: references as the
+/// Dockerfile has them after expansion (or as in [`NamedContext::Image`]) with the platform
+/// to resolve them for. Each once, in order. Images that are at hand may name further ones
+/// in their triggers, so this is called until nothing is missing.
+pub fn needed_images(
+    input: &LowerInput<'_>,
+    images: &ImageTable,
+) -> Result<Vec<(String, Platform)>, LowerError> {
+    plan::Plan::new(input, images)?.needed_images()
 }
 
 /// Adds the vertices and the target to `graph`. Fails if `images` lacks an image that
@@ -137,6 +170,6 @@ pub fn lower(
     input: &LowerInput<'_>,
     images: &ImageTable,
 ) -> Result<Lowered, LowerError> {
-    let plan = plan::Plan::new(input)?;
-    stage::Lowering::new(graph, &plan, images).run()
+    let plan = plan::Plan::new(input, images)?;
+    stage::Lowering::new(graph, &plan).run()
 }

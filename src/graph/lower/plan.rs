@@ -1,33 +1,24 @@
 //! What a target needs: stages, where they start from, what they copy from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::{
     dockerfile::{
         DockerfileError, Problem, Span,
         ast::{Instruction, InstructionKind, Stage},
         expand::{Expander, Expansion, Variables},
-        nearest,
+        is_builtin_frontend, nearest,
     },
+    graph::ImageTable,
     oci::Platform,
 };
 
-use super::{LowerError, LowerInput, LowerWarning, NamedContext, env::Env, warning};
-
-/// Whose files an instruction uses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// Nobody's: `scratch`.
-    Scratch,
-    /// A stage, by number.
-    Stage(usize),
-    /// An image for a platform: a key of the image table.
-    Image(String, Platform),
-    /// A layer target: a key of `LowerInput::parents`.
-    Parent(String),
-    /// A local directory: a position in `BuildGraph::contexts`.
-    Local(usize),
-}
+use super::{
+    LowerError, LowerInput, LowerWarning,
+    env::Env,
+    origin::{Origin, named_origin},
+    warning,
+};
 
 /// One stage, its FROM understood.
 #[derive(Debug)]
@@ -39,15 +30,31 @@ pub(super) struct PlannedStage<'a> {
     pub(super) platform: Platform,
     /// Whether `--build-context` replaces it; its instructions don't count then.
     pub(super) replaced: bool,
+    /// What ONBUILD of its base says, to be done first. Known for stages that are needed.
+    pub(super) triggers: Vec<Instruction>,
+}
+
+impl PlannedStage<'_> {
+    /// What the stage does, in order.
+    pub(super) fn instructions(&self) -> impl Iterator<Item = &Instruction> {
+        let own: &[Instruction] = match self.replaced {
+            true => &[],
+            false => &self.stage.instructions,
+        };
+        self.triggers.iter().chain(own)
+    }
 }
 
 /// The Dockerfile with all that can be known before images are resolved.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     pub(super) input: &'a LowerInput<'a>,
+    pub(super) images: &'a ImageTable,
     /// Global ARGs and platform variables.
     pub(super) globals: Env,
     pub(super) stages: Vec<PlannedStage<'a>>,
+    /// The numbers of the stages of each name, in order.
+    pub(super) names: HashMap<&'a str, Vec<usize>>,
     pub(super) target: usize,
     /// Stages to lower; a stage's needs have smaller numbers.
     pub(super) needed: BTreeSet<usize>,
@@ -57,9 +64,14 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(input: &'a LowerInput<'a>) -> Result<Self, LowerError> {
+    pub(super) fn new(
+        input: &'a LowerInput<'a>,
+        images: &'a ImageTable,
+    ) -> Result<Self, LowerError> {
         let mut plan = Self {
             input,
+            images,
+            names: HashMap::new(),
             globals: Env::default(),
             stages: Vec::new(),
             target: 0,
@@ -67,13 +79,19 @@ impl<'a> Plan<'a> {
             epoch: input.epoch,
             warnings: Vec::new(),
         };
+        plan.check_frontend()?;
         plan.set_globals()?;
         for (index, stage) in input.dockerfile.stages.iter().enumerate() {
             let planned = plan.stage(index, stage)?;
             plan.stages.push(planned);
+            if let Some(name) = &stage.name {
+                plan.names.entry(name).or_default().push(index);
+            }
         }
+        plan.check_numbers()?;
         plan.target = plan.find_target()?;
         plan.need(plan.target)?;
+        plan.check_cycles()?;
         Ok(plan)
     }
 
@@ -88,9 +106,15 @@ impl<'a> Plan<'a> {
         problem: Problem,
         hint: Option<String>,
     ) -> LowerError {
-        DockerfileError::new(&self.input.dockerfile.source, span, problem)
+        DockerfileError::in_instruction(&self.input.dockerfile.source, span, problem)
             .with_hint(hint)
             .into()
+    }
+
+    /// The part of an instruction where `word` stands, if it does.
+    pub(super) fn find(&self, span: Span, word: &str) -> Span {
+        let source = &self.input.dockerfile.source;
+        source.find(span, word).unwrap_or(span)
     }
 
     pub(super) fn expand(
@@ -105,6 +129,31 @@ impl<'a> Plan<'a> {
                 let text = text.to_owned();
                 self.fail(span, Problem::Expand { text, cause })
             })
+    }
+
+    /// `BUILDKIT_SYNTAX` names the frontend as `# syntax=` does.
+    fn check_frontend(&self) -> Result<(), LowerError> {
+        match self.input.build_args.get("BUILDKIT_SYNTAX") {
+            Some(name) if !is_builtin_frontend(name) => {
+                let name = name.clone();
+                Err(LowerError::Frontend { name })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Numbers of stages must exist, also in stages that aren't needed.
+    fn check_numbers(&self) -> Result<(), LowerError> {
+        for planned in &self.stages {
+            for instruction in &planned.stage.instructions {
+                if let InstructionKind::Copy(copy) = &instruction.kind
+                    && let Some(name) = &copy.from
+                {
+                    self.stage_number(name, instruction.span)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Platform variables, then the ARGs before the first FROM.
@@ -200,13 +249,10 @@ impl<'a> Plan<'a> {
                     let hint = "give the ARG before FROM a default, or use `--build-arg`";
                     return Err(self.fail_with(stage.span, problem, Some(hint.to_owned())));
                 }
-                let earlier = self
-                    .stages
-                    .iter()
-                    .rposition(|s| s.stage.name.as_ref() == Some(&reference));
-                match earlier {
-                    Some(stage) => Origin::Stage(stage),
-                    None => self.image_origin(&reference, &platform),
+                let earlier = self.names.get(reference.as_str());
+                match earlier.and_then(|stages| stages.last()) {
+                    Some(stage) => Origin::Stage(*stage),
+                    None => self.image_origin("FROM", &reference, &platform, stage.span)?,
                 }
             }
         };
@@ -224,6 +270,7 @@ impl<'a> Plan<'a> {
             base,
             platform,
             replaced: named.is_some(),
+            triggers: Vec::new(),
         })
     }
 
@@ -251,62 +298,6 @@ impl<'a> Plan<'a> {
             file: self.input.dockerfile.source.name.clone(),
             start: span.start,
             end: span.end,
-        }
-    }
-
-    /// What a reference means that isn't a stage's name.
-    fn image_origin(&self, reference: &str, platform: &Platform) -> Origin {
-        if self.input.parents.contains_key(reference) {
-            return Origin::Parent(reference.to_owned());
-        }
-        if reference == "scratch" {
-            return Origin::Scratch;
-        }
-        let normal = normal_reference(reference);
-        let named = self
-            .input
-            .named_contexts
-            .iter()
-            .find(|(name, _)| *name == reference || normal_reference(name) == normal);
-        match named {
-            Some((_, context)) => named_origin(context, platform),
-            None => Origin::Image(reference.to_owned(), platform.clone()),
-        }
-    }
-
-    /// What `--from=name` of a COPY or mount in stage number `stage` means.
-    pub(super) fn from(
-        &self,
-        stage: usize,
-        keyword: &str,
-        name: &str,
-        span: Span,
-    ) -> Result<Origin, LowerError> {
-        let count = self.input.dockerfile.stages.len();
-        let index = if name.bytes().all(|b| b.is_ascii_digit()) {
-            let index = name.parse().unwrap_or(usize::MAX);
-            if index >= count {
-                let hint = format!("stages are numbered from 0 to {}", count - 1);
-                return Err(self.fail_with(span, Problem::StageIndex { index }, Some(hint)));
-            }
-            Some(index)
-        } else {
-            let lower = name.to_lowercase();
-            let stages = &self.input.dockerfile.stages;
-            let named = |s: &Stage| s.name.as_ref() == Some(&lower);
-            let earlier = stages[..stage].iter().rposition(named);
-            earlier.or_else(|| stages.iter().position(named))
-        };
-        match index {
-            Some(index) if index < stage => Ok(Origin::Stage(index)),
-            Some(_) => {
-                let problem = Problem::ForwardReference {
-                    keyword: keyword.to_owned(),
-                    name: name.to_owned(),
-                };
-                Err(self.fail(span, problem))
-            }
-            None => Ok(self.image_origin(name, &self.input.platform)),
         }
     }
 
@@ -346,6 +337,7 @@ impl<'a> Plan<'a> {
             if !self.needed.insert(index) {
                 continue;
             }
+            self.stages[index].triggers = self.triggers(index)?;
             for origin in self.origins(index)? {
                 if let Origin::Stage(other) = origin {
                     todo.push(other);
@@ -359,34 +351,57 @@ impl<'a> Plan<'a> {
     fn origins(&self, index: usize) -> Result<Vec<Origin>, LowerError> {
         let planned = &self.stages[index];
         let mut origins = vec![planned.base.clone()];
-        if planned.replaced {
-            return Ok(origins);
+        for trigger in &planned.triggers {
+            let used = self.used(index, trigger);
+            origins.extend(used.map_err(|error| self.in_trigger(trigger, error))?);
         }
-        for instruction in &planned.stage.instructions {
-            match &instruction.kind {
-                InstructionKind::Copy(copy) => {
-                    if let Some(name) = &copy.from {
-                        origins.push(self.from(index, "COPY --from", name, instruction.span)?);
-                    }
-                }
-                InstructionKind::Run(run) => {
-                    for name in run.mounts.iter().filter_map(|m| m.from()) {
-                        origins.push(self.from(index, "RUN --mount", name, instruction.span)?);
-                    }
-                }
-                _ => {}
+        if !planned.replaced {
+            for instruction in &planned.stage.instructions {
+                origins.extend(self.used(index, instruction)?);
             }
         }
         Ok(origins)
     }
 
+    /// What an instruction of stage number `index` reads besides the stage.
+    fn used(&self, index: usize, instruction: &Instruction) -> Result<Vec<Origin>, LowerError> {
+        let span = instruction.span;
+        match &instruction.kind {
+            InstructionKind::Copy(copy) => {
+                let from = copy.from.iter();
+                from.map(|name| self.from(index, "COPY --from", name, span))
+                    .collect()
+            }
+            InstructionKind::Run(run) => {
+                let from = run.mounts.iter().filter_map(|m| m.from());
+                from.map(|name| self.from(index, "RUN --mount", name, span))
+                    .collect()
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// By stage number, how many of the needed stages start from it; the target counts as
+    /// started from.
+    pub(super) fn children(&self) -> Vec<usize> {
+        let mut children = vec![0; self.stages.len()];
+        children[self.target] = 1;
+        for index in &self.needed {
+            if let Origin::Stage(base) = self.stages[*index].base {
+                children[base] += 1;
+            }
+        }
+        children
+    }
+
     pub(super) fn needed_images(&self) -> Result<Vec<(String, Platform)>, LowerError> {
         let mut images = Vec::new();
+        let mut seen = HashSet::new();
         for index in &self.needed {
             for origin in self.origins(*index)? {
                 if let Origin::Image(reference, platform) = origin {
                     let image = (reference, platform);
-                    if !images.contains(&image) {
+                    if !self.images.contains_key(&image) && seen.insert(image.clone()) {
                         images.push(image);
                     }
                 }
@@ -413,7 +428,8 @@ impl<'a> Plan<'a> {
             hint: None,
         });
         let mut warnings: Vec<LowerWarning> = self.warnings.iter().cloned().chain(odd).collect();
-        let stages = dockerfile.stages.iter().flat_map(|s| &s.instructions);
+        let own = dockerfile.stages.iter().flat_map(|s| &s.instructions);
+        let stages = own.chain(self.stages.iter().flat_map(|s| &s.triggers));
         let declared: BTreeSet<&str> = dockerfile
             .global_args
             .iter()
@@ -447,30 +463,4 @@ fn is_proxy(name: &str) -> bool {
         "all_proxy",
     ];
     NAMES.iter().any(|n| name.eq_ignore_ascii_case(n))
-}
-
-fn named_origin(context: &NamedContext, platform: &Platform) -> Origin {
-    match context {
-        NamedContext::Local(context) => Origin::Local(*context),
-        NamedContext::Image(reference) => Origin::Image(reference.clone(), platform.clone()),
-    }
-}
-
-/// A reference with registry, `library/` and tag, so that two spellings compare equal.
-fn normal_reference(text: &str) -> String {
-    let (host, rest) = match text.split_once('/') {
-        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (host, rest),
-        _ => ("docker.io", text),
-    };
-    let library = if host == "docker.io" && !rest.contains('/') {
-        "library/"
-    } else {
-        ""
-    };
-    let tag = if rest.contains([':', '@']) {
-        ""
-    } else {
-        ":latest"
-    };
-    format!("{host}/{library}{rest}{tag}")
 }

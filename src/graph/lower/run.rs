@@ -16,7 +16,7 @@ use crate::{
 use super::{
     LowerError,
     copy::{absolute, clean},
-    plan::Origin,
+    origin::Origin,
     stage::{Lowering, State, commit},
 };
 
@@ -60,7 +60,7 @@ impl Lowering<'_> {
         let op = ExecOp {
             root: state.root,
             args,
-            env: state.env.pairs().to_vec(),
+            env: state.env.list().clone(),
             cwd: working_dir(state).to_owned(),
             user: state.config.config.user.clone(),
             network: match run.network {
@@ -279,19 +279,12 @@ pub(super) fn with_shell(state: &State, line: String) -> Vec<String> {
 
 /// `RUN |1 NAME=value /bin/sh -c make # memobuild-ci`.
 fn history(state: &State, args: &[String]) -> String {
-    let mut declared: Vec<(&str, &str)> = Vec::new();
-    for (name, value) in &state.args {
-        let now = Variables::get(&state.env, name);
-        let value = now.or(value.as_deref()).unwrap_or_default();
-        match declared.iter_mut().find(|(n, _)| n == name) {
-            Some(pair) => pair.1 = value,
-            None => declared.push((name, value)),
-        }
-    }
     let mut out = String::from("RUN ");
-    if !declared.is_empty() {
-        out.push_str(&format!("|{} ", declared.len()));
-        for (name, value) in declared {
+    if state.args.len() > 0 {
+        out.push_str(&format!("|{} ", state.args.len()));
+        for (name, value) in state.args.iter() {
+            let now = Variables::get(&state.env, name);
+            let value = now.or(value).unwrap_or_default();
             out.push_str(&format!("{name}={value} "));
         }
     }

@@ -1,15 +1,15 @@
 //! Lowering the stages that are needed, one after the other.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::{
     dockerfile::{
-        Problem, Span,
+        Span,
         ast::{ArgPair, Instruction, InstructionKind, KeyValue},
-        expand::{Expander, Variables},
+        expand::Variables,
         nearest,
     },
-    graph::{
-        BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, ImageTable, Op, Vertex, VertexId,
-    },
+    graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, Op, VertexId},
     oci::{
         ImageConfig, Platform,
         config::{History, RootFs},
@@ -17,18 +17,19 @@ use crate::{
 };
 
 use super::{
-    Clock, LowerError, LowerWarning, Lowered, NoCache,
+    Clock, LowerError, LowerWarning, Lowered,
     copy::clean,
-    env::Env,
-    plan::{Origin, Plan},
-    warning,
+    env::{Args, Env, set_in_config},
+    origin::Origin,
+    plan::Plan,
+    vertices, warning,
 };
-
-/// Length in characters at which names for people are cut.
-const NAME_LENGTH: usize = 120;
 
 /// PATH of an image that sets none, as in BuildKit and runc.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Arguments that processes don't see: they are for the builder.
+const NOT_IN_PROCESSES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 /// `comment` of the history entries.
 const COMMENT: &str = "memobuild-ci.dockerfile.v1";
@@ -39,43 +40,53 @@ pub(super) struct State {
     pub(super) index: usize,
     pub(super) platform: Platform,
     pub(super) root: VertexId,
+    /// `history` is that of the image or target below all stages.
     pub(super) config: ImageConfig,
-    pub(super) history: Vec<Option<VertexId>>,
+    /// Vertices of the last entries of `config.history`.
+    inherited: Vec<Option<VertexId>>,
+    /// What this stage adds to the history.
+    log: Vec<(History, Option<VertexId>)>,
+    /// The stage that it starts from.
+    below: Option<usize>,
     pub(super) clock: Clock,
     /// What RUN sees and words are expanded with: ENV and ARG together, the later one
     /// of a name wins.
     pub(super) env: Env,
-    /// Names that ARG declared, with the value at the time if there was one.
-    pub(super) args: Vec<(String, Option<String>)>,
+    /// What ARG declared.
+    pub(super) args: Args,
     /// Whether this stage (not its base) had a CMD.
     pub(super) cmd_set: bool,
     /// Number of the last step that was named, and of all steps.
-    step: usize,
-    steps: usize,
+    pub(super) step: usize,
+    pub(super) steps: usize,
 }
 
 /// Lowering of one Dockerfile.
 pub(super) struct Lowering<'a> {
-    graph: &'a mut BuildGraph,
+    pub(super) graph: &'a mut BuildGraph,
+    /// The graph's vertices by fingerprint.
+    pub(super) known: HashMap<u64, Vec<VertexId>>,
     pub(super) plan: &'a Plan<'a>,
-    images: &'a ImageTable,
     /// By stage number.
-    done: Vec<Option<State>>,
+    pub(super) done: Vec<Option<State>>,
+    /// By stage number, how many stages to come start from it. The last one takes its
+    /// configuration and variables.
+    children: Vec<usize>,
     pub(super) warnings: Vec<LowerWarning>,
+    /// Rule, message and line of each warning.
+    warned: HashSet<(&'static str, String, usize)>,
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(
-        graph: &'a mut BuildGraph,
-        plan: &'a Plan<'a>,
-        images: &'a ImageTable,
-    ) -> Self {
+    pub(super) fn new(graph: &'a mut BuildGraph, plan: &'a Plan<'a>) -> Self {
         Self {
+            known: vertices::known(graph),
             graph,
             plan,
-            images,
             done: vec![None; plan.stages.len()],
+            children: plan.children(),
             warnings: plan.file_warnings(),
+            warned: HashSet::new(),
         }
     }
 
@@ -90,7 +101,7 @@ impl<'a> Lowering<'a> {
             Some(state) => state,
             None => self.stage(self.plan.target)?,
         };
-        let mut config = state.config;
+        let (mut config, history) = self.complete(&state);
         let same =
             config.os == input.platform.os && config.architecture == input.platform.architecture;
         config.os = input.platform.os.clone();
@@ -108,7 +119,7 @@ impl<'a> Lowering<'a> {
             platform: input.platform.clone(),
             root: state.root,
             config,
-            history: state.history,
+            history,
         });
         Ok(Lowered {
             target: self.graph.targets.len() - 1,
@@ -118,9 +129,31 @@ impl<'a> Lowering<'a> {
         })
     }
 
+    /// The configuration of a finished stage, with the history of all stages below it, and
+    /// the vertices of the last entries.
+    fn complete(&self, state: &State) -> (ImageConfig, Vec<Option<VertexId>>) {
+        let mut logs = vec![&state.log];
+        let mut below = state.below;
+        while let Some(stage) = below.and_then(|index| self.done[index].as_ref()) {
+            logs.push(&stage.log);
+            below = stage.below;
+        }
+        let (mut config, mut history) = (state.config.clone(), state.inherited.clone());
+        for (entry, vertex) in logs.into_iter().rev().flatten() {
+            config.history.push(entry.clone());
+            history.push(*vertex);
+        }
+        (config, history)
+    }
+
     fn stage(&mut self, index: usize) -> Result<State, LowerError> {
-        let planned = &self.plan.stages[index];
+        let plan = self.plan;
+        let planned = &plan.stages[index];
         let mut state = self.base(index)?;
+        for trigger in &planned.triggers {
+            self.instruction(&mut state, trigger)
+                .map_err(|error| plan.in_trigger(trigger, error))?;
+        }
         if planned.replaced {
             return Ok(state);
         }
@@ -135,16 +168,18 @@ impl<'a> Lowering<'a> {
         let planned = &self.plan.stages[index];
         let span = planned.stage.span;
         let platform = planned.platform.clone();
-        let steps = planned.stage.instructions.iter();
+        let steps = planned.instructions();
         let steps = steps.filter(|i| is_step(&i.kind)).count();
         let mut state = State {
             index,
             root: VertexId(0),
             config: ImageConfig::empty(&platform),
-            history: Vec::new(),
+            inherited: Vec::new(),
+            log: Vec::new(),
+            below: None,
             clock: Clock::new(self.plan.epoch, None),
             env: Env::default(),
-            args: Vec::new(),
+            args: Args::default(),
             cmd_set: false,
             step: 0,
             steps,
@@ -155,21 +190,30 @@ impl<'a> Lowering<'a> {
             state.step = 1;
         }
         match &planned.base {
-            Origin::Stage(base) => {
-                if let Some(base) = self.done[*base].clone() {
+            Origin::Stage(below) => {
+                self.children[*below] -= 1;
+                let last = self.children[*below] == 0;
+                if let Some(base) = &mut self.done[*below] {
                     state.root = base.root;
-                    state.config = base.config;
-                    state.history = base.history;
+                    state.below = Some(*below);
                     state.clock = base.clock;
-                    state.env = base.env;
-                    state.args = base.args;
+                    state.inherited.clone_from(&base.inherited);
+                    if last {
+                        std::mem::swap(&mut state.config, &mut base.config);
+                        state.env = std::mem::take(&mut base.env);
+                        state.args = std::mem::take(&mut base.args);
+                    } else {
+                        state.config = base.config.clone();
+                        state.env = base.env.clone();
+                        state.args = base.args.clone();
+                    }
                 }
             }
             Origin::Parent(name) => {
                 let parent = &self.plan.input.parents[name];
                 state.root = parent.target.root;
                 state.config = parent.target.config.clone();
-                state.history = parent.target.history.clone();
+                state.inherited.clone_from(&parent.target.history);
                 state.clock = parent.clock;
             }
             Origin::Image(reference, platform) => {
@@ -197,178 +241,18 @@ impl<'a> Lowering<'a> {
             }
             Origin::Scratch => state.root = self.origin(&Origin::Scratch, &state, span)?,
         }
-        self.refuse_triggers(&mut state, span)?;
+        // They were for this stage, not for what is built on it.
+        state.config.config.on_build = None;
         let dir = &mut state.config.config.working_dir;
         if !dir.is_empty() {
             *dir = clean(dir);
         }
-        for (name, value) in default_env(&mut state.config).pairs() {
-            state.env.set(name, value);
+        add_default_path(&mut state.config);
+        if state.below.is_none() {
+            let list = state.config.config.env.as_deref();
+            state.env = Env::from_config(list.unwrap_or_default());
         }
         Ok(state)
-    }
-
-    /// ONBUILD triggers of the base can't be left out silently.
-    fn refuse_triggers(&self, state: &mut State, span: Span) -> Result<(), LowerError> {
-        match state.config.config.on_build.take() {
-            Some(triggers) if !triggers.is_empty() => {
-                let construct = format!("a base image with ONBUILD (`{}`)", triggers[0]);
-                Err(self.plan.fail(span, Problem::Unsupported { construct }))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn image(
-        &self,
-        reference: &str,
-        platform: &Platform,
-    ) -> Result<&'a crate::graph::ResolvedImage, LowerError> {
-        let key = (reference.to_owned(), platform.clone());
-        self.images.get(&key).ok_or(LowerError::MissingImage {
-            reference: key.0,
-            platform: key.1,
-        })
-    }
-
-    /// The vertex with the files of `origin`, for the stage `state`.
-    pub(super) fn origin(
-        &mut self,
-        origin: &Origin,
-        state: &State,
-        span: Span,
-    ) -> Result<VertexId, LowerError> {
-        let (op, instruction) = match origin {
-            Origin::Stage(index) => {
-                // Only earlier stages get here, and those were lowered before.
-                if let Some(done) = &self.done[*index] {
-                    return Ok(done.root);
-                }
-                let problem = Problem::ForwardReference {
-                    keyword: "--from".to_owned(),
-                    name: self.plan.stages[*index].label.clone(),
-                };
-                return Err(self.plan.fail(span, problem));
-            }
-            Origin::Parent(name) => return Ok(self.plan.input.parents[name].target.root),
-            Origin::Scratch => (Op::Scratch, "FROM scratch".to_owned()),
-            Origin::Local(context) => (Op::Context(*context), format!("context {context}")),
-            Origin::Image(reference, platform) => {
-                let image = self.image(reference, platform)?;
-                (Op::Image(image.op.clone()), format!("FROM {reference}"))
-            }
-        };
-        let platform = match origin {
-            Origin::Image(_, platform) => platform.clone(),
-            _ => state.platform.clone(),
-        };
-        let name = match &op {
-            Op::Context(context) => self.graph.contexts.get(*context).map_or_else(
-                || instruction.clone(),
-                |c| format!("[internal] load build context `{}`", c.name),
-            ),
-            Op::Image(_) if self.plan.stages[state.index].base == *origin => {
-                format!("{} {instruction}", self.prefix(state, state.step))
-            }
-            _ => instruction.clone(),
-        };
-        let has_line = matches!(op, Op::Image(_));
-        let vertex = Vertex {
-            op,
-            name,
-            instruction,
-            target: self.plan.input.target_name.clone(),
-            stage: self.plan.stages[state.index].label.clone(),
-            platform,
-            location: has_line.then(|| self.plan.location(span)),
-            no_cache: false,
-        };
-        Ok(self.add(vertex))
-    }
-
-    /// Adds a step of the stage and numbers it.
-    pub(super) fn step(
-        &mut self,
-        state: &mut State,
-        op: Op,
-        instruction: &str,
-        span: Span,
-    ) -> VertexId {
-        state.step += 1;
-        let lexer = Expander {
-            keep_quotes: true,
-            keep_escapes: true,
-            keep_unset: true,
-            ..Expander::new(self.plan.input.dockerfile.escape)
-        };
-        let text = lexer
-            .expand(instruction, &state.env)
-            .map_or_else(|_| instruction.to_owned(), |e| e.text);
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let planned = &self.plan.stages[state.index];
-        let vertex = Vertex {
-            op,
-            name: cut(format!("{} {text}", self.prefix(state, state.step))),
-            instruction: cut(text),
-            target: self.plan.input.target_name.clone(),
-            stage: planned.label.clone(),
-            platform: state.platform.clone(),
-            location: Some(self.plan.location(span)),
-            no_cache: match &self.plan.input.no_cache {
-                NoCache::None => false,
-                NoCache::All => true,
-                NoCache::Stages(stages) => stages
-                    .iter()
-                    .any(|s| s.eq_ignore_ascii_case(&planned.label)),
-            },
-        };
-        self.add(vertex)
-    }
-
-    /// Adds a vertex that belongs to the next step but isn't one of its own.
-    pub(super) fn helper(&mut self, state: &State, op: Op, text: &str, span: Span) -> VertexId {
-        let vertex = Vertex {
-            op,
-            name: format!("{} {text}", self.prefix(state, state.step + 1)),
-            instruction: text.to_owned(),
-            target: self.plan.input.target_name.clone(),
-            stage: self.plan.stages[state.index].label.clone(),
-            platform: state.platform.clone(),
-            location: Some(self.plan.location(span)),
-            no_cache: false,
-        };
-        self.add(vertex)
-    }
-
-    /// `[ml builder 2/5]`.
-    fn prefix(&self, state: &State, step: usize) -> String {
-        let mut out = String::from("[");
-        let prefix = &self.plan.input.name_prefix;
-        if !prefix.is_empty() {
-            out.push_str(prefix);
-            out.push(' ');
-        }
-        // The only stage of a Dockerfile needn't be told from others.
-        if self.plan.stages.len() > 1 {
-            out.push_str(&self.plan.stages[state.index].label);
-            out.push(' ');
-        }
-        let total = state.steps.to_string();
-        format!("{out}{step:>width$}/{total}]", width = total.len())
-    }
-
-    /// Adds a vertex, or finds the equal one.
-    fn add(&mut self, vertex: Vertex) -> VertexId {
-        let is_step = vertex.op.is_step();
-        let same = self.graph.vertices.iter().position(|v| {
-            v.op == vertex.op
-                && v.no_cache == vertex.no_cache
-                && (!is_step || v.platform == vertex.platform)
-        });
-        VertexId(same.unwrap_or_else(|| {
-            self.graph.vertices.push(vertex);
-            self.graph.vertices.len() - 1
-        }))
     }
 
     fn instruction(
@@ -399,11 +283,13 @@ impl<'a> Lowering<'a> {
             message.push(' ');
             message.push_str(&pair.name);
             if let Some(value) = &value {
-                state.env.set(&pair.name, value);
+                if !NOT_IN_PROCESSES.contains(&pair.name.as_str()) {
+                    state.env.set(&pair.name, value);
+                }
                 message.push('=');
                 message.push_str(value);
             }
-            state.args.push((pair.name.clone(), value));
+            state.args.declare(&pair.name, value);
         }
         commit(state, &message, false);
         Ok(())
@@ -411,16 +297,15 @@ impl<'a> Lowering<'a> {
 
     fn env(&mut self, state: &mut State, pairs: &[KeyValue], span: Span) -> Result<(), LowerError> {
         let mut message = String::from("ENV");
-        let mut list = Env::from_config(state.config.config.env.as_deref().unwrap_or_default());
         // All values of one ENV see the variables as they were before it.
         let expanded = self.key_values(state, pairs, span)?;
         for (key, value) in expanded {
             self.warn_secret("ENV", &key, span);
             message.push_str(&format!(" {key}={value}"));
             state.env.set(&key, &value);
-            list.set(&key, &value);
+            let list = state.config.config.env.get_or_insert_default();
+            set_in_config(list, &key, &value);
         }
-        state.config.config.env = list.to_config();
         commit(state, &message, false);
         Ok(())
     }
@@ -468,7 +353,7 @@ impl<'a> Lowering<'a> {
         span: Span,
     ) {
         for name in unset {
-            if state.args.iter().any(|(arg, _)| arg == name) {
+            if state.args.contains(name) {
                 continue;
             }
             let near = nearest(name, state.env.names());
@@ -494,14 +379,13 @@ impl<'a> Lowering<'a> {
         span: Span,
         hint: Option<String>,
     ) {
-        let warning = LowerWarning {
-            rule,
-            message,
-            location: Some(self.plan.location(span)),
-            hint,
-        };
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
+        if self.warned.insert((rule, message.clone(), span.start)) {
+            self.warnings.push(LowerWarning {
+                rule,
+                message,
+                location: Some(self.plan.location(span)),
+                hint,
+            });
         }
     }
 }
@@ -512,26 +396,24 @@ fn is_step(kind: &InstructionKind) -> bool {
     matches!(kind, Run(_) | Copy(_) | Workdir(_))
 }
 
-/// Sets PATH if the image sets none; gives the variables.
-fn default_env(config: &mut ImageConfig) -> Env {
-    let mut env = Env::from_config(config.config.env.as_deref().unwrap_or_default());
-    if Variables::get(&env, "PATH").is_none() {
-        env.set("PATH", DEFAULT_PATH);
-        config.config.env = env.to_config();
+/// Sets PATH if the image sets none.
+fn add_default_path(config: &mut ImageConfig) {
+    let list = config.config.env.get_or_insert_default();
+    if !list.iter().any(|entry| entry.starts_with("PATH=")) {
+        list.push(format!("PATH={DEFAULT_PATH}"));
     }
-    env
 }
 
 /// Adds a history entry. The last vertex of the stage made its layer, if it has one.
 pub(super) fn commit(state: &mut State, created_by: &str, layer: bool) {
-    state.config.history.push(History {
+    let entry = History {
         created: None,
         created_by: Some(created_by.to_owned()),
         author: None,
         comment: Some(COMMENT.to_owned()),
         empty_layer: !layer,
-    });
-    state.history.push(layer.then_some(state.root));
+    };
+    state.log.push((entry, layer.then_some(state.root)));
 }
 
 /// A copy of everything to the root directory.
@@ -546,13 +428,5 @@ fn whole_tree(from: VertexId) -> CopyAction {
         parents: false,
         exclude: Vec::new(),
         link: false,
-    }
-}
-
-/// At most [`NAME_LENGTH`] characters.
-fn cut(text: String) -> String {
-    match text.char_indices().nth(NAME_LENGTH) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
     }
 }

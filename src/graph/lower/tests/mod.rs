@@ -1,6 +1,8 @@
 //! Dockerfiles and the graphs they become.
 
 mod failures;
+mod onbuild;
+mod size;
 
 use std::collections::BTreeMap;
 
@@ -22,21 +24,9 @@ fn platform(text: &str) -> Platform {
 
 fn input(dockerfile: &Dockerfile) -> LowerInput<'_> {
     LowerInput {
-        dockerfile,
-        target_stage: None,
-        platform: platform("linux/amd64"),
         build_platform: platform("linux/arm64"),
-        build_args: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        context: 0,
-        named_contexts: BTreeMap::new(),
-        parents: BTreeMap::new(),
-        network: NetworkMode::Host,
-        hosts: Vec::new(),
-        no_cache: NoCache::None,
-        epoch: None,
         target_name: "app".to_owned(),
-        name_prefix: String::new(),
+        ..LowerInput::of(dockerfile, platform("linux/amd64"))
     }
 }
 
@@ -69,7 +59,11 @@ fn images(needed: &[(String, Platform)]) -> ImageTable {
         );
         let mut config: ImageConfig = serde_json::from_str(&text).unwrap();
         if reference == "triggers" {
-            config.config.on_build = Some(vec!["RUN x".to_owned()]);
+            let triggers = ["RUN x", "COPY --from=further a /", "COPY --from=stage b /"];
+            config.config.on_build = Some(triggers.map(str::to_owned).into());
+        }
+        if reference == "bad-triggers" {
+            config.config.on_build = Some(vec!["RUN y".to_owned(), "RUNN x".to_owned()]);
         }
         let op = ImageOp {
             reference: reference.clone(),
@@ -88,8 +82,14 @@ fn images(needed: &[(String, Platform)]) -> ImageTable {
 }
 
 fn try_lower(graph: &mut BuildGraph, input: &LowerInput<'_>) -> Result<Lowered, LowerError> {
-    let needed = needed_images(input)?;
-    lower(graph, input, &images(&needed))
+    let mut table = ImageTable::new();
+    loop {
+        let needed = needed_images(input, &table)?;
+        if needed.is_empty() {
+            return lower(graph, input, &table);
+        }
+        table.extend(images(&needed));
+    }
 }
 
 /// Lowers a Dockerfile with these build arguments.
@@ -123,7 +123,7 @@ fn files(graph: &BuildGraph) -> Vec<&FileOp> {
 }
 
 fn env<'a>(exec: &'a ExecOp, name: &str) -> Option<&'a str> {
-    let (_, value) = exec.env.iter().find(|(n, _)| n == name)?;
+    let (_, value) = exec.env.iter().find(|(n, _)| *n == name)?;
     Some(value)
 }
 
@@ -167,7 +167,7 @@ FROM named
 ";
     let dockerfile = parse("Dockerfile", text).unwrap();
     let list = |input: &LowerInput<'_>| -> Vec<String> {
-        let images = needed_images(input).unwrap();
+        let images = needed_images(input, &ImageTable::new()).unwrap();
         images.iter().map(|(r, p)| format!("{r} {p}")).collect()
     };
     let target = |stage: &str| LowerInput {
@@ -194,7 +194,7 @@ FROM named
         named.named_contexts = BTreeMap::from([(name, context)]);
         assert_eq!(list(&named), expected);
     }
-    let error = needed_images(&target("tow")).unwrap_err();
+    let error = needed_images(&target("tow"), &ImageTable::new()).unwrap_err();
     assert!(
         matches!(error, LowerError::UnknownStage { hint: Some(hint), .. } if hint.contains("two"))
     );
@@ -487,7 +487,7 @@ RUN more
         name_prefix: "ml".to_owned(),
         ..input(&child)
     };
-    assert_eq!(needed_images(&input).unwrap(), []);
+    assert_eq!(needed_images(&input, &ImageTable::new()).unwrap(), []);
     let lowered = try_lower(&mut graph, &input).unwrap();
     let names: Vec<&str> = graph.vertices.iter().map(|v| v.name.as_str()).collect();
     assert_eq!(
