@@ -107,7 +107,10 @@ fn unified<'v>(
 fn map(value: &Value, of: &Type, to: &Type) -> Result<Value, Problem> {
     let entries = value.entries().ok_or_else(|| wrong(value, to))?;
     let (of, values) = unified(entries.values(), of)?;
-    Ok(Value::Map(of, entries.keys().cloned().zip(values).collect()))
+    Ok(Value::Map(
+        of,
+        entries.keys().cloned().zip(values).collect(),
+    ))
 }
 
 fn tuple(value: &Value, types: &[Type], to: &Type) -> Result<Value, Problem> {
@@ -118,7 +121,11 @@ fn tuple(value: &Value, types: &[Type], to: &Type) -> Result<Value, Problem> {
             found: format!("{} elements", values.len()),
         });
     }
-    let values: Result<_, _> = values.iter().zip(types).map(|(v, t)| convert(v, t)).collect();
+    let values: Result<_, _> = values
+        .iter()
+        .zip(types)
+        .map(|(v, t)| convert(v, t))
+        .collect();
     Ok(Value::Tuple(values?))
 }
 

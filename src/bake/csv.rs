@@ -70,7 +70,10 @@ mod tests {
         assert_eq!(fields("\"a,\"\"b\",c").unwrap(), ["a,\"b", "c"]);
         assert_eq!(fields("").unwrap(), Vec::<String>::new());
         assert_eq!(fields("a,").unwrap(), ["a", ""]);
-        assert_eq!(rows("a,b\r\n\n\"c\nd\",e\n").unwrap(), [["a", "b"], ["c\nd", "e"]]);
+        assert_eq!(
+            rows("a,b\r\n\n\"c\nd\",e\n").unwrap(),
+            [["a", "b"], ["c\nd", "e"]]
+        );
         for wrong in ["\"a", "\"a\"b", "a\"b", "a\nb"] {
             assert!(fields(wrong).is_err(), "{wrong}");
         }

@@ -236,7 +236,11 @@ impl Entry for SecretEntry {
                 "id" => entry.id = value,
                 "source" | "src" => entry.src = value,
                 "env" => entry.env = value,
-                _ => return Err(format!("a secret has no `{key}`; it has `id`, `src` and `env`")),
+                _ => {
+                    return Err(format!(
+                        "a secret has no `{key}`; it has `id`, `src` and `env`"
+                    ));
+                }
             }
         }
         if from_env && entry.env.is_empty() {
@@ -256,7 +260,10 @@ impl Entry for SecretEntry {
 
     fn to_map(&self) -> Attrs {
         let named = [("id", &self.id), ("src", &self.src), ("env", &self.env)];
-        with(&Attrs::new(), named.map(|(key, value)| (key, value.clone())))
+        with(
+            &Attrs::new(),
+            named.map(|(key, value)| (key, value.clone())),
+        )
     }
 
     fn normalise(entries: Vec<Self>) -> Vec<Self> {
@@ -289,7 +296,10 @@ impl Entry for SshEntry {
     }
 
     fn to_map(&self) -> Attrs {
-        with(&Attrs::new(), [("id", self.id.clone()), ("paths", self.paths.join(","))])
+        with(
+            &Attrs::new(),
+            [("id", self.id.clone()), ("paths", self.paths.join(","))],
+        )
     }
 
     fn normalise(entries: Vec<Self>) -> Vec<Self> {
@@ -410,7 +420,9 @@ pub(super) fn to_value<E: Entry>(entries: Option<&[E]>) -> Value {
         let map = entry.to_map();
         Value::Map(
             Type::String,
-            map.into_iter().map(|(k, v)| (k, Value::String(v))).collect(),
+            map.into_iter()
+                .map(|(k, v)| (k, Value::String(v)))
+                .collect(),
         )
     });
     Value::list(of, rows.collect())

@@ -41,7 +41,9 @@ pub enum Problem {
     Labels { kind: String },
     #[error("`{name}` is set twice")]
     Twice { name: String },
-    #[error("`{name}` can't be the name of a {what}: it holds more than letters, digits, `_` and `-`")]
+    #[error(
+        "`{name}` can't be the name of a {what}: it holds more than letters, digits, `_` and `-`"
+    )]
     Name { what: &'static str, name: String },
     #[error("two targets of one matrix are called `{name}`")]
     DuplicateName { name: String },

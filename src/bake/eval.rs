@@ -14,14 +14,13 @@ use hcl_edit::{
     },
 };
 
+use super::syntax::{Expr, JsonExpr, JsonKind};
 use super::{
     convert::{self, convert},
     error::{AtPlace as _, Fault, Place, Problem},
-    functions, template,
-    types,
+    functions, template, types,
     value::{Number, Value},
 };
-use super::syntax::{Expr, JsonExpr, JsonKind};
 
 /// How deep expressions may be nested, through references and calls.
 const MAX_DEPTH: usize = 800;
@@ -36,12 +35,7 @@ pub(super) trait Names {
     /// Whether blocks of this kind can be referred to.
     fn is_block(&self, kind: &str) -> bool;
     /// An attribute of a block, or all of them.
-    fn block(
-        &self,
-        kind: &str,
-        name: &str,
-        attribute: Option<&str>,
-    ) -> Result<Value, Fault>;
+    fn block(&self, kind: &str, name: &str, attribute: Option<&str>) -> Result<Value, Fault>;
     /// Calls a function of the bake file; none if it defines no such function.
     fn call(&self, name: &str, args: &[Value]) -> Result<Option<Value>, Fault>;
     /// How deep the evaluation is, in expressions.
@@ -193,8 +187,8 @@ fn value(expr: &Expression, scope: &Scope<'_>) -> Result<Value, Fault> {
         }
         Expression::Conditional(conditional) => {
             let condition = expression(&conditional.cond_expr, scope)?;
-            let condition = convert::bool(&condition)
-                .at(&scope.place(conditional.cond_expr.span()))?;
+            let condition =
+                convert::bool(&condition).at(&scope.place(conditional.cond_expr.span()))?;
             choose(
                 condition,
                 expression(&conditional.true_expr, scope),
@@ -460,7 +454,11 @@ fn binary(op: &BinaryOp, scope: &Scope<'_>) -> Result<Value, Fault> {
 }
 
 /// `a operator b`.
-pub(super) fn arithmetic(operator: BinaryOperator, a: Number, b: Number) -> Result<Number, Problem> {
+pub(super) fn arithmetic(
+    operator: BinaryOperator,
+    a: Number,
+    b: Number,
+) -> Result<Number, Problem> {
     use BinaryOperator as Op;
     let zero = b.as_f64() == 0.0;
     if zero && matches!(operator, Op::Div | Op::Mod) {

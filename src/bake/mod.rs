@@ -191,7 +191,10 @@ fn plan(inputs: &Inputs<'_>) -> Result<Plan, Fault> {
             env: &|name| (inputs.env)(name),
             builtins: BTreeMap::from([
                 ("BAKE_CMD_CONTEXT".to_owned(), "cwd://".to_owned()),
-                ("BAKE_LOCAL_PLATFORM".to_owned(), inputs.local_platform.clone()),
+                (
+                    "BAKE_LOCAL_PLATFORM".to_owned(),
+                    inputs.local_platform.clone(),
+                ),
             ]),
             outside: Outside {
                 now: inputs.now,
@@ -199,11 +202,16 @@ fn plan(inputs: &Inputs<'_>) -> Result<Plan, Fault> {
             },
         };
         let blocks = Module::new(bodies, around)?.evaluate()?;
-        warnings.extend(blocks.unknown.into_iter().map(|(place, name, near)| Warning {
-            message: format!("a target has no `{name}`; it is ignored"),
-            place: place_of(&place, inputs),
-            hint: near.map(|near| format!("did you mean `{near}`?")),
-        }));
+        warnings.extend(
+            blocks
+                .unknown
+                .into_iter()
+                .map(|(place, name, near)| Warning {
+                    message: format!("a target has no `{name}`; it is ignored"),
+                    place: place_of(&place, inputs),
+                    hint: near.map(|near| format!("did you mean `{near}`?")),
+                }),
+        );
         add(&mut definitions, blocks.groups, blocks.targets);
         definitions.places.extend(blocks.places);
     }
@@ -228,7 +236,11 @@ fn add(
     targets: Vec<(String, Target)>,
 ) {
     for (name, group) in groups {
-        match definitions.groups.iter_mut().find(|(known, _)| *known == name) {
+        match definitions
+            .groups
+            .iter_mut()
+            .find(|(known, _)| *known == name)
+        {
             Some((_, known)) => *known = group,
             None => definitions.groups.push((name, group)),
         }

@@ -129,8 +129,7 @@ impl<'a> Module<'a> {
         let mut names: Vec<String> = self.variables.keys().cloned().collect();
         names.sort();
         for name in &names {
-            self.variable(name)
-                .at(&self.variables[name].place)?;
+            self.variable(name).at(&self.variables[name].place)?;
         }
         for name in &names {
             variables::validate(&self, &self.variables[name])?;
@@ -200,7 +199,11 @@ impl<'a> Module<'a> {
     fn all_instances(&self) -> Result<Vec<Instance>, Fault> {
         let mut out = Vec::new();
         for (number, block) in self.blocks.iter().enumerate() {
-            let what = if block.kind == "group" { "group" } else { "target" };
+            let what = if block.kind == "group" {
+                "group"
+            } else {
+                "target"
+            };
             check_name(what, &block.label).at(&block.place)?;
             let (matrix, name) = (block.body.attribute("matrix"), block.body.attribute("name"));
             if what == "group" {
@@ -456,12 +459,11 @@ impl<'a> Module<'a> {
                 let scope = self.scope(&attribute.value_place, Vec::new());
                 let value = eval::evaluate(&attribute.expr, &scope)?;
                 let ty = constraint.as_ref().unwrap_or(&Type::Any);
-                let value = convert::convert(&value, ty).map_err(|problem| {
-                    Problem::VariableValue {
+                let value =
+                    convert::convert(&value, ty).map_err(|problem| Problem::VariableValue {
                         name: name.to_owned(),
                         reason: format!("its default is not of its type: {problem}"),
-                    }
-                });
+                    });
                 Some(value.at(&attribute.value_place)?)
             }
             None => None,
@@ -520,13 +522,17 @@ fn function(block: Block) -> Result<Function, Fault> {
     if block.body.attribute("result").is_none() {
         return Err(missing("result"));
     }
-    let list = block.body.attribute("params").ok_or_else(|| missing("params"))?;
+    let list = block
+        .body
+        .attribute("params")
+        .ok_or_else(|| missing("params"))?;
     let wrong = || Fault::from(Problem::ParameterName).at(&list.value_place);
     let words: Vec<Expr> = match &list.expr {
         Expr::Hcl(expr) => match expr.as_ref() {
-            Expression::Array(values) => {
-                values.iter().map(|v| Expr::Hcl(Box::new(v.clone()))).collect()
-            }
+            Expression::Array(values) => values
+                .iter()
+                .map(|v| Expr::Hcl(Box::new(v.clone())))
+                .collect(),
             _ => return Err(wrong()),
         },
         Expr::Json(JsonExpr {
@@ -538,9 +544,10 @@ fn function(block: Block) -> Result<Function, Fault> {
     let parameters: Option<Vec<String>> = words.iter().map(keyword).collect();
     let parameters = parameters.ok_or_else(wrong)?;
     let variadic = match block.body.attribute("variadic_params") {
-        Some(attribute) => Some(keyword(&attribute.expr).ok_or_else(|| {
-            Fault::from(Problem::ParameterName).at(&attribute.value_place)
-        })?),
+        Some(attribute) => Some(
+            keyword(&attribute.expr)
+                .ok_or_else(|| Fault::from(Problem::ParameterName).at(&attribute.value_place))?,
+        ),
         None => None,
     };
     Ok(Function {
@@ -625,7 +632,11 @@ impl Names for Module<'_> {
             };
             return Err(Fault::from(problem).hint(hint));
         };
-        let fields = if kind == "group" { decode::GROUP } else { decode::TARGET };
+        let fields = if kind == "group" {
+            decode::GROUP
+        } else {
+            decode::TARGET
+        };
         let Some(attribute) = attribute else {
             let mut out = BTreeMap::from([("name".to_owned(), Value::text(name))]);
             for (field, kind) in fields {

@@ -13,16 +13,48 @@ use crate::dockerfile::nearest;
 
 /// Keys, by the name that all their spellings come down to.
 const KEYS: &[&str] = &[
-    "annotation", "arg", "attest", "cache-from", "cache-to", "call", "context", "contexts",
-    "dockerfile", "entitlement", "extra-host", "label", "load", "network", "no-cache",
-    "no-cache-filter", "output", "platform", "pull", "push", "secret", "shm-size", "ssh", "tag",
-    "target", "ulimit",
+    "annotation",
+    "arg",
+    "attest",
+    "cache-from",
+    "cache-to",
+    "call",
+    "context",
+    "contexts",
+    "dockerfile",
+    "entitlement",
+    "extra-host",
+    "label",
+    "load",
+    "network",
+    "no-cache",
+    "no-cache-filter",
+    "output",
+    "platform",
+    "pull",
+    "push",
+    "secret",
+    "shm-size",
+    "ssh",
+    "tag",
+    "target",
+    "ulimit",
 ];
 
 /// Keys that hold lists: several values are collected, `+=` appends.
 const LISTS: &[&str] = &[
-    "annotation", "attest", "cache-from", "cache-to", "entitlement", "no-cache-filter", "output",
-    "platform", "secret", "ssh", "tag", "ulimit",
+    "annotation",
+    "attest",
+    "cache-from",
+    "cache-to",
+    "entitlement",
+    "no-cache-filter",
+    "output",
+    "platform",
+    "secret",
+    "ssh",
+    "tag",
+    "ulimit",
 ];
 
 /// Keys that need a name after them.
@@ -117,7 +149,10 @@ fn one(
     };
     let takes_name = NAMED.contains(&key);
     if takes_name && name.is_none() {
-        return Err(wrong(&format!("`{given}` needs a name, `{given}.NAME=VALUE`"), None));
+        return Err(wrong(
+            &format!("`{given}` needs a name, `{given}.NAME=VALUE`"),
+            None,
+        ));
     }
     if !takes_name && name.is_some() && key != "secret" {
         return Err(wrong(&format!("`{given}` takes no name"), None));

@@ -316,7 +316,14 @@ fn local(context: &str) -> String {
 
 /// Whether `context` is an address, not a path.
 pub(super) fn is_remote(context: &str) -> bool {
-    const STARTS: [&str; 6] = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
+    const STARTS: [&str; 6] = [
+        "http://",
+        "https://",
+        "git://",
+        "ssh://",
+        "git@",
+        "github.com/",
+    ];
     STARTS.iter().any(|start| context.starts_with(start))
 }
 

@@ -138,7 +138,11 @@ impl HclReader {
         if top && !BLOCKS.contains(&kind.as_str()) {
             return Err(unknown_block(kind).at(&place));
         }
-        let labels: Vec<&str> = block.labels.iter().map(structure::BlockLabel::as_str).collect();
+        let labels: Vec<&str> = block
+            .labels
+            .iter()
+            .map(structure::BlockLabel::as_str)
+            .collect();
         let (label, place) = match (labels.as_slice(), top) {
             ([label], _) => ((*label).to_owned(), self.place(block.labels[0].span())),
             ([], false) => (String::new(), place),

@@ -50,10 +50,16 @@ pub struct Target {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "escaped")]
     pub dockerfile_inline: Option<String>,
     /// Build arguments.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "escaped_map")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        serialize_with = "escaped_map"
+    )]
     pub args: Texts,
     /// Labels of the image.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "escaped_map")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        serialize_with = "escaped_map"
+    )]
     pub labels: Texts,
     /// Names of the image.
     #[serde(skip_serializing_if = "empty")]
@@ -104,7 +110,10 @@ pub struct Target {
     #[serde(skip_serializing_if = "empty")]
     pub entitlements: Option<Vec<String>>,
     /// Addresses by host name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "escaped_map")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        serialize_with = "escaped_map"
+    )]
     pub extra_hosts: Texts,
     /// Whether only other targets want it: it has no result of its own.
     #[serde(skip)]
@@ -225,7 +234,10 @@ impl Target {
         normalise(&mut self.cache_to);
         normalise(&mut self.outputs);
         if self.network.as_deref() == Some("host") {
-            append(&mut self.entitlements, &Some(vec!["network.host".to_owned()]));
+            append(
+                &mut self.entitlements,
+                &Some(vec!["network.host".to_owned()]),
+            );
         }
         distinct(&mut self.entitlements);
         self.contexts.retain(|_, value| !value.is_empty());

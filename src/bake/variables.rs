@@ -101,7 +101,9 @@ fn listed(text: &str, ty: &Type) -> Result<Value, String> {
     let fields = csv::fields(text)?;
     let plain = |of: &Type| match of.is_primitive() {
         true => Ok(()),
-        false => Err(format!("can't be made {ty}; give JSON in the variable with `_JSON` after its name")),
+        false => Err(format!(
+            "can't be made {ty}; give JSON in the variable with `_JSON` after its name"
+        )),
     };
     let all = |of: &Type| -> Result<Vec<Value>, String> {
         plain(of)?;

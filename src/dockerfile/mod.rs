@@ -28,8 +28,8 @@ mod words;
 
 pub use ast::Dockerfile;
 pub use error::{DockerfileError, Problem};
-pub use mount::{Mount, MountFlag, MountKind};
 pub use lines::is_builtin_frontend;
+pub use mount::{Mount, MountFlag, MountKind};
 pub use parser::{parse, parse_trigger};
 pub use source::{Source, Span};
 pub use suggest::nearest;

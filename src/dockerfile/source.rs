@@ -46,7 +46,11 @@ impl Source {
             };
             return Some(Span {
                 start: number,
-                end: if number == span.start { span.end } else { number },
+                end: if number == span.start {
+                    span.end
+                } else {
+                    number
+                },
                 column: line[..skipped + at].chars().count() + 1,
             });
         }

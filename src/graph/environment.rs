@@ -9,9 +9,7 @@ pub struct Environment(Arc<Vec<Arc<(String, String)>>>);
 impl Environment {
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|pair| (pair.0.as_str(), pair.1.as_str()))
+        self.0.iter().map(|pair| (pair.0.as_str(), pair.1.as_str()))
     }
 
     /// Names and values, to be changed.

@@ -86,17 +86,25 @@ pub(super) fn read(inputs: &Inputs<'_>, numbers: &[usize]) -> Result<Composed, F
             }));
         }
         if root.get("services").is_none() && root.get("secrets").is_none() {
-            let wrong = Wrong::at(&root, "the compose file has neither `services` nor `secrets`");
+            let wrong = Wrong::at(
+                &root,
+                "the compose file has neither `services` nor `secrets`",
+            );
             return Err(in_file(wrong));
         }
         for (name, secret) in read_secrets(&root).map_err(in_file)? {
             secrets.insert(name, secret);
         }
-        let Some(node) = root.get("services").filter(|n| !matches!(n.kind, Kind::Null)) else {
+        let Some(node) = root
+            .get("services")
+            .filter(|n| !matches!(n.kind, Kind::Null))
+        else {
             continue;
         };
         for (name, _) in service::entries(node).map_err(in_file)? {
-            let service = reader.service(&root, &name, &mut Vec::new()).map_err(in_file)?;
+            let service = reader
+                .service(&root, &name, &mut Vec::new())
+                .map_err(in_file)?;
             let place = yaml::place(&file.text, *number, service.line, service.column);
             match services.iter_mut().find(|(known, ..)| *known == name) {
                 Some((_, known, _)) => known.merge(service),
@@ -106,7 +114,10 @@ pub(super) fn read(inputs: &Inputs<'_>, numbers: &[usize]) -> Result<Composed, F
     }
     let mut out = Composed::default();
     for (name, service, place) in services {
-        let Some(target) = reader.target(&service, &secrets).map_err(|f| f.at(&place))? else {
+        let Some(target) = reader
+            .target(&service, &secrets)
+            .map_err(|f| f.at(&place))?
+        else {
             continue;
         };
         let name = name.replace('.', "_");
@@ -144,7 +155,10 @@ fn located(wrong: Wrong, text: &str, file: usize) -> Fault {
 }
 
 fn read_secrets(root: &Node) -> Result<Vec<(String, Secret)>, Wrong> {
-    let Some(node) = root.get("secrets").filter(|n| !matches!(n.kind, Kind::Null)) else {
+    let Some(node) = root
+        .get("secrets")
+        .filter(|n| !matches!(n.kind, Kind::Null))
+    else {
         return Ok(Vec::new());
     };
     let entries = service::entries(node)?;
@@ -179,10 +193,11 @@ impl Reader<'_> {
                 value
             })
         };
-        root.map_texts(&mut replace).map_err(|(message, line, column)| {
-            let problem = Problem::Compose { message };
-            Fault::from(problem).at(&yaml::place(text, number, line, column))
-        })?;
+        root.map_texts(&mut replace)
+            .map_err(|(message, line, column)| {
+                let problem = Problem::Compose { message };
+                Fault::from(problem).at(&yaml::place(text, number, line, column))
+            })?;
         for name in unset {
             if !self.unset.contains(&name) {
                 self.unset.push(name);
@@ -200,7 +215,10 @@ impl Reader<'_> {
     ) -> Result<Service, Wrong> {
         let services = root.get("services");
         let Some(node) = services.and_then(|services| services.get(name)) else {
-            return Err(Wrong::at(root, format!("there is no service `{name}` to extend")));
+            return Err(Wrong::at(
+                root,
+                format!("there is no service `{name}` to extend"),
+            ));
         };
         let own = Service::read(node)?;
         let Some(extends) = node.get("extends") else {
@@ -213,7 +231,10 @@ impl Reader<'_> {
         let file = extends.get("file").and_then(Node::scalar);
         let step = format!("{}:{base}", file.as_deref().unwrap_or_default());
         if path.contains(&step) || path.len() > MAX_EXTENDS {
-            return Err(Wrong::at(extends, format!("service `{name}` extends itself")));
+            return Err(Wrong::at(
+                extends,
+                format!("service `{name}` extends itself"),
+            ));
         }
         path.push(step);
         let mut service = match file {
@@ -224,9 +245,9 @@ impl Reader<'_> {
                     .map_err(|message| {
                         Wrong::at(extends, format!("can't read `{file}`: {message}"))
                     })?;
-                let other = self
-                    .root(&text, usize::MAX)
-                    .map_err(|fault| Wrong::at(extends, format!("in `{file}`: {}", fault.problem)))?;
+                let other = self.root(&text, usize::MAX).map_err(|fault| {
+                    Wrong::at(extends, format!("in `{file}`: {}", fault.problem))
+                })?;
                 let mut service = self.service(&other, &base, path).map_err(|wrong| Wrong {
                     line: extends.line,
                     column: extends.column,
@@ -311,7 +332,12 @@ impl Reader<'_> {
             .collect();
         ssh.sort_by(|a, b| (&a.id, &a.paths).cmp(&(&b.id, &b.paths)));
         let mut target = Target {
-            context: Some(build.context.as_deref().map_or_else(|| ".".to_owned(), path)),
+            context: Some(
+                build
+                    .context
+                    .as_deref()
+                    .map_or_else(|| ".".to_owned(), path),
+            ),
             contexts: contexts(&texts(&build.contexts)),
             dockerfile: build.dockerfile.clone(),
             dockerfile_inline: build.dockerfile_inline.clone(),

@@ -7,10 +7,31 @@ use crate::{bake::entries::go_bool, dockerfile::nearest};
 
 /// The keys of `build`.
 const BUILD: &[&str] = &[
-    "additional_contexts", "args", "cache_from", "cache_to", "context", "dockerfile",
-    "dockerfile_inline", "entitlements", "extra_hosts", "isolation", "labels", "network",
-    "no_cache", "no_cache_filter", "platforms", "privileged", "provenance", "pull", "sbom", "secrets", "shm_size",
-    "ssh", "tags", "target", "ulimits",
+    "additional_contexts",
+    "args",
+    "cache_from",
+    "cache_to",
+    "context",
+    "dockerfile",
+    "dockerfile_inline",
+    "entitlements",
+    "extra_hosts",
+    "isolation",
+    "labels",
+    "network",
+    "no_cache",
+    "no_cache_filter",
+    "platforms",
+    "privileged",
+    "provenance",
+    "pull",
+    "sbom",
+    "secrets",
+    "shm_size",
+    "ssh",
+    "tags",
+    "target",
+    "ulimits",
 ];
 
 /// A value that is not what it should be: what is wrong, line, column, hint.

@@ -29,8 +29,8 @@ fn nested(text: &str, lookup: Lookup<'_>, depth: usize) -> Result<String, String
             out.push('$');
             rest = after;
         } else if let Some(inside) = rest.strip_prefix('{') {
-            let end = closing(inside)
-                .ok_or_else(|| format!("`${{{inside}` has no closing brace"))?;
+            let end =
+                closing(inside).ok_or_else(|| format!("`${{{inside}` has no closing brace"))?;
             out.push_str(&braced(&inside[..end], lookup, depth)?);
             rest = &inside[end + 1..];
         } else {
@@ -78,7 +78,9 @@ fn name_length(text: &str) -> usize {
 fn braced(text: &str, lookup: Lookup<'_>, depth: usize) -> Result<String, String> {
     let (name, operator) = text.split_at(name_length(text));
     if name.is_empty() {
-        return Err(format!("`${{{text}}}` does not begin with the name of a variable"));
+        return Err(format!(
+            "`${{{text}}}` does not begin with the name of a variable"
+        ));
     }
     let value = lookup(name);
     if operator.is_empty() {
@@ -135,12 +137,16 @@ pub(super) fn env_file(
         let (raw, expand) = match quote {
             Some(quote) => {
                 // What is quoted may have several lines.
-                let start = rest.len() - after.len() - usize::from(!after.is_empty() || rest.ends_with('\n'))
+                let start = rest.len()
+                    - after.len()
+                    - usize::from(!after.is_empty() || rest.ends_with('\n'))
                     - value.len();
                 let inside = &rest[start + 1..];
                 let end = closing_quote(inside, quote)
                     .ok_or_else(|| format!("the value of `{name}` has no closing quote"))?;
-                rest = inside[end + 1..].split_once('\n').map_or("", |(_, after)| after);
+                rest = inside[end + 1..]
+                    .split_once('\n')
+                    .map_or("", |(_, after)| after);
                 match quote {
                     '"' => (unescaped(&inside[..end]), true),
                     _ => (inside[..end].to_owned(), false),
@@ -217,7 +223,11 @@ mod tests {
             ("${A?x}", "a"),
             ("$NO", ""),
         ] {
-            assert_eq!(interpolate(text, &mut known).as_deref(), Ok(value), "{text}");
+            assert_eq!(
+                interpolate(text, &mut known).as_deref(),
+                Ok(value),
+                "{text}"
+            );
         }
         for wrong in ["${A", "${}", "$1", "${A!x}", "${NO?gone}", "${EMPTY:?gone}"] {
             assert!(interpolate(wrong, &mut known).is_err(), "{wrong}");

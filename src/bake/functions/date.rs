@@ -8,11 +8,27 @@ use super::{Args, Outcome, Outside};
 use crate::bake::{convert, error::Problem, value::Value};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: [&str; 7] = [
-    "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
 ];
 
 pub(super) fn call(args: &Args<'_>, outside: &Outside) -> Option<Outcome> {
@@ -47,8 +63,7 @@ fn parse(args: &Args<'_>, text: &str) -> Result<OffsetDateTime, Problem> {
 }
 
 fn unix(args: &Args<'_>, seconds: i64) -> Result<OffsetDateTime, Problem> {
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .map_err(|_| args.fail("the time is out of range"))
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| args.fail("the time is out of range"))
 }
 
 fn rfc3339(args: &Args<'_>, time: OffsetDateTime) -> Result<String, Problem> {
@@ -96,9 +111,10 @@ fn format_date(args: &Args<'_>, pattern: &str, time: OffsetDateTime) -> Result<S
         while chars.next_if_eq(&c).is_some() {
             verb.push(c);
         }
-        out.push_str(&word(&verb, time).ok_or_else(|| {
-            args.fail(format!("the pattern has an unknown verb `{verb}`"))
-        })?);
+        out.push_str(
+            &word(&verb, time)
+                .ok_or_else(|| args.fail(format!("the pattern has an unknown verb `{verb}`")))?,
+        );
     }
     Ok(out)
 }
@@ -111,7 +127,11 @@ fn word(verb: &str, time: OffsetDateTime) -> Option<String> {
         hour => hour,
     };
     let (hours, minutes, _) = time.offset().as_hms();
-    let sign = if time.offset().is_negative() { '-' } else { '+' };
+    let sign = if time.offset().is_negative() {
+        '-'
+    } else {
+        '+'
+    };
     let (hours, minutes) = (hours.unsigned_abs(), minutes.unsigned_abs());
     let is_utc = time.offset().is_utc();
     let afternoon = time.hour() >= 12;

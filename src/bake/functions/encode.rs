@@ -89,7 +89,13 @@ fn uuid(args: &Args<'_>) -> Outcome {
     bytes[6] = bytes[6] & 0x0f | 0x50;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let text = hex::encode(bytes);
-    let parts = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]];
+    let parts = [
+        &text[..8],
+        &text[8..12],
+        &text[12..16],
+        &text[16..20],
+        &text[20..],
+    ];
     Ok(Value::String(parts.join("-")))
 }
 
@@ -107,7 +113,10 @@ fn csv_decode(args: &Args<'_>) -> Outcome {
             let message = format!("a line has {} fields, not {}", row.len(), header.len());
             return Err(args.fail(message));
         }
-        let row = header.iter().cloned().zip(row.into_iter().map(Value::String));
+        let row = header
+            .iter()
+            .cloned()
+            .zip(row.into_iter().map(Value::String));
         out.push(Value::Object(row.collect()));
     }
     let of = out.first().map_or(Type::Any, Value::ty);

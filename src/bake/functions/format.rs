@@ -111,7 +111,10 @@ fn formatted(args: &Args<'_>, pattern: &str, values: &[Value]) -> Result<String,
         }
     }
     if used < values.len() {
-        let message = format!("{} arguments are given, the pattern uses {used}", values.len());
+        let message = format!(
+            "{} arguments are given, the pattern uses {used}",
+            values.len()
+        );
         return Err(args.fail(message));
     }
     Ok(out)
@@ -186,10 +189,7 @@ impl Verb {
     }
 
     fn pad(&self, text: &str, is_number: bool) -> String {
-        let missing = self
-            .width
-            .unwrap_or(0)
-            .saturating_sub(text.chars().count());
+        let missing = self.width.unwrap_or(0).saturating_sub(text.chars().count());
         if self.minus {
             return format!("{text}{}", " ".repeat(missing));
         }
@@ -229,7 +229,11 @@ fn float(value: f64, letter: char, precision: Option<usize>) -> String {
                 }
                 None => value,
             };
-            let power = if text == 0.0 { 0.0 } else { text.abs().log10().floor() };
+            let power = if text == 0.0 {
+                0.0
+            } else {
+                text.abs().log10().floor()
+            };
             let limit = precision.map_or(21.0, |p| f64::from(u32::try_from(p.max(1)).unwrap_or(0)));
             if power < -4.0 || power >= limit {
                 let letter = if letter == 'G' { 'E' } else { 'e' };

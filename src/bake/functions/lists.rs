@@ -20,9 +20,9 @@ pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
         "coalescelist" => coalesce_list(args),
         "compact" => compact(args),
         "concat" => concat(args),
-        "contains" => args.exactly().and_then(|[list, value]| {
-            Ok(Value::Bool(position(args, list, value)?.is_some()))
-        }),
+        "contains" => args
+            .exactly()
+            .and_then(|[list, value]| Ok(Value::Bool(position(args, list, value)?.is_some()))),
         "distinct" => distinct(args),
         "element" => element(args),
         "flatten" => args.exactly().and_then(|[list]| {
@@ -33,7 +33,9 @@ pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
         "hasindex" => args
             .exactly()
             .map(|[list, key]| Value::Bool(eval::get_index(list, key).is_ok())),
-        "index" => args.exactly().and_then(|[list, key]| eval::get_index(list, key)),
+        "index" => args
+            .exactly()
+            .and_then(|[list, key]| eval::get_index(list, key)),
         "indexof" => index_of(args),
         "keys" => args.exactly().and_then(|[map]| {
             let keys = entries(map)?.keys().map(Value::text).collect();
@@ -147,9 +149,9 @@ fn concat(args: &Args<'_>) -> Outcome {
 }
 
 fn position(args: &Args<'_>, list: &Value, value: &Value) -> Result<Option<usize>, Problem> {
-    let elements = list.elements().ok_or_else(|| {
-        args.fail(format!("expected a list, found {}", list.kind()))
-    })?;
+    let elements = list
+        .elements()
+        .ok_or_else(|| args.fail(format!("expected a list, found {}", list.kind())))?;
     Ok(elements.iter().position(|v| v == value))
 }
 
@@ -170,7 +172,10 @@ fn distinct(args: &Args<'_>) -> Outcome {
     order.sort_by(|a, b| values[*a].order(&values[*b]).then(a.cmp(b)));
     order.dedup_by(|a, b| values[*a] == values[*b]);
     order.sort_unstable();
-    Ok(like(&list, order.into_iter().map(|i| values[i].clone()).collect()))
+    Ok(like(
+        &list,
+        order.into_iter().map(|i| values[i].clone()).collect(),
+    ))
 }
 
 fn element(args: &Args<'_>) -> Outcome {
@@ -222,7 +227,15 @@ fn range(args: &Args<'_>) -> Outcome {
     let numbers: Result<Vec<Number>, _> = args.values.iter().map(convert::number).collect();
     let (zero, one) = (Number::Int(0), Number::Int(1));
     let (start, end, step) = match numbers?[..] {
-        [end] => (zero, end, if end.order(zero).is_lt() { Number::Int(-1) } else { one }),
+        [end] => (
+            zero,
+            end,
+            if end.order(zero).is_lt() {
+                Number::Int(-1)
+            } else {
+                one
+            },
+        ),
         [start, end] => {
             let down = end.order(start).is_lt();
             (start, end, if down { Number::Int(-1) } else { one })
@@ -231,13 +244,21 @@ fn range(args: &Args<'_>) -> Outcome {
         _ => return Err(args.fail("expected 1 to 3 numbers")),
     };
     let down = end.order(start).is_lt();
-    let forward = if down { step.order(zero).is_lt() } else { step.order(zero).is_gt() };
+    let forward = if down {
+        step.order(zero).is_lt()
+    } else {
+        step.order(zero).is_gt()
+    };
     if start.order(end).is_ne() && !forward {
         return Err(args.fail("the step does not lead to the end"));
     }
     let mut out = Vec::new();
     let mut next = start;
-    while if down { next.order(end).is_gt() } else { next.order(end).is_lt() } {
+    while if down {
+        next.order(end).is_gt()
+    } else {
+        next.order(end).is_lt()
+    } {
         if out.len() >= MAX_RANGE {
             return Err(Problem::TooLarge { limit: MAX_RANGE });
         }

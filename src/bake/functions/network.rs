@@ -3,11 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Args, Outcome, semver};
-use crate::bake::{
-    convert,
-    error::Problem,
-    value::Value,
-};
+use crate::bake::{convert, error::Problem, value::Value};
 
 pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
     Some(match args.name {
@@ -17,7 +13,9 @@ pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
         "cidrsubnets" => subnets(args),
         "semvercmp" => args.texts().and_then(|[version, constraint]| {
             let result = semver::satisfies(&version, &constraint);
-            result.map(Value::Bool).map_err(|message| args.fail(message))
+            result
+                .map(Value::Bool)
+                .map_err(|message| args.fail(message))
         }),
         _ => return None,
     })
@@ -123,7 +121,11 @@ fn subnet(args: &Args<'_>) -> Outcome {
     let network = Network::parse(args, network)?;
     let more = u32::try_from(args.size(more)?).unwrap_or(u32::MAX / 2);
     let part = network.part(args, more, args.size(number)? as u128)?;
-    Ok(Value::String(format!("{}/{}", part.show(part.address), part.prefix)))
+    Ok(Value::String(format!(
+        "{}/{}",
+        part.show(part.address),
+        part.prefix
+    )))
 }
 
 /// Consecutive networks of the given sizes.

@@ -68,12 +68,8 @@ fn whole(n: Number, round: fn(f64) -> f64) -> Option<Number> {
 
 fn power(args: &Args<'_>, a: Number, b: Number) -> Result<Number, Problem> {
     let exponent = b.as_int().and_then(|b| u32::try_from(b).ok());
-    a.with(
-        b,
-        |a, _| a.checked_pow(exponent?),
-        |a, b| a.powf(b),
-    )
-    .ok_or_else(|| args.fail("the result is out of range"))
+    a.with(b, |a, _| a.checked_pow(exponent?), |a, b| a.powf(b))
+        .ok_or_else(|| args.fail("the result is out of range"))
 }
 
 fn extreme(args: &Args<'_>, choose: fn(Number, Number) -> Number) -> Outcome {

@@ -40,14 +40,14 @@ impl Version {
     }
 
     fn order(&self, other: &Self) -> Ordering {
-        self.numbers()
-            .cmp(&other.numbers())
-            .then_with(|| match (self.pre.is_empty(), other.pre.is_empty()) {
+        self.numbers().cmp(&other.numbers()).then_with(|| {
+            match (self.pre.is_empty(), other.pre.is_empty()) {
                 (true, true) => Ordering::Equal,
                 (true, false) => Ordering::Greater,
                 (false, true) => Ordering::Less,
                 (false, false) => pre_order(&self.pre, &other.pre),
-            })
+            }
+        })
     }
 
     /// The first version after all that begin with the first `count` parts of this.
@@ -106,9 +106,7 @@ fn all(version: &Version, text: &str) -> Result<bool, String> {
     // A space may stand between operator and version, and between constraints.
     let mut operator = String::new();
     for word in text.split([',', ' ']).filter(|word| !word.is_empty()) {
-        let end = word
-            .find(|c| !"=!<>~^".contains(c))
-            .unwrap_or(word.len());
+        let end = word.find(|c| !"=!<>~^".contains(c)).unwrap_or(word.len());
         operator.push_str(&word[..end]);
         if end == word.len() {
             continue;
@@ -185,7 +183,11 @@ mod tests {
             ("1.2.3-beta", ">=1.2.3-alpha", true),
             ("v1.2.3", "!=1.2.4", true),
         ] {
-            assert_eq!(satisfies(version, constraint), Ok(met), "{version} {constraint}");
+            assert_eq!(
+                satisfies(version, constraint),
+                Ok(met),
+                "{version} {constraint}"
+            );
         }
         assert!(satisfies("x1", "1").is_err());
         assert!(satisfies("1.0.0", ">>1").is_err());

@@ -25,7 +25,9 @@ pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
             a.into_iter().filter(|v| b.contains(v)).collect()
         }),
         "setsubtract" => args.count(2, 2).and_then(|()| {
-            fold(args, |a, b| a.into_iter().filter(|v| !b.contains(v)).collect())
+            fold(args, |a, b| {
+                a.into_iter().filter(|v| !b.contains(v)).collect()
+            })
         }),
         "setsymmetricdifference" => fold(args, |a, b| {
             let only_a = a.iter().filter(|v| !b.contains(v)).cloned();

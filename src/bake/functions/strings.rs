@@ -17,8 +17,12 @@ pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
         "basename" => map(args, |t| base_name(&t)),
         "dirname" => map(args, |t| dir_name(&t)),
         "chomp" => map(args, |t| t.trim_end_matches(['\r', '\n']).to_owned()),
-        "lower" => map(args, |t| t.chars().map(|c| single(c, c.to_lowercase())).collect()),
-        "upper" => map(args, |t| t.chars().map(|c| single(c, c.to_uppercase())).collect()),
+        "lower" => map(args, |t| {
+            t.chars().map(|c| single(c, c.to_lowercase())).collect()
+        }),
+        "upper" => map(args, |t| {
+            t.chars().map(|c| single(c, c.to_uppercase())).collect()
+        }),
         "title" => map(args, |t| title(&t)),
         "reverse" => map(args, |t| t.chars().rev().collect()),
         "sanitize" => map(args, |t| sanitize(&t)),
@@ -26,21 +30,23 @@ pub(super) fn call(args: &Args<'_>) -> Option<Outcome> {
         "strlen" => args
             .texts()
             .map(|[t]: [String; 1]| Value::count(t.chars().count())),
-        "trim" => args.texts().map(|[text, set]| {
-            Value::text(text.trim_matches(|c| set.contains(c)))
-        }),
-        "trimprefix" => args.texts().map(|[text, part]| {
-            Value::text(text.strip_prefix(&part).unwrap_or(&text))
-        }),
-        "trimsuffix" => args.texts().map(|[text, part]| {
-            Value::text(text.strip_suffix(&part).unwrap_or(&text))
-        }),
+        "trim" => args
+            .texts()
+            .map(|[text, set]| Value::text(text.trim_matches(|c| set.contains(c)))),
+        "trimprefix" => args
+            .texts()
+            .map(|[text, part]| Value::text(text.strip_prefix(&part).unwrap_or(&text))),
+        "trimsuffix" => args
+            .texts()
+            .map(|[text, part]| Value::text(text.strip_suffix(&part).unwrap_or(&text))),
         "replace" => args
             .texts()
             .and_then(|[text, from, to]| args.text(text.replace(&from, &to))),
         "indent" => indent(args),
         "join" => join(args),
-        "split" => args.texts().map(|[separator, text]| split(&separator, &text)),
+        "split" => args
+            .texts()
+            .map(|[separator, text]| split(&separator, &text)),
         "substr" => substring(args),
         "regex" => regex(args),
         "regexall" => regex_all(args),

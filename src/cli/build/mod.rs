@@ -41,10 +41,12 @@ use crate::{
 
 pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
     args.refuse_what_is_missing()?;
-    if args.print {
-        return prepare::bake::print(context, args).map(|()| ExitCode::Success);
-    }
     let configuration = prepare::configuration(context, args)?;
+    if args.print {
+        let source = prepare::bake::source(args, configuration.as_ref());
+        prepare::bake::print(context, args, source.as_ref())?;
+        return Ok(ExitCode::Success);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -19,7 +19,7 @@ use crate::{
     export::ImageJob,
     graph::{
         BuildGraph, ImageTable,
-        lower::{LowerInput, LowerWarning, Parent, lower, needed_images},
+        lower::{LowerInput, LowerWarning, NamedContext, Parent, lower, needed_images},
     },
     oci::Platform,
     registry::Registry,
@@ -49,6 +49,8 @@ struct Recipe {
     context: usize,
     /// The build argument and the target that it stands for.
     parent: Option<(String, TargetName)>,
+    /// Contexts that are results of other recipes, by name.
+    links: Vec<(String, TargetName)>,
     /// Under what others find its result.
     own: Option<TargetName>,
     settings: Settings,
@@ -63,30 +65,29 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, CliError> {
     let mut graph = BuildGraph::default();
     let settings = settings::settings(context, args, configuration, &mut graph)?;
-    let (recipes, jobs) = match configuration {
-        Some(config) => layers::from_config(context, args, config, &settings, &mut graph)?,
-        None => single::from_arguments(context, args, &settings, &mut graph)?,
+    let mut warnings = Vec::new();
+    let (recipes, jobs) = match (bake::source(args, configuration), configuration) {
+        (Some(source), _) => {
+            let plan = bake::plan(context, args, &source)?;
+            warnings = bake::warnings(&plan);
+            bake::recipes(context, args, &plan, &settings, &mut graph)?
+        }
+        (None, Some(config)) => layers::from_config(context, args, config, &settings, &mut graph)?,
+        (None, None) => single::from_arguments(context, args, &settings, &mut graph)?,
     };
     let references = parent_references(&recipes, configuration);
     let mut images = base_images(&recipes, &references, registry).await?;
     let mut prepared = Prepared {
         graph,
         jobs,
-        warnings: Vec::new(),
+        warnings,
         proxies: BTreeMap::new(),
         targets: Vec::new(),
     };
     prepared
         .warnings
         .extend(configuration.and_then(layers::no_refresh));
-    lower_all(
-        &mut prepared,
-        &recipes,
-        &references,
-        &mut images,
-        registry,
-    )
-    .await?;
+    lower_all(&mut prepared, &recipes, &references, &mut images, registry).await?;
     Ok(prepared)
 }
 
@@ -197,6 +198,15 @@ fn input<'r>(
             parents.insert(reference.clone(), result.clone());
         }
     }
+    let mut named_contexts = settings.named.clone();
+    for (name, link) in &recipe.links {
+        // No reference of a Dockerfile looks like this.
+        let key = format!("target://{link}");
+        named_contexts.insert(name.clone(), NamedContext::Target(key.clone()));
+        if let Some(result) = results.get(link) {
+            parents.insert(key, result.clone());
+        }
+    }
     LowerInput {
         dockerfile: &recipe.dockerfile,
         target_stage: recipe.stage.clone(),
@@ -205,7 +215,7 @@ fn input<'r>(
         build_args,
         labels: settings.labels.clone(),
         context: recipe.context,
-        named_contexts: settings.named.clone(),
+        named_contexts,
         parents,
         network: settings.network,
         hosts: settings.hosts.clone(),
@@ -221,7 +231,7 @@ pub(super) fn configuration(
     context: &Context,
     args: &BuildArgs,
 ) -> Result<Option<Config>, CliError> {
-    if args.context().is_some() || args.file.is_some() {
+    if args.context().is_some() || args.file.is_some() || !args.bake.is_empty() {
         return Ok(None);
     }
     config::load(context).map(Some)

@@ -80,6 +80,7 @@ pub(super) fn from_arguments(
             args: build_args.clone(),
             context: number,
             parent: None,
+            links: Vec::new(),
             own: None,
             settings: settings.clone(),
         });
@@ -110,6 +111,11 @@ pub(super) fn destination(
     if let Some(text) = args.output.first() {
         return output::parse(text);
     }
+    Ok(layout(context, reference))
+}
+
+/// The layout of an image in the output directory.
+pub(super) fn layout(context: &Context, reference: &str) -> Destination {
     let mut name = reference.replace(['/', ':', '@'], "-");
     if !reference
         .rsplit('/')
@@ -118,7 +124,7 @@ pub(super) fn destination(
     {
         name.push_str("-latest");
     }
-    Ok(Destination::Layout(context.env.output_dir().join(name)))
+    Destination::Layout(context.env.output_dir().join(name))
 }
 
 /// The name of an image that was given none: that of its directory.

@@ -38,7 +38,10 @@ impl Plan<'_> {
             .chain([&at])
             .map(|index| self.stages[*index].label.as_str())
             .collect();
-        let (_, span) = needs[at].iter().find(|(n, _)| left[*n]).unwrap_or(&needs[at][0]);
+        let (_, span) = needs[at]
+            .iter()
+            .find(|(n, _)| left[*n])
+            .unwrap_or(&needs[at][0]);
         let problem = Problem::Circle {
             stages: names.join("` → `"),
         };
@@ -55,7 +58,12 @@ impl Plan<'_> {
         }
         for instruction in &planned.stage.instructions {
             let span = instruction.span;
-            let named = |name: &str| self.names.get(name.to_lowercase().as_str())?.last().copied();
+            let named = |name: &str| {
+                self.names
+                    .get(name.to_lowercase().as_str())?
+                    .last()
+                    .copied()
+            };
             match &instruction.kind {
                 InstructionKind::Copy(copy) => {
                     let number = |name: &String| {

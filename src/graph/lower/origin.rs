@@ -72,11 +72,7 @@ impl Plan<'_> {
     }
 
     /// The stage that `COPY --from=2` means, if it is written as a number.
-    pub(super) fn stage_number(
-        &self,
-        name: &str,
-        span: Span,
-    ) -> Result<Option<usize>, LowerError> {
+    pub(super) fn stage_number(&self, name: &str, span: Span) -> Result<Option<usize>, LowerError> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_digit()) {
             return Ok(None);
         }
@@ -141,6 +137,7 @@ pub(super) fn named_origin(context: &NamedContext, platform: &Platform) -> Origi
     match context {
         NamedContext::Local(context) => Origin::Local(*context),
         NamedContext::Image(reference) => Origin::Image(reference.clone(), platform.clone()),
+        NamedContext::Target(key) => Origin::Parent(key.clone()),
     }
 }
 

@@ -26,7 +26,10 @@ fn triggers_of_an_image_run_first_and_name_further_images() {
     assert!(names.contains(&"[stage-1 2/5] ONBUILD RUN x"), "{names:?}");
     assert!(names.contains(&"[stage-1 5/5] RUN y"), "{names:?}");
     // Triggers stand where FROM does.
-    let trigger = graph.vertices.iter().find(|v| v.name.contains("ONBUILD RUN x"));
+    let trigger = graph
+        .vertices
+        .iter()
+        .find(|v| v.name.contains("ONBUILD RUN x"));
     assert_eq!(trigger.unwrap().location.as_ref().unwrap().start, 2);
     assert_eq!(
         history(&graph),
