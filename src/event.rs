@@ -160,13 +160,14 @@ pub enum BuildEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
-    /// An image was written.
+    /// A result was written.
     Exported {
         /// The target's name.
         target: String,
-        /// Where to: a directory or file.
+        /// Where to: a directory or file, `-` for standard output, `docker`.
         dest: String,
-        /// Digest of the manifest or index, `sha256:…`.
+        /// Digest of the manifest or index, `sha256:…`; of a tar or directory of files that of the
+        /// image's configuration, empty if there are several.
         digest: String,
         /// Number of layers.
         layers: usize,

@@ -23,10 +23,10 @@
 //! | group | modules |
 //! |---|---|
 //! | foundations | [`sys`], [`redact`], [`digest`], [`fs`], [`event`] |
-//! | formats | [`oci`], [`dockerfile`], [`config`], [`bake`] |
+//! | formats | [`oci`], [`device`], [`dockerfile`], [`config`], [`bake`] |
 //! | meaning | [`graph`], [`key`] |
 //! | the outside | [`registry`], [`cache`] |
-//! | running a step | [`userns`], [`snapshot`], [`sandbox`] |
+//! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
 //! | operations | [`context`], [`engine`], [`export`] |
 //! | faces | [`ui`] |
 //! | command line | [`cli`] |
@@ -47,6 +47,7 @@ pub mod sys;
 
 pub mod bake;
 pub mod config;
+pub mod device;
 pub mod dockerfile;
 pub mod oci;
 
@@ -58,6 +59,7 @@ pub mod registry;
 
 pub mod sandbox;
 pub mod snapshot;
+pub mod ssh;
 pub mod userns;
 
 pub mod context;

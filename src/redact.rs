@@ -5,9 +5,11 @@
 //! spans lines is known line by line. One pass over a line is linear in its length
 //! however many secrets there are.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, fmt, sync::Arc};
 
 use aho_corasick::AhoCorasick;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Shortest value in bytes that is redacted. Shorter ones would tear words apart and
 /// be guessed from the gaps.
@@ -15,6 +17,46 @@ pub const MIN_SECRET: usize = 4;
 
 /// What stands in a secret's place.
 pub const MASK: &str = "***";
+
+/// The value of a secret. It shows itself to nobody who prints it; serialised, which is how
+/// it reaches the process that needs it, it is base64.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretBytes(Arc<[u8]>);
+
+impl SecretBytes {
+    /// The value.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for SecretBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl Serialize for SecretBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match BASE64_STANDARD.decode(text) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(_) => Err(D::Error::custom("not base64")),
+        }
+    }
+}
 
 /// Replaces secret values in lines of text.
 #[derive(Debug, Clone, Default)]
@@ -186,6 +228,16 @@ mod tests {
         assert_eq!(redact("[padded]"), "[***]");
         assert!(matches!(redactor.redact("clean"), Cow::Borrowed("clean")));
         assert!(Redactor::new(["abc"]).is_empty());
+    }
+
+    #[test]
+    fn a_secret_goes_over_a_wire_and_not_into_a_log() {
+        let secret = SecretBytes::from(b"\xffhunter22".to_vec());
+        assert_eq!(format!("{:?}", Some(&secret)), "Some(***)");
+        let wire = serde_json::to_string(&secret).unwrap();
+        let back: SecretBytes = serde_json::from_str(&wire).unwrap();
+        assert_eq!(back.expose(), b"\xffhunter22");
+        assert!(serde_json::from_str::<SecretBytes>("\"!\"").is_err());
     }
 
     #[test]

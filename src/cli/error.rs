@@ -9,13 +9,16 @@ use crate::{
     config::{ConfigError, SelectionError, env::EnvError},
     dockerfile::DockerfileError,
     engine::{BuildError, files::FileError},
+    export::ExportError,
     fs::FsError,
     graph::lower::LowerError,
     oci::{
         Platform, layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError,
     },
     registry::{RegistryError, Trouble},
+    sandbox::{SandboxError, Step},
     snapshot::SnapshotError,
+    ssh::SshError,
     ui::{self, ReportOptions},
 };
 
@@ -74,12 +77,16 @@ pub(super) enum CliError {
     Platform(#[from] ParsePlatformError),
     #[error(transparent)]
     Build(Box<BuildError>),
+    #[error(transparent)]
+    Export(Box<ExportError>),
     #[error("the build was interrupted")]
     Signal { signal: i32 },
     #[error("the local cache can't be used")]
     Cache(#[from] CacheError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     #[error(transparent)]
     Fs(#[from] FsError),
     #[error("can't start the runtime")]
@@ -108,6 +115,18 @@ impl From<BuildError> for CliError {
     }
 }
 
+impl From<ExportError> for CliError {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Build(error) => error.into(),
+            ExportError::Layout(error) => BuildError::from(error).into(),
+            ExportError::Fs(error) => BuildError::from(error).into(),
+            ExportError::Layer(error) => BuildError::from(error).into(),
+            error => Self::Export(Box::new(error)),
+        }
+    }
+}
+
 impl CliError {
     /// A wrong command line.
     pub(super) fn usage(message: impl Into<String>) -> Self {
@@ -127,7 +146,10 @@ impl CliError {
 
     pub(super) fn exit(&self) -> ExitCode {
         match self {
-            Self::Usage { .. } | Self::Selection(_) | Self::Platform(_) => ExitCode::Usage,
+            Self::Ssh(SshError::Key(error)) => file(error),
+            Self::Usage { .. } | Self::Selection(_) | Self::Platform(_) | Self::Ssh(_) => {
+                ExitCode::Usage
+            }
             Self::Config(ConfigError::Read { source }) if source.is_not_found() => {
                 ExitCode::NotFound
             }
@@ -141,6 +163,7 @@ impl CliError {
             Self::BaseLayout { source, .. } => layout(source),
             Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),
+            Self::Export(error) => export(error),
             Self::Signal { signal: 15 } => ExitCode::Terminated,
             Self::Signal { .. } => ExitCode::Interrupted,
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -166,7 +189,9 @@ impl CliError {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
+            Self::Ssh(error) => error.hint(),
             Self::Lower(error) => error.hint().map(str::to_owned),
+            Self::Export(error) => error.hint(),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
                 Some("give it more time with `--step-timeout`".to_owned())
             }
@@ -198,6 +223,11 @@ impl CliError {
             Self::Dockerfile(error) => error,
             Self::Lower(error) => error,
             Self::Build(error) => error.as_ref(),
+            Self::Ssh(error) => error,
+            Self::Export(error) => match error.as_ref() {
+                ExportError::Annotation(error) => error,
+                error => error,
+            },
             error => error,
         }
     }
@@ -258,6 +288,24 @@ fn unpacking(error: &SnapshotError) -> ExitCode {
     }
 }
 
+fn export(error: &ExportError) -> ExitCode {
+    match error {
+        ExportError::Annotation(_)
+        | ExportError::Overlap { .. }
+        | ExportError::Platforms
+        | ExportError::NotADirectory { .. }
+        | ExportError::IsADirectory { .. } => ExitCode::Usage,
+        ExportError::NoDocker { .. } => ExitCode::NotFound,
+        ExportError::Device { .. } => ExitCode::Denied,
+        ExportError::Build(error) => build(error),
+        ExportError::Load { .. }
+        | ExportError::TooDeep { .. }
+        | ExportError::Fs(_)
+        | ExportError::Layout(_)
+        | ExportError::Layer(_) => ExitCode::Internal,
+    }
+}
+
 fn build(error: &BuildError) -> ExitCode {
     match error {
         BuildError::Files { source, .. } => match source {
@@ -266,6 +314,20 @@ fn build(error: &BuildError) -> ExitCode {
         },
         BuildError::Step { .. } | BuildError::User { .. } => ExitCode::StepFailed,
         BuildError::StepTimeout { .. } => ExitCode::StepTimedOut,
+        BuildError::MissingSecret { .. }
+        | BuildError::MissingAgent { .. }
+        | BuildError::SecretText { .. }
+        | BuildError::Ssh { .. } => ExitCode::Usage,
+        // What a mount names is not there.
+        BuildError::Sandbox {
+            source:
+                SandboxError::Setup {
+                    step: Step::Mount,
+                    source,
+                    ..
+                },
+            ..
+        } if source.kind() == io::ErrorKind::NotFound => ExitCode::NotFound,
         BuildError::Sandbox { .. }
         | BuildError::SandboxSetup(_)
         | BuildError::NoSandbox

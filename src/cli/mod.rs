@@ -4,14 +4,15 @@
 //! a documented exit code ([`exit`]).
 
 mod build;
+pub mod buildx;
 mod cache;
 mod completions;
 mod config;
+mod csv;
 mod doctor;
 mod error;
 pub mod exit;
 mod images;
-mod missing;
 mod output;
 mod prepare;
 
@@ -134,7 +135,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            let told = match missing::explain(&error) {
+            let told = match buildx::explain(&error) {
                 Some(error) => {
                     let color = io::stderr().is_terminal();
                     io::stderr().write_all(error.report(0, color).as_bytes())

@@ -2,7 +2,8 @@
 //!
 //! [`Env`] is a snapshot of exactly the variables in [`VARIABLES`]; nothing else of the
 //! environment is read, and nothing of it enters a cache key or an image, with two
-//! exceptions: `SOURCE_DATE_EPOCH`, and what `--build-arg NAME` names. `docs/reference/environment.md` is generated from
+//! exceptions: `SOURCE_DATE_EPOCH`, and what `--build-arg NAME` names (what `--secret`
+//! names is read too, and enters neither). `docs/reference/environment.md` is generated from
 //! the table.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
@@ -136,6 +137,11 @@ pub const VARIABLES: &[Variable] = &[
         "SSL_CERT_DIR",
         "directory with certificate authorities of the host",
         "none",
+    ),
+    variable(
+        "SSH_AUTH_SOCK",
+        "socket of the SSH agent that `--ssh default` gives to steps",
+        "no agent",
     ),
 ];
 
@@ -295,6 +301,11 @@ impl Env {
             .collect()
     }
 
+    /// The socket of the user's SSH agent.
+    pub fn ssh_auth_sock(&self) -> Option<PathBuf> {
+        self.path("SSH_AUTH_SOCK")
+    }
+
     /// The PEM file that `SSL_CERT_FILE` names.
     pub fn ssl_cert_file(&self) -> Option<PathBuf> {
         self.path("SSL_CERT_FILE")
@@ -320,6 +331,11 @@ impl Env {
 /// The value of any variable, for `--build-arg NAME` without a value: the user names it.
 pub fn build_arg(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The value of any variable, for `--secret id=ID,env=NAME`: the user names it.
+pub fn secret(name: &str) -> Option<Vec<u8>> {
+    std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec)
 }
 
 /// Whether `name` is one of the proxy variables, in either case of letters.

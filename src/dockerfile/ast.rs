@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    mount::MountFlag,
+    mount::{DeviceFlag, MountFlag},
     source::{Source, Span},
 };
 
@@ -142,8 +142,8 @@ pub struct Run {
     pub network: Option<RunNetwork>,
     /// Whether it has `--security=insecure`.
     pub insecure: bool,
-    /// `--device`, as written.
-    pub devices: Vec<String>,
+    /// `--device`.
+    pub devices: Vec<DeviceFlag>,
 }
 
 /// `RUN --network`.

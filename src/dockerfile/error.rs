@@ -6,6 +6,7 @@ use super::{
     expand::ExpandError,
     source::{Source, Span},
 };
+use crate::device::DeviceError;
 
 /// A problem, and where it is.
 ///
@@ -91,6 +92,14 @@ pub enum Problem {
     MountKeyType { key: String, kind: String },
     #[error("a mount of type `{kind}` needs `{key}`")]
     MountNeeds { kind: String, key: &'static str },
+    #[error("a mount of type `secret` takes `id` or `source`, not both")]
+    MountSecretNames,
+    #[error("`{field}` is not a field of `--device`")]
+    DeviceField { field: String },
+    #[error("{cause}")]
+    Device { cause: DeviceError },
+    #[error("{construct} is not allowed for this build")]
+    NotAllowed { construct: String },
     #[error("mount target `{target}` is the root directory")]
     MountRoot { target: String },
     #[error("`{text}` holds a variable; `from` doesn't take one")]

@@ -10,7 +10,7 @@ use super::{
     error::{DockerfileError, Problem},
     flags::Flags,
     lines::Line,
-    mount::MountFlag,
+    mount::{DeviceFlag, MountFlag},
     parser,
     source::{Source, Span},
     suggest::nearest,
@@ -267,7 +267,13 @@ impl Arguments<'_> {
             "insecure" => Some(true),
             _ => None,
         })?;
-        let devices = flags.values("--device")?;
+        let mut devices = Vec::new();
+        for (text, at) in flags.values("--device")? {
+            let device = DeviceFlag::parse(&text).map_err(|(problem, hint)| {
+                self.fail(self.context.line.at(at), problem).with_hint(hint)
+            })?;
+            devices.push(device);
+        }
         flags.finish()?;
         let command = self.command()?;
         if command == CommandLine::Exec(Vec::new()) {
@@ -279,7 +285,7 @@ impl Arguments<'_> {
             mounts,
             network,
             insecure: insecure.unwrap_or(false),
-            devices: devices.into_iter().map(|(device, _)| device).collect(),
+            devices,
         }))
     }
 

@@ -29,7 +29,7 @@ mod words;
 pub use ast::Dockerfile;
 pub use error::{DockerfileError, Problem};
 pub use lines::is_builtin_frontend;
-pub use mount::{Mount, MountFlag, MountKind};
+pub use mount::{DeviceFlag, Mount, MountFlag, MountKind, bytes, csv_fields};
 pub use parser::{parse, parse_trigger};
 pub use source::{Source, Span};
 pub use suggest::nearest;

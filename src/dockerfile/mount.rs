@@ -1,4 +1,4 @@
-//! `RUN --mount`: comma-separated `key=value` fields (RFC 4180 quoting).
+//! `RUN --mount` and `RUN --device`: comma-separated `key=value` fields (RFC 4180 quoting).
 
 use super::{error::Problem, suggest::nearest};
 
@@ -30,7 +30,7 @@ pub struct Mount {
     pub sharing: Option<String>,
     /// `required` (secret, ssh).
     pub required: bool,
-    /// `env` (secret): the variable to set; empty for the id.
+    /// `env` (secret): the variable to set.
     pub env: Option<String>,
     /// `mode` (cache, secret, ssh).
     pub mode: Option<u32>,
@@ -195,6 +195,7 @@ impl MountFlag {
                 "required" => matches!(kind, Secret | Ssh),
                 "env" => kind == Secret,
                 "from" => matches!(kind, Bind | Cache),
+                "source" => kind != Ssh,
                 _ => true,
             };
             if !fits {
@@ -205,10 +206,16 @@ impl MountFlag {
                 return Err((problem, None));
             }
         }
-        if mount.target.is_empty() && matches!(kind, Bind | Cache | Tmpfs) {
+        if kind != Secret {
+            return Ok(());
+        }
+        if mount.source.is_some() && mount.id.is_some() {
+            return Err((Problem::MountSecretNames, None));
+        }
+        if mount.id.is_none() && mount.source.is_none() && mount.target.is_empty() {
             let problem = Problem::MountNeeds {
                 kind: kind.name().to_owned(),
-                key: "target",
+                key: "id",
             };
             return Err((problem, None));
         }
@@ -251,7 +258,7 @@ impl Mount {
                 })?;
             }
             "from" => self.from = value.filter(|v| !v.is_empty()),
-            "source" => self.source = value,
+            "source" => self.source = value.filter(|v| !v.is_empty()),
             "target" => self.target = text,
             "readonly" => *readonly = Some(switch()?),
             "readwrite" => *readonly = Some(!switch()?),
@@ -271,32 +278,95 @@ impl Mount {
             }
             "uid" => self.uid = Some(text.parse().map_err(|_| bad(&text))?),
             "gid" => self.gid = Some(text.parse().map_err(|_| bad(&text))?),
-            _ => self.env = value,
+            _ => self.env = Some(value.filter(|v| !v.is_empty()).ok_or_else(|| bad(""))?),
         }
         Ok(())
     }
 }
 
-/// A size such as `64m`: binary units, with or without `b` or `ib`.
-fn bytes(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
+/// A size such as `64m` or `1.5 GiB`: binary units, with or without `b` or `ib`.
+pub fn bytes(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
     let digits = lower
-        .find(|c: char| !c.is_ascii_digit())
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(lower.len());
     let (number, unit) = lower.split_at(digits);
-    let shift = match unit.trim() {
+    let shift = match unit.strip_prefix(' ').unwrap_or(unit) {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
         _ => return None,
     };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let unit = 1u64 << shift;
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    // More digits than these say nothing more.
+    let part = &part[..part.len().min(6)];
+    let scale = 10u128.pow(u32::try_from(part.len()).ok()?);
+    let part = u128::from(part.parse::<u32>().ok()?) * u128::from(unit) / scale;
+    whole.checked_add(u64::try_from(part).ok()?)
+}
+
+/// A device of `RUN --device`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceFlag {
+    /// The device's name, or that of a class.
+    pub name: String,
+    /// Whether the step can't do without.
+    pub required: bool,
+}
+
+impl DeviceFlag {
+    /// `NAME[,required]`, `name=NAME,required=true`. A name may hold `=` itself.
+    pub(super) fn parse(text: &str) -> Result<Self, MountProblem> {
+        let mut name = None;
+        let mut required = false;
+        let unknown = |field: &str| {
+            let key = field.split('=').next().unwrap_or_default().to_owned();
+            let hint = nearest(&key, ["name", "required"].into_iter());
+            let hint = hint.map(|k| format!("did you mean `{k}`?"));
+            (
+                Problem::DeviceField {
+                    field: field.to_owned(),
+                },
+                hint,
+            )
+        };
+        for field in csv_fields(text) {
+            let (key, value) = match field.split_once('=') {
+                Some((key, value)) => (key.to_ascii_lowercase(), Some(value)),
+                None => (field.to_ascii_lowercase(), None),
+            };
+            match (key.as_str(), value) {
+                ("required", None | Some("1" | "t" | "T" | "true" | "True" | "TRUE")) => {
+                    required = true;
+                }
+                ("required", Some("0" | "f" | "F" | "false" | "False" | "FALSE")) => {
+                    required = false;
+                }
+                ("required", Some(_)) => return Err(unknown(&field)),
+                ("name", Some(value)) if name.is_none() => name = Some(value.to_owned()),
+                _ if name.is_none() => name = Some(field),
+                _ => return Err(unknown(&field)),
+            }
+        }
+        match name.filter(|name| !name.is_empty()) {
+            Some(name) => Ok(Self { name, required }),
+            None => Err((
+                Problem::DeviceField {
+                    field: text.to_owned(),
+                },
+                None,
+            )),
+        }
+    }
 }
 
 /// The fields of one CSV record; a field in double quotes may hold commas.
-fn csv_fields(text: &str) -> Vec<String> {
+pub fn csv_fields(text: &str) -> Vec<String> {
     let mut fields = Vec::new();
     let mut field = String::new();
     let mut quoted = false;
@@ -312,4 +382,42 @@ fn csv_fields(text: &str) -> Vec<String> {
     }
     fields.push(field);
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("64m"), Some(64 << 20));
+        assert_eq!(bytes("1.5 GiB"), Some(3 << 29));
+        assert_eq!(bytes("1k"), Some(1024));
+        assert_eq!(bytes("77"), Some(77));
+        for bad in ["", "m", "1x", "1.2.3", "99999999999t", "-1"] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        let device = |text| DeviceFlag::parse(text);
+        let named = |name: &str, required| DeviceFlag {
+            name: name.to_owned(),
+            required,
+        };
+        for (text, required) in [
+            ("v.example/d=a", false),
+            ("v.example/d=a,required", true),
+            ("v.example/d=a,required=true", true),
+            ("v.example/d=a,required=false", false),
+            ("name=v.example/d=a,required", true),
+        ] {
+            assert_eq!(device(text), Ok(named("v.example/d=a", required)), "{text}");
+        }
+        assert_eq!(device("v.example/d"), Ok(named("v.example/d", false)));
+        assert!(device("v.example/d=a,name=other").is_err());
+        assert!(device("v.example/d=a,requird").is_err());
+        assert!(device("required").is_err());
+    }
 }

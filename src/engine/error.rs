@@ -14,6 +14,7 @@ use crate::{
     registry::RegistryError,
     sandbox::SandboxError,
     snapshot::SnapshotError,
+    ssh::SshError,
 };
 
 /// The step that an error belongs to.
@@ -116,6 +117,41 @@ pub enum BuildError {
         #[source]
         source: UserError,
     },
+    /// A RUN needs a secret that the build was not given.
+    #[error("step `{}` in stage `{}` needs secret `{id}`, which was not given", step.instruction, step.stage)]
+    MissingSecret {
+        /// Which.
+        step: Box<FailedStep>,
+        /// The secret.
+        id: String,
+    },
+    /// A secret for a variable that no variable can hold.
+    #[error(
+        "secret `{id}` can't be the value of a variable: it is not UTF-8 text without NUL bytes"
+    )]
+    SecretText {
+        /// The step.
+        step: Box<FailedStep>,
+        /// The secret.
+        id: String,
+    },
+    /// A RUN needs an SSH agent that the build was not given.
+    #[error("step `{}` in stage `{}` needs SSH agent `{id}`, which was not given", step.instruction, step.stage)]
+    MissingAgent {
+        /// Which.
+        step: Box<FailedStep>,
+        /// The agent.
+        id: String,
+    },
+    /// A step's way to an SSH agent can't be made.
+    #[error("{step}")]
+    Ssh {
+        /// Which.
+        step: Box<FailedStep>,
+        /// Why.
+        #[source]
+        source: SshError,
+    },
     /// The sandbox could not be set up for a RUN.
     #[error("{step}")]
     Sandbox {
@@ -198,6 +234,10 @@ impl BuildError {
             | Self::StepTimeout { step, .. }
             | Self::Files { step, .. }
             | Self::User { step, .. }
+            | Self::MissingSecret { step, .. }
+            | Self::SecretText { step, .. }
+            | Self::MissingAgent { step, .. }
+            | Self::Ssh { step, .. }
             | Self::Sandbox { step, .. }
             | Self::ForeignPlatform { step, .. } => Some(step),
             _ => None,
@@ -217,6 +257,16 @@ impl BuildError {
         match self {
             Self::Files { source, .. } => source.hint(),
             Self::Sandbox { source, .. } | Self::SandboxSetup(source) => source.hint(),
+            Self::MissingSecret { id, .. } => Some(format!(
+                "give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`"
+            )),
+            Self::SecretText { .. } => {
+                Some("mount it as a file: leave `env` out of `--mount=type=secret`".to_owned())
+            }
+            Self::MissingAgent { id, .. } => Some(format!(
+                "give it with `--ssh {id}` for the running agent, or `--ssh {id}=SOCKET|KEY`"
+            )),
+            Self::Ssh { source, .. } => source.hint(),
             Self::NoSandbox => Some("`memobuild-ci doctor` says why, and what helps".to_owned()),
             Self::BaseImage { source, .. } => source.hint(),
             Self::Store(CacheError::Full { .. }) => {

@@ -19,13 +19,14 @@ use super::{
 };
 use crate::{
     event::{BuildEvent, Outcome, StepId, Stream},
-    graph::{ExecOp, MountOp, VertexId},
+    graph::{ExecOp, VertexId},
     key::{KeyOptions, exec_content_recipe},
     oci::{
         Platform,
         layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
     },
-    sandbox::{Exit, ProcessSpec, RootFs, Sandbox, SandboxError},
+    redact::SecretBytes,
+    sandbox::{Exit, ProcessExtras, ProcessSpec, RootFs, Sandbox, SandboxError},
     snapshot::{Access, DiffOptions, SnapshotError, Snapshots, WorkDir},
     userns::Program,
 };
@@ -98,10 +99,7 @@ impl Attempt {
         let binds: Vec<_> = op
             .mounts
             .iter()
-            .filter_map(|mount| match mount {
-                MountOp::Bind { from, .. } => inputs.iter().find(|(id, _)| id == from),
-                MountOp::Cache { .. } | MountOp::Tmpfs { .. } => None,
-            })
+            .filter_map(|mount| inputs.iter().find(|(id, _)| Some(*id) == mount.from()))
             .map(|(_, result)| result.chain)
             .collect();
         let recipe = exec_content_recipe(op, platform, options, root.chain, &binds);
@@ -127,7 +125,7 @@ impl Attempt {
         })
     }
 
-    fn failed_step(&self, id: VertexId) -> Box<FailedStep> {
+    pub(super) fn failed_step(&self, id: VertexId) -> Box<FailedStep> {
         FailedStep::of(&self.session.graph, id)
     }
 
@@ -145,6 +143,7 @@ impl Attempt {
             step: self.failed_step(id),
             source,
         })?;
+        let env = self.environment(id, op, &user)?;
         let mounts = StepMounts::prepare(self, id, &runtime, op, inputs).await?;
         let work = {
             let (runtime, tree) = (Arc::clone(&runtime), Arc::clone(&tree));
@@ -152,12 +151,20 @@ impl Attempt {
         };
         let spec = ProcessSpec {
             args: op.args.clone(),
-            env: self.environment(op, &user),
+            env,
             cwd: op.cwd.clone(),
             uid: user.uid,
             gid: user.gid,
-            groups: user.groups,
-            hostname: HOSTNAME.to_owned(),
+            groups: user
+                .groups
+                .into_iter()
+                .chain(op.extras.devices.iter().flat_map(|d| d.groups.clone()))
+                .collect(),
+            hostname: op
+                .extras
+                .hostname
+                .clone()
+                .unwrap_or_else(|| HOSTNAME.to_owned()),
             network: op.network,
             rootfs: RootFs {
                 lowers,
@@ -166,6 +173,11 @@ impl Attempt {
             },
             mounts: mounts.list(),
             hosts: op.hosts.clone(),
+            extras: ProcessExtras {
+                insecure: op.extras.insecure,
+                shm_size: op.extras.shm_size,
+                limits: op.extras.ulimits.clone(),
+            },
         };
         let stubs = self.run_process(id, &runtime, &spec).await?;
         drop(mounts);
@@ -300,8 +312,13 @@ impl Attempt {
     }
 
     /// What the process sees: the instruction's variables, then what the executor adds
-    /// where they are not set.
-    fn environment(&self, op: &ExecOp, user: &ProcessUser) -> Vec<(String, String)> {
+    /// where they are not set, then what proxies, devices and secrets set.
+    fn environment(
+        &self,
+        id: VertexId,
+        op: &ExecOp,
+        user: &ProcessUser,
+    ) -> Result<Vec<(String, String)>, BuildError> {
         let mut env = op.env.to_vec();
         let options = &self.session.engine.options;
         let mut add = |name: &str, value: &str| {
@@ -311,15 +328,53 @@ impl Attempt {
         };
         add("HOME", &user.home);
         add("SOURCE_DATE_EPOCH", &op.epoch.to_string());
-        for (name, value) in &options.proxies {
-            add(name, value);
-        }
         if options.ca_certificates.is_some() {
             for name in super::mounts::CA_VARIABLES {
                 add(name, super::mounts::CA_BUNDLE);
             }
         }
-        env
+        let mut set = |name: &str, value: String| {
+            env.retain(|(known, _)| known != name);
+            env.push((name.to_owned(), value));
+        };
+        for (name, value) in both_cases(&options.proxies) {
+            set(&name, value.to_owned());
+        }
+        for (name, value) in op.extras.devices.iter().flat_map(|d| &d.env) {
+            set(name, value.clone());
+        }
+        for variable in &op.extras.secret_variables {
+            let value = match options.secrets.get(&variable.id) {
+                Some(secret) => self.secret_text(id, &variable.id, secret)?,
+                None if variable.required => return Err(self.missing_secret(id, &variable.id)),
+                None => String::new(),
+            };
+            set(&variable.name, value);
+        }
+        Ok(env)
+    }
+
+    /// A secret as the value of a variable.
+    fn secret_text(
+        &self,
+        id: VertexId,
+        name: &str,
+        secret: &SecretBytes,
+    ) -> Result<String, BuildError> {
+        let text = std::str::from_utf8(secret.expose()).ok();
+        let text = text.filter(|text| !text.contains('\0'));
+        text.map(str::to_owned)
+            .ok_or_else(|| BuildError::SecretText {
+                step: self.failed_step(id),
+                id: name.to_owned(),
+            })
+    }
+
+    pub(super) fn missing_secret(&self, id: VertexId, name: &str) -> BuildError {
+        BuildError::MissingSecret {
+            step: self.failed_step(id),
+            id: name.to_owned(),
+        }
     }
 
     async fn run_process(
@@ -400,6 +455,21 @@ impl Attempt {
             blob
         }))
     }
+}
+
+/// Proxy variables under both their names, `HTTP_PROXY` and `http_proxy`, unless both
+/// were given. Programs look at the one or the other.
+fn both_cases(proxies: &[(String, String)]) -> Vec<(String, &str)> {
+    let mut out: Vec<(String, &str)> = Vec::new();
+    for (name, value) in proxies.iter().filter(|(_, value)| !value.is_empty()) {
+        for written in [name.to_ascii_uppercase(), name.to_ascii_lowercase()] {
+            let other = written != *name;
+            if !other || !proxies.iter().any(|(n, v)| *n == written && !v.is_empty()) {
+                out.push((written, value));
+            }
+        }
+    }
+    out
 }
 
 fn process_user(tree: &Tree, text: &str) -> Result<ProcessUser, super::UserError> {

@@ -37,11 +37,12 @@ mod user;
 pub use bytes::LayerBytes;
 pub use error::{BuildError, FailedStep, ProcessEnd};
 pub use exec::snapshot_access;
+pub use recompress::{BaseLayers, ExportCompression};
 pub use result::{ResultLayer, VertexResult};
 pub use session::{Built, BuiltTarget, Session};
 pub use user::{ProcessUser, UserDatabase, UserError};
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -49,8 +50,9 @@ use crate::{
     cache::{DiskStore, Producer},
     event::Events,
     oci::layer::LayerOptions,
-    redact::Redactor,
+    redact::{Redactor, SecretBytes},
     registry::Registry,
+    ssh::Agents,
 };
 
 /// What a build works with.
@@ -85,6 +87,12 @@ pub struct EngineOptions {
     pub ca_certificates: Option<PathBuf>,
     /// Proxy variables given to RUN; in no key.
     pub proxies: Vec<(String, String)>,
+    /// What `--mount=type=secret` shows, by id; in no key.
+    pub secrets: BTreeMap<String, SecretBytes>,
+    /// What `--mount=type=ssh` leads to; in no key.
+    pub agents: Agents,
+    /// Where sockets for steps are made.
+    pub temp_dir: PathBuf,
     /// Who executes.
     pub producer: Producer,
     /// The trust scope that entries are written under.

@@ -11,10 +11,11 @@ use super::{BuildError, VertexResult, attempt::Attempt, exec::Runtime, session::
 use crate::{
     digest::Blake3Digest,
     fs::{self, FileLock},
-    graph::{CacheSharing, ExecOp, MountOp, VertexId},
+    graph::{CacheSharing, ExecOp, FileOwner, MountOp, VertexId},
     oci::layer::Tree,
     sandbox::{Mount, MountKind, Scratch},
     snapshot::WorkDir,
+    ssh::Relay,
 };
 
 /// Where `--ca-certificates` shows the bundle.
@@ -39,7 +40,8 @@ pub(super) struct StepMounts {
     mounts: Vec<Mount>,
     /// Directories of the cache mounts, by the name of their identity.
     caches: BTreeMap<String, CacheDir>,
-    _scratch: Vec<WorkDir>,
+    scratch: Vec<WorkDir>,
+    relays: Vec<Relay>,
 }
 
 /// The directory of a cache mount, held as long as the step runs.
@@ -69,7 +71,7 @@ impl StepMounts {
                 },
             });
         }
-        this.take_caches(attempt, id, op).await?;
+        this.take_caches(attempt, id, op, inputs).await?;
         for mount in &op.mounts {
             match mount {
                 MountOp::Bind {
@@ -78,42 +80,155 @@ impl StepMounts {
                     target,
                     writable,
                 } => {
-                    let kind = this
-                        .bind(attempt, id, runtime, inputs, *from, source, *writable)
-                        .await?;
-                    this.mounts.push(Mount {
-                        target: target.clone(),
-                        kind,
-                    });
-                }
-                MountOp::Cache {
-                    id: cache,
-                    target,
-                    readonly,
-                    ..
-                } => {
-                    let name = cache_name(attempt, id, cache);
-                    let Some(dir) = this.caches.get(&name) else {
-                        continue;
+                    let scratch = match writable {
+                        true => Some(this.scratch(runtime).await?),
+                        false => None,
                     };
-                    this.mounts.push(Mount {
-                        target: target.clone(),
-                        kind: MountKind::Bind {
-                            source: dir.path.clone(),
-                            readonly: *readonly,
-                        },
-                    });
+                    let lowers = lowers(attempt, id, runtime, inputs, *from).await?;
+                    let kind = MountKind::Overlay {
+                        lowers,
+                        source: source.clone(),
+                        scratch,
+                    };
+                    this.add(target, kind);
                 }
-                MountOp::Tmpfs { target, size } => this.mounts.push(Mount {
-                    target: target.clone(),
-                    kind: MountKind::Tmpfs {
-                        size: *size,
-                        mode: 0o1777,
-                    },
-                }),
+                MountOp::Cache { .. } => this.cache(attempt, id, runtime, inputs, mount).await?,
+                MountOp::Tmpfs {
+                    target,
+                    size,
+                    readonly,
+                } => {
+                    let (size, readonly) = (*size, *readonly);
+                    this.add(target, MountKind::Tmpfs { size, readonly });
+                }
+                MountOp::Secret {
+                    id: secret,
+                    target,
+                    required,
+                    owner,
+                } => match attempt.session.engine.options.secrets.get(secret) {
+                    Some(content) => {
+                        let (content, owner) = (content.clone(), *owner);
+                        this.add(target, MountKind::Secret { content, owner });
+                    }
+                    None if *required => return Err(attempt.missing_secret(id, secret)),
+                    None => {}
+                },
+                MountOp::Ssh {
+                    id: agent,
+                    target,
+                    required,
+                    owner,
+                } => this.agent(attempt, id, agent, target, *required, *owner)?,
             }
         }
+        this.devices(op);
         Ok(this)
+    }
+
+    fn add(&mut self, target: &str, kind: MountKind) {
+        self.mounts.push(Mount {
+            target: target.to_owned(),
+            kind,
+        });
+    }
+
+    fn devices(&mut self, op: &ExecOp) {
+        for device in &op.extras.devices {
+            for node in &device.nodes {
+                let kind = MountKind::Device {
+                    source: node.host.clone(),
+                    mode: node.mode,
+                    uid: node.uid,
+                    gid: node.gid,
+                };
+                self.add(&node.path, kind);
+            }
+            for mount in &device.mounts {
+                let kind = MountKind::Bind {
+                    source: mount.host.clone(),
+                    readonly: mount.readonly,
+                };
+                self.add(&mount.target, kind);
+            }
+        }
+    }
+
+    /// A socket that leads to an agent as long as the step runs.
+    fn agent(
+        &mut self,
+        attempt: &Attempt,
+        id: VertexId,
+        agent: &str,
+        target: &str,
+        required: bool,
+        owner: FileOwner,
+    ) -> Result<(), BuildError> {
+        let options = &attempt.session.engine.options;
+        let Some(socket) = options.agents.socket(agent) else {
+            return match required {
+                false => Ok(()),
+                true => Err(BuildError::MissingAgent {
+                    step: attempt.failed_step(id),
+                    id: agent.to_owned(),
+                }),
+            };
+        };
+        let relay = Relay::start(socket, &options.temp_dir).map_err(|source| BuildError::Ssh {
+            step: attempt.failed_step(id),
+            source,
+        })?;
+        let source = relay.path().to_owned();
+        self.relays.push(relay);
+        self.add(target, MountKind::Socket { source, owner });
+        Ok(())
+    }
+
+    /// A cache that was taken before. One that starts with somebody's files has them below
+    /// what the steps changed.
+    async fn cache(
+        &mut self,
+        attempt: &Arc<Attempt>,
+        id: VertexId,
+        runtime: &Arc<Runtime>,
+        inputs: &[(VertexId, Arc<VertexResult>)],
+        mount: &MountOp,
+    ) -> Result<(), BuildError> {
+        let MountOp::Cache {
+            from,
+            source,
+            target,
+            readonly,
+            ..
+        } = mount
+        else {
+            return Ok(());
+        };
+        let name = cache_name(attempt, id, inputs, mount);
+        let Some(dir) = self.caches.get(&name).map(|cache| cache.path.clone()) else {
+            return Ok(());
+        };
+        let kind = match from {
+            None => MountKind::Inside {
+                dir,
+                path: source.clone(),
+                readonly: *readonly,
+            },
+            Some(from) => {
+                let scratch = Scratch {
+                    upper: dir,
+                    kept: true,
+                    ..self.scratch(runtime).await?
+                };
+                MountKind::Overlay {
+                    lowers: lowers(attempt, id, runtime, inputs, *from).await?,
+                    source: source.clone(),
+                    scratch: Some(scratch),
+                }
+            }
+        };
+        self.add(target, kind);
+        Ok(())
     }
 
     /// The mounts for the sandbox.
@@ -121,41 +236,18 @@ impl StepMounts {
         self.mounts.clone()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one mount")]
-    async fn bind(
-        &mut self,
-        attempt: &Arc<Attempt>,
-        id: VertexId,
-        runtime: &Arc<Runtime>,
-        inputs: &[(VertexId, Arc<VertexResult>)],
-        from: VertexId,
-        source: &str,
-        writable: bool,
-    ) -> Result<MountKind, BuildError> {
-        let layers = inputs
-            .iter()
-            .find(|(input, _)| *input == from)
-            .map(|(_, result)| result.as_ref().clone())
-            .unwrap_or_else(VertexResult::empty);
-        let lowers = attempt.lower_dirs(id, runtime, &layers.layers).await?;
+    /// Directories for an overlay, until the step is over.
+    async fn scratch(&mut self, runtime: &Arc<Runtime>) -> Result<Scratch, BuildError> {
         let runtime = Arc::clone(runtime);
-        let work = blocking(move || {
-            Ok(match writable {
-                true => Some(runtime.snapshots.work_dir(&Tree::new(Vec::new()))?),
-                false => None,
-            })
-        })
-        .await?;
-        let scratch = work.as_ref().map(|work| Scratch {
+        let work = blocking(move || Ok(runtime.snapshots.work_dir(&Tree::new(Vec::new()))?));
+        let work = work.await?;
+        let scratch = Scratch {
             upper: work.upper.clone(),
             work: work.work.clone(),
-        });
-        self._scratch.extend(work);
-        Ok(MountKind::Overlay {
-            lowers,
-            source: source.to_owned(),
-            scratch,
-        })
+            kept: false,
+        };
+        self.scratch.push(work);
+        Ok(scratch)
     }
 
     /// Takes the directories of all cache mounts in the order of their names, so that two
@@ -165,13 +257,13 @@ impl StepMounts {
         attempt: &Attempt,
         id: VertexId,
         op: &ExecOp,
+        inputs: &[(VertexId, Arc<VertexResult>)],
     ) -> Result<(), BuildError> {
         let mut wanted = BTreeMap::new();
         for mount in &op.mounts {
-            if let MountOp::Cache { id: cache, .. } = mount {
-                wanted
-                    .entry(cache_name(attempt, id, cache))
-                    .or_insert(mount);
+            if matches!(mount, MountOp::Cache { .. }) {
+                let name = cache_name(attempt, id, inputs, mount);
+                wanted.entry(name).or_insert(mount);
             }
         }
         let base = attempt.session.engine.store.dir().join("mounts");
@@ -196,20 +288,58 @@ impl StepMounts {
 /// How often a cache mount that another step has locked is asked for.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// The name of a cache mount's directory: by id and platform, so that architectures don't
-/// mix.
-fn cache_name(attempt: &Attempt, vertex: VertexId, id: &str) -> String {
-    let platform = &attempt.session.graph.vertex(vertex).platform;
-    Blake3Digest::of(format!("{platform}\n{id}").as_bytes()).hex()
+/// The unpacked layers of an input.
+async fn lowers(
+    attempt: &Arc<Attempt>,
+    id: VertexId,
+    runtime: &Arc<Runtime>,
+    inputs: &[(VertexId, Arc<VertexResult>)],
+    from: VertexId,
+) -> Result<Vec<PathBuf>, BuildError> {
+    match inputs.iter().find(|(input, _)| *input == from) {
+        Some((_, result)) => attempt.lower_dirs(id, runtime, &result.layers).await,
+        None => Ok(Vec::new()),
+    }
 }
+
+/// The name of a cache mount's directory: by id and platform, so that architectures don't
+/// mix; a cache that starts with other files, or with another owner, is another one.
+fn cache_name(
+    attempt: &Attempt,
+    vertex: VertexId,
+    inputs: &[(VertexId, Arc<VertexResult>)],
+    mount: &MountOp,
+) -> String {
+    let MountOp::Cache {
+        id, from, owner, ..
+    } = mount
+    else {
+        return String::new();
+    };
+    let platform = &attempt.session.graph.vertex(vertex).platform;
+    let mut text = format!("{platform}\n{id}");
+    if let Some((_, result)) = inputs.iter().find(|(input, _)| Some(*input) == *from) {
+        text.push_str(&format!("\nfrom {}", result.chain.0));
+    }
+    if let Some(FileOwner { mode, uid, gid }) = owner {
+        text.push_str(&format!("\nowner {mode:o} {uid} {gid}"));
+    }
+    Blake3Digest::of(text.as_bytes()).hex()
+}
+
+/// Mode and owner of a cache directory that was given none.
+const CACHE_OWNER: FileOwner = FileOwner {
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+};
 
 /// The directory of a cache mount in the local store; none while another step has it.
 fn try_cache_dir(base: &Path, name: &str, mount: &MountOp) -> Result<Option<CacheDir>, BuildError> {
     let MountOp::Cache {
         sharing,
-        mode,
-        uid,
-        gid,
+        owner,
+        from,
         ..
     } = mount
     else {
@@ -217,9 +347,11 @@ fn try_cache_dir(base: &Path, name: &str, mount: &MountOp) -> Result<Option<Cach
     };
     fs::create_dir_all(base)?;
     let lock_path = base.join(format!("{name}.lock"));
-    let lock = match sharing {
-        CacheSharing::Shared => FileLock::try_shared(&lock_path)?,
-        CacheSharing::Locked | CacheSharing::Private => FileLock::try_exclusive(&lock_path)?,
+    let lock = match (sharing, from) {
+        // Two overlays can't have one upper directory.
+        (CacheSharing::Shared, Some(_)) => FileLock::try_exclusive(&lock_path)?,
+        (CacheSharing::Shared, None) => FileLock::try_shared(&lock_path)?,
+        (CacheSharing::Locked | CacheSharing::Private, _) => FileLock::try_exclusive(&lock_path)?,
     };
     let private = match (sharing, &lock) {
         (CacheSharing::Shared | CacheSharing::Locked, None) => return Ok(None),
@@ -230,7 +362,8 @@ fn try_cache_dir(base: &Path, name: &str, mount: &MountOp) -> Result<Option<Cach
         .as_ref()
         .map_or_else(|| base.join(name), |private| private.path().to_owned());
     if private.is_some() || !fs::exists(&path) {
-        fs::create_dir_owned(&path, *mode, *uid, *gid)?;
+        let FileOwner { mode, uid, gid } = owner.unwrap_or(CACHE_OWNER);
+        fs::create_dir_owned(&path, mode, uid, gid)?;
     }
     Ok(Some(CacheDir {
         path,

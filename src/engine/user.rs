@@ -10,8 +10,7 @@ pub struct ProcessUser {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Supplementary group ids. The primary one is among them, as in Docker: a process
-    /// that gives it up still counts as a member.
+    /// Supplementary group ids, the primary one among them.
     pub groups: Vec<u32>,
     /// Home directory, for `HOME`.
     pub home: String,
@@ -86,9 +85,10 @@ impl<'a> UserDatabase<'a> {
                 .collect(),
             _ => Vec::new(),
         };
-        groups.push(gid);
-        groups.sort_unstable();
+        // The primary group is among them, as in containerd.
+        groups.retain(|g| *g != gid);
         groups.dedup();
+        groups.insert(0, gid);
         Ok(ProcessUser {
             uid,
             gid,
@@ -187,7 +187,7 @@ mod tests {
         let app = ProcessUser {
             uid: 1000,
             gid: 1001,
-            groups: vec![44, 1001],
+            groups: vec![1001, 44],
             home: "/home/app".to_owned(),
         };
         assert_eq!(user("app").unwrap(), app);

@@ -105,6 +105,17 @@ pub fn temp_dir_in(dir: impl AsRef<Path>) -> Result<tempfile::TempDir, FsError> 
     tempfile::tempdir_in(&dir).at("create a directory in", dir)
 }
 
+/// What is in a directory, by name.
+pub fn list_dir(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, FsError> {
+    let entries = std::fs::read_dir(&path).at("read", &path)?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.at("read", &path)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 /// Whether something stands at `path` (a symlink counts, wherever it points).
 pub fn exists(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok()
@@ -144,9 +155,47 @@ pub fn same_file(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
     }
 }
 
+/// Opens what stands at `path` for writing if it is neither a regular file nor a directory: a
+/// pipe, a device, `/dev/stdout`. Such things are written to, never replaced. Symlinks are followed.
+pub fn open_special(path: impl AsRef<Path>) -> Result<Option<File>, FsError> {
+    match std::fs::metadata(&path) {
+        Ok(meta) if meta.is_file() || meta.is_dir() => Ok(None),
+        Ok(_) => OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .at("open", path)
+            .map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at("look at", path),
+    }
+}
+
+/// As [`write_atomic`] for files; what is none, as `/dev/stdout`, is written to. A symlink to a
+/// file stays, the file is replaced.
+pub fn write_to(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FsError> {
+    match open_special(&path)? {
+        Some(mut file) => file.write_all(bytes).at("write", path),
+        None => write_atomic(behind_link(&path)?, bytes),
+    }
+}
+
+/// The file that a symlink at `path` names, if one stands there; else `path`.
+pub fn behind_link(path: impl AsRef<Path>) -> Result<PathBuf, FsError> {
+    match is_symlink(&path) && path.as_ref().exists() {
+        true => canonicalize(path),
+        false => Ok(path.as_ref().to_owned()),
+    }
+}
+
 /// Whether a symlink stands at `path`.
 pub fn is_symlink(path: impl AsRef<Path>) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink())
+}
+
+/// Whether a socket is at `path`, symlinks followed.
+pub fn is_socket(path: impl AsRef<Path>) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    std::fs::metadata(path).is_ok_and(|data| data.file_type().is_socket())
 }
 
 /// Removes the file at `path`; that it is not there is no error.
@@ -341,6 +390,26 @@ mod tests {
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
         write_atomic(&path, b"whole").unwrap();
         assert_eq!(read(&path).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_to_and_stays() {
+        use std::os::unix::fs::FileTypeExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        write_to(path("file"), b"old").unwrap();
+        assert!(open_special(path("file")).unwrap().is_none());
+        assert!(open_special(path("none")).unwrap().is_none());
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        write_to(path("link"), b"new").unwrap();
+        assert!(is_symlink(path("link")));
+        assert_eq!(read(path("file")).unwrap(), b"new");
+        std::os::unix::fs::symlink("/dev/null", path("null")).unwrap();
+        write_to(path("null"), b"gone").unwrap();
+        assert!(is_symlink(path("null")));
+        let null = std::fs::metadata("/dev/null").unwrap();
+        assert!(null.file_type().is_char_device());
     }
 
     #[test]

@@ -9,12 +9,14 @@
 //! them.
 
 mod environment;
+pub mod extras;
 pub mod lower;
 
 pub use environment::Environment;
+pub use extras::{LimitName, SecretVariable, StepExtras, Ulimit, UlimitError};
 pub use lower::{
-    LowerError, LowerInput, LowerWarning, Lowered, NamedContext, NoCache, Parent, lower,
-    needed_images,
+    LowerError, LowerInput, LowerWarning, Lowered, NamedContext, NoCache, Parent, StepSettings,
+    lower, needed_images,
 };
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -169,6 +171,8 @@ pub struct ExecOp {
     pub mtime: i64,
     /// `SOURCE_DATE_EPOCH` that the process sees.
     pub epoch: i64,
+    /// What it asks for beyond that; nothing for most steps.
+    pub extras: StepExtras,
 }
 
 /// `RUN --network`.
@@ -200,18 +204,19 @@ pub enum MountOp {
     Cache {
         /// Identity.
         id: String,
+        /// Whose files a new cache starts with, and is another cache for.
+        from: Option<VertexId>,
+        /// Which directory or file of the cache, absolute; `/` for all of it.
+        source: String,
         /// Where, absolute.
         target: String,
         /// Whether the step may only read.
         readonly: bool,
         /// `shared`, `private` or `locked`.
         sharing: CacheSharing,
-        /// Mode of a new cache directory.
-        mode: u32,
-        /// Owner of a new cache directory.
-        uid: u32,
-        /// Group of a new cache directory.
-        gid: u32,
+        /// Mode and owner of a new cache directory, where they were given: a cache with
+        /// others is another one.
+        owner: Option<FileOwner>,
     },
     /// `type=tmpfs`.
     Tmpfs {
@@ -219,7 +224,53 @@ pub enum MountOp {
         target: String,
         /// Limit in bytes.
         size: Option<u64>,
+        /// Whether the step may only look at it.
+        readonly: bool,
     },
+    /// `type=secret`: a file in memory.
+    Secret {
+        /// Which secret.
+        id: String,
+        /// Where, absolute.
+        target: String,
+        /// Whether the step fails without it.
+        required: bool,
+        /// Mode and owner of the file.
+        owner: FileOwner,
+    },
+    /// `type=ssh`: the socket of an SSH agent.
+    Ssh {
+        /// Which agent.
+        id: String,
+        /// Where, absolute.
+        target: String,
+        /// Whether the step fails without it.
+        required: bool,
+        /// Mode and owner of the socket.
+        owner: FileOwner,
+    },
+}
+
+/// Permission bits and owner, as numbers that the step sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileOwner {
+    /// Permission bits.
+    pub mode: u32,
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl MountOp {
+    /// The vertex whose files it shows.
+    pub fn from(&self) -> Option<VertexId> {
+        match self {
+            Self::Bind { from, .. } => Some(*from),
+            Self::Cache { from, .. } => *from,
+            Self::Tmpfs { .. } | Self::Secret { .. } | Self::Ssh { .. } => None,
+        }
+    }
 }
 
 /// Who may use a cache mount at the same time.
@@ -320,14 +371,7 @@ impl Op {
         let mut inputs: Vec<VertexId> = self.root().into_iter().collect();
         let others: Vec<VertexId> = match self {
             Self::Scratch | Self::Image(_) | Self::Context(_) => Vec::new(),
-            Self::Exec(op) => op
-                .mounts
-                .iter()
-                .filter_map(|m| match m {
-                    MountOp::Bind { from, .. } => Some(*from),
-                    MountOp::Cache { .. } | MountOp::Tmpfs { .. } => None,
-                })
-                .collect(),
+            Self::Exec(op) => op.mounts.iter().filter_map(MountOp::from).collect(),
             Self::File(op) => op
                 .actions
                 .iter()

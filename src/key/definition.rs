@@ -6,7 +6,8 @@
 use super::{CacheKey, KeyKind, KeyRecipe};
 use crate::{
     graph::{
-        BuildGraph, ExecOp, FileAction, FileOp, ModeChange, MountOp, NetworkMode, Op, VertexId,
+        BuildGraph, ExecOp, FileAction, FileOp, FileOwner, ModeChange, MountOp, NetworkMode, Op,
+        SecretVariable, StepExtras, VertexId,
     },
     oci::{Platform, layer::ChainId},
 };
@@ -80,8 +81,8 @@ impl DefinitionKeys {
                 exec_parts(&mut recipe, exec, platform, options);
                 recipe.display("root", self.key(exec.root));
                 for (n, mount) in exec.mounts.iter().enumerate() {
-                    if let MountOp::Bind { from, .. } = mount {
-                        recipe.display(format!("mount.{n}.from"), self.key(*from));
+                    if let Some(from) = mount.from() {
+                        recipe.display(format!("mount.{n}.from"), self.key(from));
                     }
                 }
             }
@@ -182,16 +183,102 @@ fn exec_parts(recipe: &mut KeyRecipe, exec: &ExecOp, platform: &Platform, option
                 id,
                 target,
                 readonly,
+                source,
                 ..
-            } => vec![
-                "cache".to_owned(),
-                id.clone(),
-                target.clone(),
-                readonly.to_string(),
-            ],
-            MountOp::Tmpfs { target, .. } => vec!["tmpfs".to_owned(), target.clone()],
+            } => {
+                let mut text = vec![
+                    "cache".to_owned(),
+                    id.clone(),
+                    target.clone(),
+                    readonly.to_string(),
+                ];
+                if source != "/" {
+                    text.push(source.clone());
+                }
+                text
+            }
+            MountOp::Tmpfs {
+                target, readonly, ..
+            } => {
+                let mut text = vec!["tmpfs".to_owned(), target.clone()];
+                if *readonly {
+                    text.push("readonly".to_owned());
+                }
+                text
+            }
+            // What a secret is must not decide what a step gives, nor who the agent is.
+            MountOp::Secret {
+                id,
+                target,
+                required,
+                owner,
+            } => secret_text("secret", id, target, *required, Some(owner)),
+            MountOp::Ssh {
+                id,
+                target,
+                required,
+                owner,
+            } => secret_text("ssh", id, target, *required, Some(owner)),
         };
         recipe.list(&format!("mount.{n}"), &text);
+    }
+    extras_parts(recipe, &exec.extras);
+}
+
+fn secret_text(
+    kind: &str,
+    id: &str,
+    target: &str,
+    required: bool,
+    owner: Option<&FileOwner>,
+) -> Vec<String> {
+    let mut text = vec![
+        kind.to_owned(),
+        id.to_owned(),
+        target.to_owned(),
+        required.to_string(),
+    ];
+    if let Some(FileOwner { mode, uid, gid }) = owner {
+        text.extend([format!("{mode:o}"), uid.to_string(), gid.to_string()]);
+    }
+    text
+}
+
+/// Requests that few steps make: each part is there only where the request is.
+fn extras_parts(recipe: &mut KeyRecipe, extras: &StepExtras) {
+    let StepExtras {
+        insecure,
+        devices,
+        ulimits,
+        shm_size,
+        hostname,
+        secret_variables,
+    } = extras;
+    if *insecure {
+        recipe.part("security", "insecure");
+    }
+    if !devices.is_empty() {
+        let names: Vec<String> = devices.iter().map(|d| d.name.clone()).collect();
+        recipe.list("devices", &names);
+    }
+    if !ulimits.is_empty() {
+        let number = |limit: Option<u64>| limit.map_or("-1".to_owned(), |n| n.to_string());
+        let limits: Vec<String> = ulimits
+            .iter()
+            .map(|u| format!("{}={}:{}", u.name.name(), number(u.soft), number(u.hard)))
+            .collect();
+        recipe.list("ulimits", &limits);
+    }
+    if let Some(size) = shm_size {
+        recipe.display("shm", size);
+    }
+    if let Some(hostname) = hostname {
+        recipe.part("hostname", hostname);
+    }
+    for (n, variable) in secret_variables.iter().enumerate() {
+        let SecretVariable { id, name, required } = variable;
+        let text = secret_text("env", id, name, *required, None);
+        recipe.list(&format!("secret.{n}"), &text);
     }
 }
 

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     digest::{Blake3Digest, Sha256Digest},
     graph::{
-        BuildGraph, CacheSharing, CopyAction, ExecOp, FileAction, FileOp, ImageOp, ImageOrigin,
-        Location, ModeChange, MountOp, NetworkMode, Op, Vertex, VertexId,
+        BuildGraph, CacheSharing, CopyAction, ExecOp, FileAction, FileOp, FileOwner, ImageOp,
+        ImageOrigin, Location, ModeChange, MountOp, NetworkMode, Op, StepExtras, Vertex, VertexId,
     },
     oci::layer::{ChainId, DiffId},
 };
@@ -97,20 +97,22 @@ fn exec() -> ExecOp {
             MountOp::Cache {
                 id: "pip".to_owned(),
                 target: "/cache".to_owned(),
+                from: None,
+                source: "/".to_owned(),
                 readonly: false,
                 sharing: CacheSharing::Shared,
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
+                owner: None,
             },
             MountOp::Tmpfs {
                 target: "/tmp".to_owned(),
                 size: None,
+                readonly: false,
             },
         ],
         hosts: pairs([("db", "10.0.0.1")]),
         mtime: 1_700_000_000,
         epoch: 1_700_000_000,
+        extras: StepExtras::default(),
     }
 }
 
@@ -294,15 +296,20 @@ fn what_a_run_must_not_depend_on_changes_no_key() {
     op.mounts[1] = MountOp::Cache {
         id: "pip".to_owned(),
         target: "/cache".to_owned(),
+        from: None,
+        source: "/".to_owned(),
         readonly: false,
         sharing: CacheSharing::Locked,
-        mode: 0o700,
-        uid: 1,
-        gid: 2,
+        owner: Some(FileOwner {
+            mode: 0o700,
+            uid: 1,
+            gid: 2,
+        }),
     };
     op.mounts[2] = MountOp::Tmpfs {
         target: "/tmp".to_owned(),
         size: Some(1 << 20),
+        readonly: false,
     };
     assert_eq!(definition(&Op::Exec(op)), expected);
 }

@@ -55,6 +55,28 @@ pub(super) fn keep(root: bool) -> rustix::io::Result<()> {
     )
 }
 
+/// Keeps everything this process may have, for all that it executes, while `change_user`
+/// makes it another user's.
+pub(super) fn keep_all(
+    change_user: impl FnOnce() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    rustix::thread::set_keep_capabilities(true)?;
+    change_user()?;
+    let all = rustix::thread::capabilities(None)?.permitted;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: all,
+            permitted: all,
+            inheritable: all,
+        },
+    )?;
+    for capability in all.iter() {
+        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

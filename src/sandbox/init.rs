@@ -13,23 +13,25 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags},
-    fs::{CWD, Mode, OFlags},
+    fs::{Mode, OFlags},
     io::Errno,
-    mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
+    mount::{MountPropagationFlags, UnmountFlags},
     process::{Pid, PidfdFlags, Signal, WaitOptions},
     thread::UnshareFlags,
 };
 
 use super::{
-    MountKind, Step, Tier, devices,
-    mounts::{self, MountError, Overlay, Root, open_dir},
+    Step, Tier,
+    attach::{Attacher, Generated},
+    devices, limits,
+    mounts::{MountError, Overlay, Root, open_dir},
     place::{Missing, place},
     spec::{Failure, Mount, Report, Request},
     user,
 };
 use crate::{
     graph::NetworkMode,
-    sys::{self, Forked, MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY},
+    sys::{self, Forked},
 };
 
 /// Name of the hidden subcommand.
@@ -163,8 +165,10 @@ fn set_up(request: &Request) -> Result<Vec<Vec<u8>>, Failure> {
     namespaces(spec.network)?;
     let (mut root, generated) = root(request)?;
     devices::proc(&mut root, request.tier).map_err(at(Step::Proc))?;
-    devices::sys(&mut root).map_err(at(Step::Sys))?;
-    devices::dev(&mut root).map_err(at(Step::Dev))?;
+    devices::sys(&mut root, spec.extras.insecure).map_err(at(Step::Sys))?;
+    devices::dev(&mut root, request.tier, &spec.extras).map_err(at(Step::Dev))?;
+    // As with other runtimes, the places of the kernel's file systems stay in the layer.
+    root.stubs.clear();
     for (name, target, text) in [
         ("resolv.conf", "/etc/resolv.conf", &request.resolv_conf),
         ("hosts", "/etc/hosts", &request.hosts),
@@ -175,11 +179,15 @@ fn set_up(request: &Request) -> Result<Vec<Vec<u8>>, Failure> {
     }
     let mut mounts: Vec<&Mount> = spec.mounts.iter().collect();
     mounts.sort_by_key(|m| Path::new(&m.target).components().count());
+    let mut attacher = Attacher::new(&generated, request.tier);
     for (number, mount) in mounts.into_iter().enumerate() {
-        attach_mount(&mut root, &generated, request.tier, number, mount)
+        attacher
+            .attach(&mut root, number, mount)
             .map_err(at(Step::Mount))?;
     }
-    devices::mask(&root, &generated.empty).map_err(at(Step::Mask))?;
+    if !spec.extras.insecure {
+        devices::mask(&root, &generated.empty).map_err(at(Step::Mask))?;
+    }
     place(&root.fd, spec.cwd.as_ref(), Missing::Directory)
         .map_err(|e| failure(Step::WorkDir, &spec.cwd, e))?;
     rustix::system::sethostname(spec.hostname.as_bytes())
@@ -189,7 +197,8 @@ fn set_up(request: &Request) -> Result<Vec<Vec<u8>>, Failure> {
     }
     pivot(&root.fd).map_err(|e| failure(Step::PivotRoot, "/", e))?;
     rustix::process::chdir(&*spec.cwd).map_err(|e| failure(Step::WorkDir, &spec.cwd, e))?;
-    user::prepare().map_err(|e| failure(Step::Process, "/dev/null", e))?;
+    user::prepare(spec).map_err(|e| failure(Step::Process, "/dev/null", e))?;
+    limits::set(&spec.extras.limits).map_err(|(what, e)| failure(Step::Limit, what, e))?;
     user::become_user(spec, request.groups_settable)
         .map_err(|(step, e)| failure(step, format!("uid {}, gid {}", spec.uid, spec.gid), e))?;
     // The kernel forgets it when the user changes.
@@ -208,15 +217,6 @@ fn namespaces(network: NetworkMode) -> Result<(), Failure> {
     rustix::mount::mount_change("/", private).map_err(|e| failure(Step::Propagation, "/", e))
 }
 
-/// Files that the sandbox makes for the step.
-struct Generated<'a> {
-    /// Directory on a tmpfs.
-    dir: OwnedFd,
-    path: &'a Path,
-    /// An empty directory in it.
-    empty: OwnedFd,
-}
-
 fn root(request: &Request) -> Result<(Root, Generated<'_>), Failure> {
     let at = |step: Step| move |e: MountError| failure(step, e.what, e.errno);
     let rootfs = &request.spec.rootfs;
@@ -227,6 +227,7 @@ fn root(request: &Request) -> Result<(Root, Generated<'_>), Failure> {
     let opened = |empty| Overlay::open(&rootfs.lowers, upper_dirs, userxattr, empty);
     let placeholder = open_dir(upper).map_err(at(Step::Root))?;
     let mut overlay = opened(placeholder).map_err(at(Step::Root))?;
+    overlay.devices = request.spec.extras.insecure;
     let generated = Generated::new(work).map_err(at(Step::Generated))?;
     overlay.empty = generated.open_empty().map_err(at(Step::Generated))?;
     let root = overlay.mount(upper).map_err(at(Step::Root))?;
@@ -235,90 +236,6 @@ fn root(request: &Request) -> Result<(Root, Generated<'_>), Failure> {
         stubs: Vec::new(),
     };
     Ok((root, generated))
-}
-
-impl<'a> Generated<'a> {
-    fn new(path: &'a Path) -> mounts::Result<Self> {
-        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let mount = mounts::tmpfs(0o755, None, flags)?;
-        mounts::attach(mount, open_dir(path)?, path)?;
-        let dir = open_dir(path)?;
-        let empty = Self::make_dir(&dir, path, "empty")?;
-        Ok(Self { dir, path, empty })
-    }
-
-    fn make_dir(dir: &OwnedFd, path: &Path, name: &str) -> mounts::Result<OwnedFd> {
-        let path = path.join(name);
-        rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755))
-            .map_err(|e| MountError::new(&path, e))?;
-        open_dir(path)
-    }
-
-    fn open_empty(&self) -> mounts::Result<OwnedFd> {
-        open_dir(self.path.join("empty"))
-    }
-
-    /// Makes a file and binds it read-only.
-    fn file(&self, root: &mut Root, name: &str, target: &str, text: &str) -> mounts::Result<()> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.dir, name, flags, Mode::from_raw_mode(0o644))
-            .map_err(|e| MountError::new(name, e))?;
-        std::fs::File::from(file)
-            .write_all(text.as_bytes())
-            .map_err(|e| MountError::new(name, e))?;
-        let mount = mounts::clone(&self.dir, name)?;
-        mounts::restrict(&mount, MOUNT_ATTR_RDONLY, target)?;
-        root.attach(mount, target)
-    }
-}
-
-fn attach_mount(
-    root: &mut Root,
-    generated: &Generated<'_>,
-    tier: Tier,
-    number: usize,
-    mount: &Mount,
-) -> mounts::Result<()> {
-    let target = &mount.target;
-    let made = match &mount.kind {
-        MountKind::Bind { source, readonly } => {
-            let made = mounts::clone(CWD, source)?;
-            let read_only = if *readonly { MOUNT_ATTR_RDONLY } else { 0 };
-            mounts::restrict(&made, MOUNT_ATTR_NODEV | read_only, target)?;
-            made
-        }
-        MountKind::Tmpfs { size, mode } => {
-            let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-            mounts::tmpfs(*mode, *size, flags)?
-        }
-        MountKind::Overlay {
-            lowers,
-            source,
-            scratch,
-        } => {
-            let upper = scratch
-                .as_ref()
-                .map(|s| (s.upper.as_path(), s.work.as_path()));
-            let empty = generated.open_empty()?;
-            let overlay = Overlay::open(lowers, upper, tier != Tier::Root, empty)?;
-            let name = format!("overlay-{number}");
-            Generated::make_dir(&generated.dir, generated.path, &name)?;
-            let merged = overlay.mount(&generated.path.join(name))?;
-            let found = place(merged, source.as_ref(), Missing::Refuse)
-                .map_err(|e| MountError::new(source, e))?;
-            let made = mounts::clone(found.fd, "")?;
-            let read_only = if scratch.is_none() {
-                MOUNT_ATTR_RDONLY
-            } else {
-                0
-            };
-            mounts::restrict(&made, MOUNT_ATTR_NODEV | read_only, target)?;
-            made
-        }
-    };
-    root.attach(made, target)
 }
 
 fn pivot(root: &OwnedFd) -> rustix::io::Result<()> {

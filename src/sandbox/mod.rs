@@ -41,12 +41,18 @@
 //!     capabilities.
 //! 12. Report `Ready`, exec.
 //!
-//! The child's side is `init` (order, supervision), `mounts`, `devices`, `place` (mount
-//! points), `user`, `caps`, `seccomp`; the parent's side is `output`.
+//! A process of `--security=insecure` keeps what PID 1 has: all capabilities (ambient too, so
+//! that another user than root has them), no filter; `/sys` is writable, nothing is masked,
+//! devices work on its root, and root's sandbox has more device nodes.
+//!
+//! The child's side is `init` (order, supervision), `mounts`, `attach`, `devices`, `place`
+//! (mount points), `limits`, `user`, `caps`, `seccomp`; the parent's side is `output`.
 
+mod attach;
 mod caps;
 mod devices;
 mod init;
+mod limits;
 mod mounts;
 mod output;
 mod place;
@@ -62,7 +68,7 @@ mod user;
 pub use init::{INIT, init};
 pub use output::{Exit, Finished};
 pub use probe::{Finding, PROBE, ProbeReport, probe, probe_child};
-pub use spec::{Mount, MountKind, ProcessSpec, RootFs, Scratch};
+pub use spec::{Mount, MountKind, ProcessExtras, ProcessSpec, RootFs, Scratch};
 pub use step::Step;
 
 use std::{future::Future, io, process::Command, time::Duration};

@@ -117,6 +117,18 @@ pub(super) fn tmpfs(mode: u32, size: Option<u64>, attributes: MountAttrFlags) ->
     fs.mount(attributes)
 }
 
+/// A tmpfs that is not swapped out, where the kernel (6.4) and the namespace let it.
+pub(super) fn memory(mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let fs = FileSystem::new("tmpfs")?;
+    fs.set("mode", &format!("{mode:o}"))?;
+    if fs.set_flag("noswap").is_ok()
+        && let Ok(mount) = fs.mount(attributes)
+    {
+        return Ok(mount);
+    }
+    tmpfs(mode, None, attributes)
+}
+
 /// Layers to be merged, as opened directories.
 pub(super) struct Overlay {
     /// Lowest first.
@@ -127,6 +139,10 @@ pub(super) struct Overlay {
     pub(super) userxattr: bool,
     /// An empty directory: overlayfs wants one layer at least, two without `upper`.
     pub(super) empty: OwnedFd,
+    /// Whether the changes must outlast a crash.
+    pub(super) kept: bool,
+    /// Whether device nodes on it work.
+    pub(super) devices: bool,
 }
 
 impl Overlay {
@@ -145,6 +161,8 @@ impl Overlay {
             },
             userxattr,
             empty,
+            kept: false,
+            devices: false,
         })
     }
 
@@ -187,7 +205,7 @@ impl Overlay {
         } else {
             options.extend([("redirect_dir", Some("off")), ("metacopy", Some("off"))]);
         }
-        if self.upper.is_some() {
+        if self.upper.is_some() && !self.kept {
             // A step's upper directory is thrown away after a crash anyway.
             options.push(("volatile", None));
         }
@@ -209,7 +227,10 @@ impl Overlay {
                 None => fs.set_flag(key)?,
             }
         }
-        fs.mount(MountAttrFlags::MOUNT_ATTR_NODEV)
+        fs.mount(match self.devices {
+            true => MountAttrFlags::empty(),
+            false => MountAttrFlags::MOUNT_ATTR_NODEV,
+        })
     }
 
     fn legacy(
@@ -231,7 +252,11 @@ impl Overlay {
         }
         let options = std::ffi::CString::new(options).unwrap_or_default();
         let target = format!("/proc/self/fd/{}", target.as_raw_fd());
-        rustix::mount::mount("overlay", target, "overlay", MountFlags::NODEV, &*options)
+        let flags = match self.devices {
+            true => MountFlags::empty(),
+            false => MountFlags::NODEV,
+        };
+        rustix::mount::mount("overlay", target, "overlay", flags, &*options)
             .map_err(|e| MountError::new("overlay", e))
     }
 }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Step, Tier};
-use crate::graph::NetworkMode;
+use crate::{
+    graph::{FileOwner, NetworkMode, Ulimit},
+    redact::SecretBytes,
+};
 
 /// A process and all it sees.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +37,19 @@ pub struct ProcessSpec {
     pub mounts: Vec<Mount>,
     /// Further lines of `/etc/hosts`: name, address.
     pub hosts: Vec<(String, String)>,
+    /// What it gets otherwise than other processes.
+    pub extras: ProcessExtras,
+}
+
+/// What few processes ask for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ProcessExtras {
+    /// All capabilities, no system call filter, nothing of the kernel hidden or read-only.
+    pub insecure: bool,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// Resource limits instead of the usual ones.
+    pub limits: Vec<Ulimit>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,12 +90,21 @@ pub enum MountKind {
         /// Whether writing is refused.
         readonly: bool,
     },
-    /// An empty file system in memory.
+    /// A path in a directory of the host, resolved inside that.
+    Inside {
+        /// Absolute path of the directory on the host.
+        dir: PathBuf,
+        /// Absolute path in it; must be there.
+        path: String,
+        /// Whether writing is refused.
+        readonly: bool,
+    },
+    /// An empty file system in memory. Its directory has the mode of the one it hides, else 1777.
     Tmpfs {
         /// Limit in bytes.
         size: Option<u64>,
-        /// Mode of its root directory, for instance `0o1777`.
-        mode: u32,
+        /// Whether writing is refused.
+        readonly: bool,
     },
     /// A path in a stack of unpacked layers.
     Overlay {
@@ -87,18 +112,46 @@ pub enum MountKind {
         lowers: Vec<PathBuf>,
         /// Absolute path in the merged tree, resolved inside it.
         source: String,
-        /// Takes the writes, which are thrown away with it; without it writing is refused.
+        /// Takes the writes; without it writing is refused.
         scratch: Option<Scratch>,
+    },
+    /// A file in memory, read-only.
+    Secret {
+        /// Its content.
+        content: SecretBytes,
+        /// Its mode and owner.
+        owner: FileOwner,
+    },
+    /// A socket of the host, which gets another mode and owner.
+    Socket {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Its mode and owner.
+        owner: FileOwner,
+    },
+    /// A device node of the host.
+    Device {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Its mode, if other than the host's. Root's sandbox only, as its owner.
+        mode: Option<u32>,
+        /// Its owner.
+        uid: Option<u32>,
+        /// Its group.
+        gid: Option<u32>,
     },
 }
 
-/// Two empty directories on one file system.
+/// Two directories on one file system. Mounts of one process with the same `upper` are
+/// the same file system.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scratch {
     /// Takes the changes.
     pub upper: PathBuf,
-    /// overlayfs's own.
+    /// overlayfs's own; empty.
     pub work: PathBuf,
+    /// Whether the changes are wanted afterwards, also if the machine crashes.
+    pub kept: bool,
 }
 
 /// First message on the control socket, towards the child: one line of JSON. The end

@@ -40,6 +40,8 @@ pub enum Step {
     PivotRoot,
     /// Standard streams, limits, session.
     Process,
+    /// Setting a limit that was asked for.
+    Limit,
     /// Dropping capabilities.
     Capabilities,
     /// Loading the seccomp filters.
@@ -67,6 +69,7 @@ impl fmt::Display for Step {
             Self::Loopback => "bringing the loopback device up",
             Self::PivotRoot => "changing the root",
             Self::Process => "preparing the process",
+            Self::Limit => "setting a limit",
             Self::Capabilities => "dropping capabilities",
             Self::Seccomp => "loading the system call filter",
             Self::User => "becoming the user",
@@ -87,6 +90,9 @@ impl Step {
             }
             (Self::PivotRoot, rustix::io::Errno::INVAL) => {
                 "the host's root is an initial RAM file system, which can't be left: run in a container or on a disk"
+            }
+            (Self::Limit, rustix::io::Errno::PERM) => {
+                "only root raises a limit above the one that the build was started with"
             }
             (Self::Mask, rustix::io::Errno::NOSYS) => "Linux 5.12 or later is needed",
             _ => return None,

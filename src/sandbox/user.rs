@@ -13,24 +13,30 @@ use rustix::{
 };
 
 use super::{caps, seccomp, spec::ProcessSpec, step::Step};
-use crate::sys;
+use crate::{graph::LimitName, sys};
 
 /// Docker's limit of open files.
 const OPEN_FILES: u64 = 1 << 20;
 
 /// Standard input, session, umask, limits, signals, descriptors.
-pub(super) fn prepare() -> io::Result<()> {
+pub(super) fn prepare(spec: &ProcessSpec) -> io::Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     sys::replace_stdio(null.as_fd(), 0)?;
     rustix::process::setsid()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    limit_open_files();
-    // A core file would end up in the layer.
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    rustix::process::setrlimit(Resource::Core, none)?;
+    // What is lowered here could not be raised again.
+    let asked = |name| spec.extras.limits.iter().any(|limit| limit.name == name);
+    if !asked(LimitName::Nofile) {
+        limit_open_files();
+    }
+    if !asked(LimitName::Core) {
+        // A core file would end up in the layer.
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        rustix::process::setrlimit(Resource::Core, none)?;
+    }
     sys::reset_signals();
     sys::close_on_exec()
 }
@@ -58,17 +64,24 @@ pub(super) fn become_user(
     groups_settable: bool,
 ) -> Result<(), (Step, io::Error)> {
     let at = |step: Step| move |e: Errno| (step, io::Error::from(e));
+    if spec.extras.insecure {
+        return caps::keep_all(|| change_user(spec, groups_settable)).map_err(at(Step::User));
+    }
     caps::limit().map_err(at(Step::Capabilities))?;
     // Before the capabilities go: without `no_new_privs` the kernel asks for CAP_SYS_ADMIN.
     seccomp::load().map_err(|e| (Step::Seccomp, e))?;
+    change_user(spec, groups_settable).map_err(at(Step::User))?;
+    caps::keep(spec.uid == 0).map_err(at(Step::Capabilities))
+}
+
+fn change_user(spec: &ProcessSpec, groups_settable: bool) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
     if groups_settable {
         let groups: Vec<Gid> = spec.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        rustix::thread::set_thread_groups(&groups).map_err(at(Step::User))?;
+        rustix::thread::set_thread_groups(&groups)?;
     }
-    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at(Step::User))?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at(Step::User))?;
-    caps::keep(uid.is_root()).map_err(at(Step::Capabilities))
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
 /// Executes the step's program. Returns only on failure, with a message as Docker's

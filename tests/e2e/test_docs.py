@@ -66,6 +66,9 @@ class Pages(support.EndToEnd):
     def test_getting_started(self):
         self.run_page(os.path.join(ROOT, "docs/guides/getting-started.md"))
 
+    def test_outputs(self):
+        self.assertIn("made\n", self.run_page(os.path.join(ROOT, "docs/guides/outputs.md")).stdout)
+
     def test_layered_repositories(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/layered-repositories.md"))
         ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]

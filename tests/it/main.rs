@@ -15,6 +15,7 @@ mod build_fixture;
 mod build_loss;
 mod build_run;
 mod config;
+mod outputs;
 mod pull;
 mod reference;
 mod registry_server;

@@ -5,7 +5,11 @@
 use std::{fmt::Write as _, path::Path};
 
 use memobuild_ci::{
-    cli::{self, exit::ExitCode},
+    cli::{
+        self,
+        buildx::{FLAGS, State},
+        exit::ExitCode,
+    },
     config::{self, Config},
     event::{BuildEvent, EVENT_VERSION},
 };
@@ -85,6 +89,36 @@ The answer of a command goes to stdout, everything else to stderr. The number th
     page("cli.md", &body);
 }
 
+#[test]
+fn buildx_flags() {
+    let mut body = "# Flags of docker buildx build
+
+What becomes of each flag of `docker buildx build` and of the older `docker build`. A flag without effect is accepted where
+ignoring it can't change the image: it chooses a daemon, cleans up after one, or limits what a step may use, which
+`docker buildx build` ignores as well. Where it asks for something that isn't done, a warning says so. All others that we don't have are errors with
+a hint.
+
+| flag | here | note |
+|---|---|---|
+"
+    .to_owned();
+    for flag in FLAGS {
+        let state = match flag.state {
+            State::Same => "yes",
+            State::NoEffect => "no effect",
+            State::Refused => "error",
+        };
+        let _ = writeln!(body, "| `{}` | {state} | {} |", flag.name, flag.note);
+    }
+    body.push_str(
+        "
+Our own options of `build`, which `docker buildx build` doesn't have, are in [cli.md](cli.md); what `-o` and `--annotation` take
+is in [the guide to outputs](../guides/outputs.md).
+",
+    );
+    page("buildx-flags.md", &body);
+}
+
 /// The sections of a command's subcommands, which do the work.
 fn command(body: &mut String, parent: &clap::Command, path: &str) {
     for child in parent.get_subcommands() {
@@ -103,7 +137,7 @@ fn command(body: &mut String, parent: &clap::Command, path: &str) {
         );
         let own: Vec<_> = child
             .get_arguments()
-            .filter(|a| !a.is_global_set() && a.get_id() != "help")
+            .filter(|a| !a.is_global_set() && !a.is_hide_set() && a.get_id() != "help")
             .collect();
         if !own.is_empty() {
             body.push('\n');

@@ -16,7 +16,7 @@ use memobuild_ci::{
         Compression, DiffId, Entry, EntryKind, LayerBuilder, LayerIndex, LayerOptions, LayerPath,
         Tree,
     },
-    sandbox::{Exit, ProcessSpec, RootFs, Sandbox, probe},
+    sandbox::{Exit, ProcessExtras, ProcessSpec, RootFs, Sandbox, probe},
     snapshot::{Access, DiffOptions, Snapshots},
     userns::Program,
 };
@@ -173,6 +173,7 @@ fn step(sandbox: &Sandbox, store: &Snapshots, chain: &[&Layer], script: &str) ->
         },
         mounts: vec![],
         hosts: vec![],
+        extras: ProcessExtras::default(),
     };
     let mut output = Vec::new();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -7,6 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
+use super::foreign::ForeignArgs;
 use crate::cli::CliError;
 
 #[derive(Debug, Args)]
@@ -40,9 +41,12 @@ pub(in crate::cli) struct BuildArgs {
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub(in crate::cli) label: Vec<String>,
-    /// Where the image goes: `type=oci,dest=PATH[,tar=false]` (default: `.memobuild-output/<name>-<tag>`)
+    /// Where the result goes: `type=oci|docker|tar|local[,dest=PATH][,…]`, `DIR`, or `-` for a tar on stdout; can be given more than once (default: a layout in `.memobuild-output/<name>-<tag>`)
     #[arg(short, long, value_name = "OUTPUT")]
     pub(in crate::cli) output: Vec<String>,
+    /// Load the image into the local Docker; the same as `-o type=docker`
+    #[arg(long)]
+    pub(in crate::cli) load: bool,
     /// Secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`
     #[arg(long, value_name = "SECRET")]
     pub(in crate::cli) secret: Vec<String>,
@@ -52,7 +56,7 @@ pub(in crate::cli) struct BuildArgs {
     /// Let steps have more: `security.insecure`, `network.host`, `device`
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(in crate::cli) allow: Vec<String>,
-    /// Annotation of the image, `[TYPE:]NAME=VALUE`
+    /// Annotation of the image; the types are `manifest` (the default), `manifest-descriptor`, `index`, `index-descriptor`, each with `[PLATFORM]` or without
     #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
     pub(in crate::cli) annotation: Vec<String>,
     /// Don't build: `check` the Dockerfile, or show its `outline` or its `targets`
@@ -70,13 +74,13 @@ pub(in crate::cli) struct BuildArgs {
     /// Print what `--bake` would build as JSON, and build nothing
     #[arg(long)]
     pub(in crate::cli) print: bool,
-    /// Resolve base images at their registry even if they are known
+    /// Has no effect: tags of base images are resolved at their registry in every build
     #[arg(long)]
     pub(in crate::cli) pull: bool,
     /// Run every step, whatever the cache has
     #[arg(long)]
     pub(in crate::cli) no_cache: bool,
-    /// Run the steps of these stages, whatever the cache has
+    /// Run the steps of these stages, or of these layers of `memobuild.yml`, whatever the cache has
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(in crate::cli) no_cache_filter: Vec<String>,
     /// Network of RUN steps: `host` or `none` [default: host]
@@ -115,12 +119,14 @@ pub(in crate::cli) struct BuildArgs {
     /// How to show progress
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     pub(in crate::cli) progress: ProgressArg,
-    /// Write the image's digest to this file
+    /// Write the image's id to this file: the digest of its configuration, or of the index of several platforms
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) iidfile: Option<PathBuf>,
     /// Write a description of the result to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) foreign: ForeignArgs,
 }
 
 impl BuildArgs {
@@ -131,27 +137,14 @@ impl BuildArgs {
 
     /// Fails for an option that is declared and has no effect yet.
     pub(in crate::cli) fn refuse_what_is_missing(&self) -> Result<(), CliError> {
-        let missing = [
-            ("--secret", !self.secret.is_empty()),
-            ("--ssh", !self.ssh.is_empty()),
-            ("--allow", !self.allow.is_empty()),
-            ("--annotation", !self.annotation.is_empty()),
-            ("--call", self.call.is_some()),
-            ("--check", self.check),
-            ("--pull", self.pull),
-            ("--shm-size", self.shm_size.is_some()),
-            ("--ulimit", !self.ulimit.is_empty()),
-        ];
+        let missing = [("--call", self.call.is_some()), ("--check", self.check)];
         if let Some((name, _)) = missing.iter().find(|(_, given)| *given) {
             return Err(CliError::usage(format!("`{name}` is not supported yet")));
         }
         if self.positional.len() > 1 && self.bake.is_empty() {
             return Err(CliError::usage("only one CONTEXT can be built at a time"));
         }
-        if self.output.len() > 1 {
-            return Err(CliError::usage("only one `-o` is supported yet"));
-        }
-        Ok(())
+        self.foreign.check()
     }
 }
 

@@ -3,7 +3,9 @@
 
 mod args;
 mod files;
+mod foreign;
 mod options;
+mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
 
@@ -30,9 +32,9 @@ use super::{
 use crate::{
     cache::{DiskStore, GcPolicy},
     config::Config,
-    engine::{BuildError, Engine, Session},
+    engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
-    export::export,
+    export::{self, ExportError},
     fs,
     redact::Redactor,
     registry::{Registry, RegistryOptions},
@@ -105,8 +107,13 @@ async fn build_until_done(
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
-    let options = options::options(context, args, &settings, prepared.proxies.clone())?;
+    let options = options::options(context, args, &settings, &prepared)?;
     warn(events, &prepared);
+    args.foreign.warn(events);
+    for job in &prepared.jobs {
+        job.check(&prepared.graph)?;
+    }
+    files::check(args, &prepared.jobs)?;
     let steps = prepared.graph.vertices.iter().filter(|v| v.op.is_step());
     events.send(BuildEvent::Planned {
         steps: steps.count(),
@@ -118,7 +125,7 @@ async fn build_until_done(
         store: Arc::new(store),
         registry,
         events: events.clone(),
-        redactor: Arc::new(Redactor::new(context.env.secrets())),
+        redactor: Arc::new(redactor(context, &options)),
         stop: stop.clone(),
         options,
     };
@@ -126,13 +133,17 @@ async fn build_until_done(
     let session = Session::new(engine, prepared.graph).await?;
     let result = session
         .build(async |session, built| {
-            let mut images = Vec::new();
+            let mut prepared = Vec::new();
             for job in &jobs {
-                images.push(export(session, built, job).await?);
+                prepared.push(export::prepare(session, built, job).await?);
             }
-            Ok(images)
+            Ok(prepared)
         })
         .await;
+    let result = match result {
+        Ok(prepared) => export::write(prepared, events, stop).await,
+        Err(error) => Err(ExportError::Build(error)),
+    };
     for warning in session.engine().store.take_warnings() {
         events.warn(warning.to_string(), None);
     }
@@ -141,11 +152,19 @@ async fn build_until_done(
         totals: session.totals(),
     });
     drop(lease);
-    let images = result?;
+    let exported = result?;
     if let Some(config) = configuration {
         keep_limits(config, &session.engine().store, events);
     }
-    files::write_files(args, &images)
+    files::write_files(args, &exported)?;
+    files::print_ids(context, &jobs, &exported)
+}
+
+/// Hides the values of secret variables and of `--secret`.
+fn redactor(context: &Context, options: &EngineOptions) -> Redactor {
+    let values = options.secrets.values();
+    let values = values.map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
+    Redactor::new(context.env.secrets().into_iter().chain(values))
 }
 
 /// Keeps the store within the configured limits. What the build has just used is recent and

@@ -12,15 +12,14 @@ use std::{
 use super::{
     Recipe, Settings,
     contexts::{add_context, ignore_file, read_dockerfile},
-    single::layout,
-    words,
+    steps, words,
 };
 use crate::{
     bake::{self, File, Inputs, Plan, Target},
     cli::{CliError, Context, build::BuildArgs, output},
     config::{self, Config, DEFAULT_VARIANT, TargetName},
     dockerfile::{self, Dockerfile},
-    export::{Destination, ImageJob},
+    export::{ImageJob, Output},
     fs,
     graph::{
         BuildGraph, NetworkMode,
@@ -70,7 +69,12 @@ pub(super) fn plan(context: &Context, args: &BuildArgs, source: &Source) -> Resu
         }
     }
     let mut overrides = args.set.clone();
-    for (on, key) in [(args.no_cache, "no-cache"), (args.pull, "pull")] {
+    let flags = [
+        (args.no_cache, "no-cache"),
+        (args.pull, "pull"),
+        (args.load, "load"),
+    ];
+    for (on, key) in flags {
         if on {
             overrides.push(format!("*.{key}=true"));
         }
@@ -215,27 +219,97 @@ pub(super) fn recipes(
         if target.linked {
             continue;
         }
-        let targets: Vec<usize> = (first..recipes.len()).collect();
-        for dest in destinations(context, name, target)? {
-            if let Some(other) = jobs.iter().find(|job| job.dest == dest) {
-                return Err(CliError::usage_hint(
-                    format!(
-                        "targets `{}` and `{name}` would be written to the same place",
-                        other.name
-                    ),
-                    "give each a tag or an `output` of its own",
-                ));
-            }
-            jobs.push(ImageJob {
-                name: name.to_owned(),
-                targets: targets.clone(),
-                dest,
-                tags: target.tags.clone().unwrap_or_default(),
-                epoch: recipes[first].settings.epoch,
-            });
+        let outputs = outputs(context, name, target)?;
+        let paths = |outputs: &[Output]| -> Vec<PathBuf> {
+            let paths = outputs.iter().filter_map(Output::path);
+            paths.map(Path::to_owned).collect()
+        };
+        let own = paths(&outputs);
+        if let Some(other) = jobs
+            .iter()
+            .find(|job| paths(&job.outputs).iter().any(|path| own.contains(path)))
+        {
+            return Err(CliError::usage_hint(
+                format!(
+                    "targets `{}` and `{name}` would be written to the same place",
+                    other.name
+                ),
+                "give each a tag or an `output` of its own",
+            ));
         }
+        jobs.push(ImageJob {
+            name: name.to_owned(),
+            targets: (first..recipes.len()).collect(),
+            outputs,
+            tags: target.tags.clone().unwrap_or_default(),
+            annotations: output::annotations(target.annotations.as_deref().unwrap_or_default())?,
+            multi_platform: words::multi_platform(&target.args)?,
+            epoch: recipes[first].settings.epoch,
+        });
     }
     Ok((recipes, jobs))
+}
+
+/// The secrets of all targets, in the form of the option: a step finds them by id, so targets
+/// of one build can't mean different ones by the same id.
+pub(super) fn secrets(plan: &Plan) -> Result<Vec<String>, CliError> {
+    let mut known: BTreeMap<&str, (&str, &bake::SecretEntry)> = BTreeMap::new();
+    for (name, target) in &plan.targets {
+        for secret in target.secrets.iter().flatten() {
+            match known.get(secret.id.as_str()) {
+                Some((other, same)) if *same != secret => {
+                    return Err(two_meanings("secret", &secret.id, other, name));
+                }
+                _ => drop(known.insert(&secret.id, (name, secret))),
+            }
+        }
+    }
+    let text = |(_, secret): (_, &bake::SecretEntry)| {
+        let fields = [
+            ("id", &secret.id),
+            ("src", &secret.src),
+            ("env", &secret.env),
+        ];
+        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        joined(given.map(|(key, value)| format!("{key}={value}")))
+    };
+    Ok(known.into_values().map(text).collect())
+}
+
+/// The same for SSH agents and keys.
+pub(super) fn agents(plan: &Plan) -> Result<Vec<String>, CliError> {
+    let mut known: BTreeMap<&str, (&str, &bake::SshEntry)> = BTreeMap::new();
+    for (name, target) in &plan.targets {
+        for agent in target.ssh.iter().flatten() {
+            match known.get(agent.id.as_str()) {
+                Some((other, same)) if *same != agent => {
+                    return Err(two_meanings("SSH agent", &agent.id, other, name));
+                }
+                _ => drop(known.insert(&agent.id, (name, agent))),
+            }
+        }
+    }
+    let text = |(_, agent): (_, &bake::SshEntry)| match agent.paths.is_empty() {
+        true => agent.id.clone(),
+        false => format!("{}={}", agent.id, agent.paths.join(",")),
+    };
+    Ok(known.into_values().map(text).collect())
+}
+
+fn two_meanings(what: &str, id: &str, one: &str, other: &str) -> CliError {
+    CliError::usage_hint(
+        format!("targets `{one}` and `{other}` mean different things by {what} `{id}`"),
+        "build them one after the other, or give the two different ids",
+    )
+}
+
+/// Comma-separated fields, quoted where they need it.
+fn joined(fields: impl Iterator<Item = String>) -> String {
+    let quoted = fields.map(|field| match field.contains([',', '"', '\n']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"")),
+        false => field,
+    });
+    quoted.collect::<Vec<_>>().join(",")
 }
 
 /// The names of the targets, after those of the targets that they use as contexts.
@@ -281,26 +355,41 @@ fn platforms(target: &Target) -> Result<Vec<Platform>, CliError> {
 
 /// Fails for what can't be built as it is meant.
 fn supported(name: &str, target: &Target) -> Result<(), CliError> {
-    let call = target.call.as_deref();
-    let missing = [
-        ("secret", target.secrets.is_some()),
-        ("ssh", target.ssh.is_some()),
-        ("annotations", target.annotations.is_some()),
-        ("shm-size", target.shm_size.is_some()),
-        ("ulimits", target.ulimits.is_some()),
-        ("call", call.is_some_and(|call| call != "build")),
-    ];
-    if let Some((key, _)) = missing.iter().find(|(_, set)| *set) {
-        return Err(CliError::usage(format!(
-            "`{key}` of target `{name}` is not supported yet"
-        )));
+    match target.call.as_deref() {
+        None | Some("" | "build") => Ok(()),
+        Some(call) => Err(CliError::usage_hint(
+            format!("`call = \"{call}\"` of target `{name}` is not supported"),
+            "use `memobuild-ci build --call` with the Dockerfile",
+        )),
     }
-    // Steps have the host's network unless they are told otherwise.
-    let needs = target.entitlements.iter().flatten();
-    if let Some(need) = needs.into_iter().find(|need| *need != "network.host") {
-        return Err(CliError::usage(format!(
-            "entitlement `{need}` of target `{name}` is not supported yet"
-        )));
+}
+
+/// What steps of `target` get. It has what it asks for only if the command allows it.
+fn steps(name: &str, target: &Target, settings: &mut Settings) -> Result<(), CliError> {
+    let allowed = settings.steps.clone();
+    settings.steps.insecure = false;
+    settings.steps.allowed_devices = Default::default();
+    for need in target.entitlements.iter().flatten() {
+        let (key, _) = need.split_once('=').unwrap_or((need, ""));
+        let devices = &allowed.allowed_devices;
+        let granted = match key {
+            "security.insecure" => allowed.insecure,
+            "device" => devices.all || !devices.names.is_empty(),
+            _ => true,
+        };
+        if !granted {
+            return Err(CliError::usage_hint(
+                format!("target `{name}` asks for `{need}`, which isn't allowed"),
+                format!("if you trust the bake file, add `--allow {need}`"),
+            ));
+        }
+        steps::allow(&mut settings.steps, need)?;
+    }
+    if let Some(size) = &target.shm_size {
+        settings.steps.shm_size = Some(steps::shm_size(size)?);
+    }
+    if let Some(limits) = &target.ulimits {
+        settings.steps.ulimits = steps::ulimits(limits)?;
     }
     Ok(())
 }
@@ -320,6 +409,7 @@ fn recipe(
     let ignore = ignore_file(&path, dir)?;
     let mut settings = settings.clone();
     settings.labels.extend(target.labels.clone());
+    steps(name, target, &mut settings)?;
     settings.network = match target.network.as_deref() {
         None => settings.network,
         Some("" | "default" | "host") => NetworkMode::Host,
@@ -463,11 +553,7 @@ fn dockerfile(
 }
 
 /// Where the results of a target go: its outputs, else a layout in the output directory.
-fn destinations(
-    context: &Context,
-    name: &str,
-    target: &Target,
-) -> Result<Vec<Destination>, CliError> {
+fn outputs(context: &Context, name: &str, target: &Target) -> Result<Vec<Output>, CliError> {
     for tag in target.tags.iter().flatten() {
         tag.parse::<Reference>().map_err(|error| {
             CliError::usage(format!(
@@ -475,26 +561,24 @@ fn destinations(
             ))
         })?;
     }
-    let mut out = Vec::new();
-    for entry in target.outputs.iter().flatten() {
-        if entry.kind == "cacheonly" {
-            continue;
-        }
-        let mut text = format!("type={}", entry.kind);
-        if let Some(dest) = &entry.dest {
-            text += &format!(",dest={dest}");
-        }
-        let attrs: &BTreeMap<String, String> = &entry.attrs;
-        for (key, value) in attrs {
-            text += &format!(",{key}={value}");
-        }
-        out.push(output::parse(&text)?);
-    }
-    if target.outputs.as_ref().is_none_or(Vec::is_empty) {
+    let text = |entry: &bake::OutputEntry| {
+        let kind = [("type", Some(&entry.kind)), ("dest", entry.dest.as_ref())];
+        let kind = kind
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
+        let attrs = entry.attrs.iter().map(|(key, value)| (key.as_str(), value));
+        joined(
+            kind.chain(attrs)
+                .map(|(key, value)| format!("{key}={value}")),
+        )
+    };
+    let texts: Vec<String> = target.outputs.iter().flatten().map(text).collect();
+    let default = || {
         let tag = target.tags.iter().flatten().next();
-        out.push(layout(context, tag.map_or(name, String::as_str)));
-    }
-    Ok(out)
+        let reference = tag.map_or(name, String::as_str);
+        vec![output::default_layout(&context.env.output_dir(), reference)]
+    };
+    Ok(output::outputs(&texts, false)?.unwrap_or_else(default))
 }
 
 fn file(path: &Path) -> Result<File, CliError> {

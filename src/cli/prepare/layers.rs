@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use super::{
     Recipe, Settings,
     contexts::{add_context, ignore_file, read_dockerfile},
-    single::destination,
+    single::outputs,
     words,
 };
 use crate::{
-    cli::{CliError, Context, build::BuildArgs},
+    cli::{CliError, Context, build::BuildArgs, output},
     config::{Config, Selection, TargetConfig},
-    export::ImageJob,
-    graph::{BuildGraph, lower::LowerWarning},
+    export::{ImageJob, Output},
+    graph::{
+        BuildGraph,
+        lower::{LowerWarning, NoCache},
+    },
 };
 
 /// The recipes and images of a configuration.
@@ -48,7 +51,7 @@ pub(super) fn from_config(
             parent: target.parent.clone().map(|p| (target.base_arg.clone(), p)),
             links: Vec::new(),
             own: Some(target.name.clone()),
-            settings: settings.clone(),
+            settings: settings_of(args, target, settings),
         });
         if !target.requested {
             continue;
@@ -62,13 +65,24 @@ pub(super) fn from_config(
             }
         }
     }
-    if jobs.len() > 1 && !args.output.is_empty() {
+    let outputs = jobs.first().map_or(&[][..], |(_, job)| &job.outputs);
+    let one_place = |o: &Output| o.is_stdout() || o.path().is_some();
+    if jobs.len() > 1 && !args.output.is_empty() && outputs.iter().any(one_place) {
         return Err(CliError::usage_hint(
             "`-o` names one place for several images",
             "select one with `--target` and `--variant`, or set `MEMOBUILD_OUTPUT` to a directory for all",
         ));
     }
     Ok((recipes, jobs.into_iter().map(|(_, job)| job).collect()))
+}
+
+/// `--no-cache-filter` names stages, or whole layers.
+fn settings_of(args: &BuildArgs, target: &TargetConfig, settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    if args.no_cache_filter.contains(&target.name.layer) {
+        settings.no_cache = NoCache::All;
+    }
+    settings
 }
 
 fn config_job(
@@ -82,8 +96,10 @@ fn config_job(
     Ok(ImageJob {
         name: target.name.to_string(),
         targets: vec![number],
-        dest: destination(context, args, reference)?,
+        outputs: outputs(context, args, reference)?,
         tags: vec![reference.to_owned()],
+        annotations: output::annotations(&args.annotation)?,
+        multi_platform: words::multi_platform(&words::build_args(context, args)?)?,
         epoch,
     })
 }

@@ -8,6 +8,7 @@ mod contexts;
 mod layers;
 mod settings;
 mod single;
+mod steps;
 mod words;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,10 @@ pub(super) struct Prepared {
     pub(super) graph: BuildGraph,
     pub(super) jobs: Vec<ImageJob>,
     pub(super) warnings: Vec<LowerWarning>,
+    /// Secrets for steps, as `--secret` takes them.
+    pub(super) secrets: Vec<String>,
+    /// SSH agents and keys for steps, as `--ssh` takes them.
+    pub(super) agents: Vec<String>,
     /// Proxy variables for steps.
     pub(super) proxies: BTreeMap<String, String>,
     /// Names of the targets, for the plan.
@@ -66,10 +71,13 @@ pub(super) async fn prepare(
     let mut graph = BuildGraph::default();
     let settings = settings::settings(context, args, configuration, &mut graph)?;
     let mut warnings = Vec::new();
+    let (mut secrets, mut agents) = (args.secret.clone(), args.ssh.clone());
     let (recipes, jobs) = match (bake::source(args, configuration), configuration) {
         (Some(source), _) => {
             let plan = bake::plan(context, args, &source)?;
             warnings = bake::warnings(&plan);
+            secrets = bake::secrets(&plan)?;
+            agents = bake::agents(&plan)?;
             bake::recipes(context, args, &plan, &settings, &mut graph)?
         }
         (None, Some(config)) => layers::from_config(context, args, config, &settings, &mut graph)?,
@@ -81,6 +89,8 @@ pub(super) async fn prepare(
         graph,
         jobs,
         warnings,
+        secrets,
+        agents,
         proxies: BTreeMap::new(),
         targets: Vec::new(),
     };
@@ -219,6 +229,7 @@ fn input<'r>(
         parents,
         network: settings.network,
         hosts: settings.hosts.clone(),
+        steps: settings.steps.clone(),
         no_cache: settings.no_cache.clone(),
         epoch: settings.epoch,
         target_name: recipe.name.clone(),

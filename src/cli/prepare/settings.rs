@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{contexts::add_context, words};
+use super::{contexts::add_context, steps, words};
 use crate::{
     cli::{CliError, Context, build::BuildArgs},
     config::{Config, Network},
     graph::{
         BuildGraph, NetworkMode,
-        lower::{NamedContext, NoCache},
+        lower::{NamedContext, NoCache, StepSettings},
     },
 };
 
@@ -17,6 +17,7 @@ use crate::{
 pub(super) struct Settings {
     pub(super) network: NetworkMode,
     pub(super) hosts: Vec<(String, String)>,
+    pub(super) steps: StepSettings,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) named: BTreeMap<String, NamedContext>,
     pub(super) no_cache: NoCache,
@@ -72,6 +73,7 @@ pub(super) fn settings(
     Ok(Settings {
         network,
         hosts: words::hosts(&args.add_host)?,
+        steps: steps::step_settings(args)?,
         labels: words::pairs(&args.label, "--label")?,
         named,
         no_cache,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cli::{CliError, Context, build::BuildArgs, output},
-    export::{Destination, ImageJob},
+    export::{ImageJob, Output},
     fs,
     graph::BuildGraph,
     oci::{Platform, reference::Reference},
@@ -95,36 +95,23 @@ pub(super) fn from_arguments(
             None => "image".to_owned(),
         },
         targets: (0..recipes.len()).collect(),
-        dest: destination(context, args, &reference)?,
+        outputs: outputs(context, args, &reference)?,
         tags: args.tag.clone(),
+        annotations: output::annotations(&args.annotation)?,
+        multi_platform: words::multi_platform(&build_args)?,
         epoch: settings.epoch,
     };
     Ok((recipes, vec![job]))
 }
 
-/// `-o`, else `<output directory>/<name>-<tag>`.
-pub(super) fn destination(
+/// `-o` and `--load`, else `<output directory>/<name>-<tag>`.
+pub(super) fn outputs(
     context: &Context,
     args: &BuildArgs,
     reference: &str,
-) -> Result<Destination, CliError> {
-    if let Some(text) = args.output.first() {
-        return output::parse(text);
-    }
-    Ok(layout(context, reference))
-}
-
-/// The layout of an image in the output directory.
-pub(super) fn layout(context: &Context, reference: &str) -> Destination {
-    let mut name = reference.replace(['/', ':', '@'], "-");
-    if !reference
-        .rsplit('/')
-        .next()
-        .is_some_and(|last| last.contains(':'))
-    {
-        name.push_str("-latest");
-    }
-    Destination::Layout(context.env.output_dir().join(name))
+) -> Result<Vec<Output>, CliError> {
+    let default = || vec![output::default_layout(&context.env.output_dir(), reference)];
+    Ok(output::outputs(&args.output, args.load)?.unwrap_or_else(default))
 }
 
 /// The name of an image that was given none: that of its directory.

@@ -46,6 +46,20 @@ pub(super) fn build_args(
     Ok(out)
 }
 
+/// Whether a single platform is to be written like several.
+pub(super) fn multi_platform(build_args: &BTreeMap<String, String>) -> Result<bool, CliError> {
+    match build_args
+        .get("BUILDKIT_MULTI_PLATFORM")
+        .map(String::as_str)
+    {
+        None | Some("" | "0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some(other) => Err(CliError::usage(format!(
+            "build argument `BUILDKIT_MULTI_PLATFORM={other}` is neither true nor false"
+        ))),
+    }
+}
+
 pub(super) fn hosts(list: &[String]) -> Result<Vec<(String, String)>, CliError> {
     list.iter()
         .map(|text| {

@@ -24,6 +24,7 @@ mod copy;
 mod cycles;
 mod env;
 mod error;
+mod mount;
 mod origin;
 mod plan;
 mod run;
@@ -39,11 +40,12 @@ pub use clock::Clock;
 pub use error::LowerError;
 pub use warning::LowerWarning;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    device::{AllowedDevices, DeviceRegistry},
     dockerfile::Dockerfile,
-    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode},
+    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode, Ulimit},
     oci::Platform,
 };
 
@@ -73,6 +75,8 @@ pub struct LowerInput<'a> {
     pub network: NetworkMode,
     /// `--add-host`: name and address.
     pub hosts: Vec<(String, String)>,
+    /// What else the options say about RUN.
+    pub steps: StepSettings,
     /// `--no-cache` and `--no-cache-filter`.
     pub no_cache: NoCache,
     /// `SOURCE_DATE_EPOCH`, if the user gave one: seconds since 1970.
@@ -99,12 +103,28 @@ impl<'a> LowerInput<'a> {
             parents: BTreeMap::new(),
             network: NetworkMode::Host,
             hosts: Vec::new(),
+            steps: StepSettings::default(),
             no_cache: NoCache::None,
             epoch: None,
             target_name: String::new(),
             name_prefix: String::new(),
         }
     }
+}
+
+/// What every RUN of a build gets or may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct StepSettings {
+    /// `--shm-size`, in bytes.
+    pub shm_size: Option<u64>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--allow security.insecure`.
+    pub insecure: bool,
+    /// `--allow device`.
+    pub allowed_devices: AllowedDevices,
+    /// The devices of this host.
+    pub devices: Arc<DeviceRegistry>,
 }
 
 /// What `--build-context name=…` means.

@@ -1,21 +1,20 @@
-//! RUN.
+//! RUN: the process, and what it asks for. Its mounts are in `mount`.
 
 use crate::{
     dockerfile::{
-        Mount, MountFlag, MountKind, Problem, Span,
+        Problem, Span,
         ast::{CommandLine, Instruction, Run, RunNetwork},
         expand::Variables,
         is_heredoc,
     },
     graph::{
-        CacheSharing, CopyAction, ExecOp, FileAction, FileOp, ModeChange, MountOp, NetworkMode, Op,
-        VertexId,
+        ExecOp, FileAction, FileOp, ModeChange, MountOp, NetworkMode, Op, SecretVariable,
+        StepExtras,
     },
 };
 
 use super::{
     LowerError,
-    copy::{absolute, clean},
     origin::Origin,
     stage::{Lowering, State, commit},
 };
@@ -23,22 +22,16 @@ use super::{
 /// Where the script of a heredoc that starts with `#!` is mounted, as in BuildKit.
 const SCRIPT_DIR: &str = "/dev/pipes";
 
-/// The problem of a mount, with a hint, or the error that it became.
-enum MountFailure {
-    Problem(Problem, Option<String>),
-    Lower(LowerError),
-}
+/// Where programs look for the socket of an SSH agent.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
-impl From<(Problem, Option<String>)> for MountFailure {
-    fn from((problem, hint): (Problem, Option<String>)) -> Self {
-        Self::Problem(problem, hint)
-    }
-}
-
-impl From<LowerError> for MountFailure {
-    fn from(error: LowerError) -> Self {
-        Self::Lower(error)
-    }
+/// What a RUN mounts, and the other things that `--mount` and lowering collect.
+#[derive(Default)]
+pub(super) struct StepMounts {
+    pub(super) mounts: Vec<MountOp>,
+    pub(super) secret_variables: Vec<SecretVariable>,
+    /// Where the first SSH agent is.
+    pub(super) agent: Option<String>,
 }
 
 impl Lowering<'_> {
@@ -49,18 +42,23 @@ impl Lowering<'_> {
         instruction: &Instruction,
     ) -> Result<(), LowerError> {
         let span = instruction.span;
-        self.refuse(run, span)?;
-        let mut mounts = Vec::new();
-        let args = self.command(state, run, span, &mut mounts)?;
+        let mut step = StepMounts::default();
+        let args = self.command(state, run, span, &mut step.mounts)?;
         for flag in &run.mounts {
-            mounts.push(self.mount(state, flag, span)?);
+            self.mount(state, flag, span, &mut step)?;
         }
         let input = self.plan.input;
         let history = history(state, &args);
+        let mut env = state.env.list().clone();
+        if let Some(target) = step.agent
+            && !env.iter().any(|(name, _)| name == AGENT_VARIABLE)
+        {
+            env.push(AGENT_VARIABLE, &target);
+        }
         let op = ExecOp {
             root: state.root,
             args,
-            env: state.env.list().clone(),
+            env,
             cwd: working_dir(state).to_owned(),
             user: state.config.config.user.clone(),
             network: match run.network {
@@ -68,7 +66,8 @@ impl Lowering<'_> {
                 Some(RunNetwork::Host) => NetworkMode::Host,
                 Some(RunNetwork::None) => NetworkMode::None,
             },
-            mounts,
+            extras: self.extras(run, step.secret_variables, span)?,
+            mounts: step.mounts,
             hosts: input.hosts.clone(),
             mtime: state.clock.tick(),
             epoch: state.clock.epoch,
@@ -83,16 +82,37 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn refuse(&self, run: &Run, span: Span) -> Result<(), LowerError> {
-        let construct = if run.insecure {
-            "`RUN --security=insecure`"
-        } else if !run.devices.is_empty() {
-            "`RUN --device`"
-        } else {
-            return Ok(());
-        };
-        let construct = construct.to_owned();
-        Err(self.plan.fail(span, Problem::Unsupported { construct }))
+    fn extras(
+        &self,
+        run: &Run,
+        secret_variables: Vec<SecretVariable>,
+        span: Span,
+    ) -> Result<StepExtras, LowerError> {
+        let input = self.plan.input;
+        let settings = &input.steps;
+        if run.insecure && !settings.insecure {
+            let problem = Problem::NotAllowed {
+                construct: "`RUN --security=insecure`".to_owned(),
+            };
+            let hint = "build with `--allow security.insecure`".to_owned();
+            return Err(self.plan.fail_with(span, problem, Some(hint)));
+        }
+        let wanted = run.devices.iter().map(|d| (d.name.as_str(), d.required));
+        let devices = settings.devices.find(wanted, &settings.allowed_devices);
+        let devices = devices.map_err(|cause| {
+            let hint = cause.hint(&settings.devices);
+            let problem = Problem::Device { cause };
+            self.plan.fail_with(span, problem, Some(hint))
+        })?;
+        let argument = |name: &str| input.build_args.get(name).filter(|v| !v.is_empty());
+        Ok(StepExtras {
+            insecure: run.insecure,
+            devices,
+            ulimits: settings.ulimits.clone(),
+            shm_size: settings.shm_size.filter(|size| *size > 0),
+            hostname: argument("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
+            secret_variables,
+        })
     }
 
     /// The process to start; a script with its own interpreter becomes a mount.
@@ -148,116 +168,6 @@ impl Lowering<'_> {
                 with_shell(state, script)
             }
         })
-    }
-
-    fn mount(
-        &mut self,
-        state: &State,
-        flag: &MountFlag,
-        span: Span,
-    ) -> Result<MountOp, LowerError> {
-        let mount = flag.resolve(|text| self.word(state, text, span).map_err(MountFailure::from));
-        let mount = match mount {
-            Ok(mount) => mount,
-            Err(MountFailure::Lower(error)) => return Err(error),
-            Err(MountFailure::Problem(problem, hint)) => {
-                return Err(self.plan.fail_with(span, problem, hint));
-            }
-        };
-        let unsupported = |what: &str| Problem::Unsupported {
-            construct: format!("`RUN --mount=type={}{what}`", mount.kind.name()),
-        };
-        if matches!(mount.kind, MountKind::Secret | MountKind::Ssh) {
-            return Err(self.plan.fail(span, unsupported("")));
-        }
-        let target = absolute(working_dir(state), &mount.target);
-        let target = clean(&target);
-        if target == "/" {
-            let problem = Problem::MountRoot {
-                target: mount.target.clone(),
-            };
-            return Err(self.plan.fail(span, problem));
-        }
-        match mount.kind {
-            MountKind::Tmpfs => Ok(MountOp::Tmpfs {
-                target,
-                size: mount.size.filter(|size| *size > 0),
-            }),
-            MountKind::Cache if mount.from.is_some() || mount.source.is_some() => {
-                let key = if mount.from.is_some() {
-                    "from"
-                } else {
-                    "source"
-                };
-                Err(self.plan.fail(span, unsupported(&format!(",{key}=…"))))
-            }
-            MountKind::Cache => Ok(cache_mount(&mount, target)),
-            _ => {
-                let origin = match &mount.from {
-                    Some(name) => self.plan.from(state.index, "RUN --mount", name, span)?,
-                    None => Origin::Local(self.plan.input.context),
-                };
-                let source = clean(&absolute("/", mount.source.as_deref().unwrap_or("/")));
-                let mut from = self.origin(&origin, state, span)?;
-                if let Origin::Local(_) = origin {
-                    from = self.context_files(state, from, &source, span)?;
-                }
-                Ok(MountOp::Bind {
-                    from,
-                    source,
-                    target,
-                    writable: !mount.readonly,
-                })
-            }
-        }
-    }
-}
-
-impl Lowering<'_> {
-    /// A root file system that holds `source` of a local context at its own path, so that a
-    /// bind mount has an identity: what it shows is in the key of the step.
-    fn context_files(
-        &mut self,
-        state: &State,
-        context: VertexId,
-        source: &str,
-        span: Span,
-    ) -> Result<VertexId, LowerError> {
-        let root = self.origin(&Origin::Scratch, state, span)?;
-        let path = source.trim_start_matches('/');
-        let copy = CopyAction {
-            from: context,
-            sources: vec![if path.is_empty() { "." } else { path }.to_owned()],
-            dest: "/".to_owned(),
-            owner: None,
-            mode: None,
-            unpack: false,
-            parents: !path.is_empty(),
-            exclude: Vec::new(),
-            link: false,
-        };
-        let op = Op::File(FileOp {
-            root,
-            actions: vec![FileAction::Copy(copy)],
-            mtime: state.clock.epoch,
-        });
-        Ok(self.helper(state, op, "preparing files of the context", span))
-    }
-}
-
-fn cache_mount(mount: &Mount, target: String) -> MountOp {
-    MountOp::Cache {
-        id: mount.id.clone().unwrap_or_else(|| clean(&mount.target)),
-        target,
-        readonly: mount.readonly,
-        sharing: match mount.sharing.as_deref() {
-            Some("private") => CacheSharing::Private,
-            Some("locked") => CacheSharing::Locked,
-            _ => CacheSharing::Shared,
-        },
-        mode: mount.mode.unwrap_or(0o755),
-        uid: mount.uid.unwrap_or(0),
-        gid: mount.gid.unwrap_or(0),
     }
 }
 

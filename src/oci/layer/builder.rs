@@ -17,7 +17,7 @@ use super::{
 use crate::digest::{Blake3Digest, Sha256Digest};
 
 /// The most threads that compress one layer.
-const MAX_THREADS: usize = 4;
+pub(super) const MAX_THREADS: usize = 4;
 
 /// Writes one layer to `W`.
 pub struct LayerBuilder<W: Write> {

@@ -76,6 +76,12 @@ impl LayerContent {
         })))
     }
 
+    /// Whether files are read frame by frame; else the first read decompresses the whole layer,
+    /// which is kept in a temporary file.
+    pub fn is_framed(&self) -> bool {
+        self.0.framed || self.0.compression == Compression::None
+    }
+
     /// The content of `row`, a regular file of this layer.
     pub fn read(&self, row: &IndexEntry) -> Result<Box<dyn Read + Send>, LayerError> {
         let EntryKind::Regular { size } = row.entry.kind else {

@@ -16,6 +16,7 @@ mod header;
 mod index;
 mod index_codec;
 mod read;
+mod recompress;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use entry::{Entry, EntryKind, LayerPath, LayerPathError};
 pub use error::{LayerError, TreeError};
 pub use index::{Frame, IndexEntry, LayerIndex};
 pub use read::{TarEntries, TarEntry};
+pub use recompress::compress_tar;
 pub use scan::{ScannedLayer, scan};
 pub use tree::{Found, Tree, Walk};
 

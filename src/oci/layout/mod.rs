@@ -8,15 +8,17 @@
 //!
 //! [`Layout`] reads one, [`LayoutWriter`] makes one: beside its destination, which it
 //! replaces as a whole, so that readers see the old layout or the new one.
-//! [`write_tar`] packs one into a tar with a fixed order and fixed attributes: equal
+//! [`Archive`] writes one as a tar with a fixed order and fixed attributes: equal
 //! layouts have equal tars. Blobs are verified when they are read whole; large ones are
 //! for the reader to hash.
 
+mod archive;
 mod reference;
 mod write;
 
+pub use archive::Archive;
 pub use reference::{LayoutReference, ParseLayoutReferenceError, Selector};
-pub use write::{LayoutWriter, write_tar};
+pub use write::LayoutWriter;
 
 use std::{
     fmt,

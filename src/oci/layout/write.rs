@@ -1,13 +1,10 @@
-//! Writing layouts, as a directory and as one tar.
+//! Writing layouts as a directory.
 
-use std::{
-    io::{Read as _, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Layout, LayoutError, Marker, VERSION, blob_names, blob_path};
+use super::{Layout, LayoutError, Marker, VERSION, blob_path};
 use crate::{
     digest::Sha256Digest,
     fs::{self, IoContext as _},
@@ -97,7 +94,7 @@ impl LayoutWriter {
 }
 
 /// The JSON form of one of our own documents.
-fn json(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
     #[expect(
         clippy::expect_used,
         reason = "our documents have string keys only and no failing serialisers"
@@ -127,57 +124,10 @@ fn put_in_place(temp: &Path, dest: &Path) -> Result<(), LayoutError> {
     Ok(fs::rename(temp, dest)?)
 }
 
-/// Writes the layout in `dir` as one tar: `oci-layout`, `index.json`, then the blobs in
-/// the order of their digests; owner 0, modification time 0.
-pub fn write_tar<W: Write>(dir: impl AsRef<Path>, out: W) -> Result<W, LayoutError> {
-    let dir = dir.as_ref();
-    // Only a layout is packed.
-    Layout::open(dir)?;
-    let mut tar = tar::Builder::new(out);
-    for name in ["oci-layout", "index.json"] {
-        append_file(&mut tar, dir, name)?;
-    }
-    for name in ["blobs/", "blobs/sha256/"] {
-        let mut header = header(tar::EntryType::Directory, 0o755, 0);
-        tar.append_data(&mut header, name, std::io::empty())
-            .at("pack", dir.join(name))?;
-    }
-    for name in blob_names(dir)? {
-        append_file(&mut tar, dir, &format!("blobs/sha256/{name}"))?;
-    }
-    Ok(tar.into_inner().at("pack", dir)?)
-}
-
-fn append_file<W: Write>(
-    tar: &mut tar::Builder<W>,
-    dir: &Path,
-    name: &str,
-) -> Result<(), LayoutError> {
-    let path = dir.join(name);
-    let file = fs::open(&path)?;
-    let size = file.metadata().at("inspect", &path)?.len();
-    let mut header = header(tar::EntryType::Regular, 0o644, size);
-    // A file that grows meanwhile must not break the archive; one that shrinks does.
-    tar.append_data(&mut header, name, file.take(size))
-        .at("pack", &path)?;
-    Ok(())
-}
-
-fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
-    let mut header = tar::Header::new_ustar();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(size);
-    header
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::descriptor::media;
+    use crate::oci::layout::blob_names;
 
     fn names(dir: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(dir).unwrap();
@@ -232,36 +182,5 @@ mod tests {
         let layout = writer.finish(Vec::new()).unwrap();
         let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
         assert_eq!(inode(&layout.blob_path(&digest)), inode(&store));
-    }
-
-    #[test]
-    fn equal_layouts_have_equal_tars() {
-        let dir = tempfile::tempdir().unwrap();
-        let pack = |name: &str, order: [&str; 2]| {
-            let mut writer = LayoutWriter::create(dir.path().join(name)).unwrap();
-            for text in order {
-                writer.add_bytes(media::LAYER, text.as_bytes()).unwrap();
-            }
-            let layout = writer.finish(Vec::new()).unwrap();
-            write_tar(layout.dir(), Vec::new()).unwrap()
-        };
-        let packed = pack("a", ["x", "y"]);
-        assert_eq!(packed, pack("b", ["y", "x"]));
-        let mut archive = tar::Archive::new(&packed[..]);
-        let names: Vec<String> = archive
-            .entries()
-            .unwrap()
-            .map(|e| e.unwrap().path().unwrap().display().to_string())
-            .collect();
-        let mut blobs: Vec<String> = ["x", "y"]
-            .iter()
-            .map(|t| format!("blobs/sha256/{}", Sha256Digest::of(t.as_bytes()).hex()))
-            .collect();
-        blobs.sort();
-        assert_eq!(
-            names[..4],
-            ["oci-layout", "index.json", "blobs/", "blobs/sha256/"]
-        );
-        assert_eq!(names[4..], blobs);
     }
 }

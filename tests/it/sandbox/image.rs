@@ -11,7 +11,9 @@ use std::{
 use memobuild_ci::{
     event::Stream,
     graph::NetworkMode,
-    sandbox::{Exit, Finished, ProcessSpec, RootFs, Sandbox, SandboxError, Tier, probe},
+    sandbox::{
+        Exit, Finished, ProcessExtras, ProcessSpec, RootFs, Sandbox, SandboxError, Tier, probe,
+    },
     userns::Program,
 };
 
@@ -121,6 +123,7 @@ impl Image {
             },
             mounts: vec![],
             hosts: vec![],
+            extras: ProcessExtras::default(),
         }
     }
 

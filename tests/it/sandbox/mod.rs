@@ -384,7 +384,7 @@ fn stubs_are_what_was_made_for_mount_points_and_only_that() {
             target: "/tmp/in".to_owned(),
             kind: MountKind::Tmpfs {
                 size: Some(1 << 20),
-                mode: 0o1777,
+                readonly: false,
             },
         },
     ];
@@ -434,6 +434,7 @@ fn layers_can_be_mounted_too() {
     let scratch = Scratch {
         upper: stage.path().join("upper"),
         work: stage.path().join("work"),
+        kept: false,
     };
     let mut spec = image.shell("cat /m/one /m/two /single/one; echo x > /m/one; ! touch /single/x");
     spec.mounts = vec![

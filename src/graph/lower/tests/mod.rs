@@ -11,7 +11,7 @@ use crate::{
     dockerfile::{Dockerfile, parse},
     graph::{
         BuildGraph, ExecOp, FileAction, FileOp, ImageOp, ImageOrigin, ImageTable, LocalContext,
-        MountOp, NetworkMode, Op, ResolvedImage,
+        MountOp, Op, ResolvedImage,
     },
     oci::{ImageConfig, Platform},
 };
