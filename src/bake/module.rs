@@ -217,7 +217,7 @@ impl<'a> Module<'a> {
                 Some(matrix) => self.matrix(matrix)?,
                 None => vec![Vec::new()],
             };
-            let mut names: Vec<String> = Vec::new();
+            let mut names = std::collections::HashSet::new();
             for locals in rows {
                 let name = match name {
                     Some(attribute) if matrix.is_none() => {
@@ -236,10 +236,9 @@ impl<'a> Module<'a> {
                     }
                     None => block.label.clone(),
                 };
-                if names.contains(&name) {
+                if !names.insert(name.clone()) {
                     return Err(Fault::from(Problem::DuplicateName { name }).at(&block.place));
                 }
-                names.push(name.clone());
                 out.push(Instance {
                     block: number,
                     name,

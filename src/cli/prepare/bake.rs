@@ -116,11 +116,6 @@ fn refuse(args: &BuildArgs) -> Result<(), CliError> {
         ("--build-arg", !args.build_arg.is_empty(), "args.NAME"),
         ("--platform", !args.platform.is_empty(), "platform"),
         ("--label", !args.label.is_empty(), "labels.NAME"),
-        (
-            "--build-context",
-            !args.build_context.is_empty(),
-            "contexts.NAME",
-        ),
         ("--output", !args.output.is_empty(), "output"),
         ("--network", args.network.is_some(), "network"),
         ("--add-host", !args.add_host.is_empty(), "extra-hosts.NAME"),
@@ -154,7 +149,10 @@ pub(in crate::cli) fn print(
     };
     let plan = plan(context, args, source)?;
     for warning in warnings(&plan) {
-        tracing::warn!("{}", warning.message);
+        let hint = warning.hint.map(|hint| format!("\nhint: {hint}"));
+        let text = format!("warning: {}{}", warning.message, hint.unwrap_or_default());
+        // The plan goes to stdout; a closed stderr is no reason to keep it back.
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", plan.to_json()).map_err(CliError::Answer)
