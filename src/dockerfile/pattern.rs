@@ -16,14 +16,14 @@ pub struct PatternError {
 
 /// A set of characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Class {
+struct Class {
     negated: bool,
     ranges: Vec<(char, char)>,
 }
 
 impl Class {
     /// Reads a class whose `[` has been read; none if it is malformed.
-    pub(super) fn read(chars: &mut Peekable<Chars<'_>>) -> Option<Self> {
+    fn read(chars: &mut Peekable<Chars<'_>>) -> Option<Self> {
         let negated = chars.next_if_eq(&'^').is_some();
         let mut ranges = Vec::new();
         loop {
@@ -48,7 +48,7 @@ impl Class {
         }
     }
 
-    pub(super) fn contains(&self, c: char) -> bool {
+    fn contains(&self, c: char) -> bool {
         let inside = self
             .ranges
             .iter()
@@ -128,9 +128,18 @@ impl Pattern {
     }
 }
 
-/// Whether `text` has wildcards, or escapes that only a pattern understands.
+/// Whether `text` has wildcards. A text without any is a plain name, in which a backslash
+/// means itself.
 pub fn is_pattern(text: &str) -> bool {
-    text.contains(['*', '?', '[', '\\'])
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => _ = chars.next(),
+            '*' | '?' | '[' => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 #[cfg(test)]

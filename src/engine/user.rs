@@ -97,27 +97,23 @@ impl<'a> UserDatabase<'a> {
         })
     }
 
-    /// Resolves `--chown`. A user without a group gets the group of the same number
-    /// (a numeric user) or the user's primary group (a name).
-    pub fn owner(&self, text: &str) -> Result<(u32, u32), UserError> {
+    /// Resolves `--chown`, as BuildKit does: a user without a group gets the group of the
+    /// same number (a numeric user) or the user's primary group (a name). `root` is always
+    /// 0, and so is a user that the image does not have; a group that it does not have
+    /// counts as none.
+    pub fn owner(&self, text: &str) -> (u32, u32) {
         let (user, group) = split(text);
-        let user = if user.is_empty() { "0" } else { user };
-        let (uid, primary) = match user.parse::<u32>() {
-            Ok(uid) => (uid, uid),
-            Err(_) => match self.find_user(user) {
-                Some(line) => (line.uid, line.gid),
-                None => {
-                    return Err(UserError::UnknownUser {
-                        name: user.to_owned(),
-                    });
-                }
-            },
+        let (uid, primary) = match owner_number(user) {
+            Some(uid) => (uid, uid),
+            None => self
+                .users()
+                .find(|line| line.name == user)
+                .map_or((0, 0), |line| (line.uid, line.gid)),
         };
-        let gid = match group {
-            Some(group) => self.group_id(group)?,
-            None => primary,
-        };
-        Ok((uid, gid))
+        let named = |group| self.groups().find(|line| line.name == group);
+        let gid = group
+            .and_then(|group| owner_number(group).or_else(|| named(group).map(|line| line.gid)));
+        (uid, gid.unwrap_or(primary))
     }
 
     fn find_user(&self, user: &str) -> Option<PasswdLine<'a>> {
@@ -157,6 +153,14 @@ impl<'a> UserDatabase<'a> {
             })
         })
     }
+}
+
+/// The number that a part of `--chown` stands for; none for a name.
+fn owner_number(text: &str) -> Option<u32> {
+    if text == "root" {
+        return Some(0);
+    }
+    u32::try_from(text.parse::<i32>().ok()?).ok()
 }
 
 fn split(text: &str) -> (&str, Option<&str>) {
@@ -204,11 +208,15 @@ mod tests {
     #[test]
     fn owners() {
         let owner = |text| DATABASE.owner(text);
-        assert_eq!(owner("app").unwrap(), (1000, 1001));
-        assert_eq!(owner("1000").unwrap(), (1000, 1000));
-        assert_eq!(owner("7:8").unwrap(), (7, 8));
-        assert_eq!(owner("app:web").unwrap(), (1000, 33));
-        assert_eq!(owner(":web").unwrap(), (0, 33));
-        assert!(owner("ghost").is_err());
+        assert_eq!(owner("app"), (1000, 1001));
+        assert_eq!(owner("1000"), (1000, 1000));
+        assert_eq!(owner("7:8"), (7, 8));
+        assert_eq!(owner("app:web"), (1000, 33));
+        assert_eq!(owner(":web"), (0, 33));
+        assert_eq!(owner("7:"), (7, 7));
+        assert_eq!(owner("ghost"), (0, 0));
+        assert_eq!(owner("app:ghosts"), (1000, 1001));
+        assert_eq!(owner("4294967295"), (0, 0));
+        assert_eq!(UserDatabase::default().owner("root:5"), (0, 5));
     }
 }

@@ -330,8 +330,7 @@ pub struct CopyAction {
     pub from: VertexId,
     /// Source paths relative to its root, Go patterns (`filepath.Match`) allowed, in order.
     pub sources: Vec<String>,
-    /// Absolute destination as the user meant it; a trailing slash, `.` at the end or
-    /// several sources make it a directory.
+    /// Absolute destination as the user meant it; a trailing slash makes it a directory.
     pub dest: String,
     /// `--chown`, as written after expansion: `user[:group]`.
     pub owner: Option<String>,

@@ -24,7 +24,6 @@ const FAULTY: &[&str] = &[
     "FROM scratch\nRUN --mont=type=cache x\n",
     "FROM scratch\nRUN --mount=type=cahce,target=/a x\n",
     "FROM scratch\nRUN --mount=type=cache,tagret=/a x\n",
-    "FROM scratch\nRUN --mount=type=cache x\n",
     "FROM scratch\nRUN --mount=type=bind,target=/a,sharing=locked x\n",
     "FROM scratch\nRUN --mount=type=cache,target=/a,sharing=some x\n",
     "FROM scratch\nRUN --mount=type=bind,target x\n",

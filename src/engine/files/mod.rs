@@ -23,7 +23,6 @@ pub use write::{check, write};
 
 use std::{borrow::Cow, collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::user::UserError;
 use crate::{
     digest::{Blake3Digest, KeyEncoder},
     fs::FsError,
@@ -101,9 +100,6 @@ pub enum FileError {
         /// The pattern.
         pattern: String,
     },
-    /// `--chown` with a name that the image does not have.
-    #[error(transparent)]
-    User(#[from] UserError),
     /// `--chmod` that does not parse.
     #[error(transparent)]
     Mode(#[from] ModeError),

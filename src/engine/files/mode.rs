@@ -1,4 +1,4 @@
-//! `--chmod`: octal and symbolic modes, as `chmod(1)` reads them with an empty umask.
+//! `--chmod`: octal and symbolic modes, with an empty umask.
 
 use crate::graph::ModeChange;
 
@@ -19,74 +19,160 @@ pub(super) fn apply(change: &ModeChange, mode: u32, directory: bool) -> Result<u
     }
 }
 
-fn symbolic(text: &str, mut mode: u32, directory: bool) -> Option<u32> {
+/// A change of a symbolic mode, with the bits it may touch.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Set(u32),
+    Clear(u32),
+    /// `X`: these, if anyone may execute the file or it is a directory.
+    SetIfExecutable(u32),
+    /// The permissions of one class, by its shift, for the classes in `who`.
+    Copy {
+        from: u32,
+        who: u32,
+        operator: char,
+    },
+}
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const STICKY: u32 = 0o1000;
+
+/// Carries out a symbolic mode; none if it does not parse. The rules are those of BSD's
+/// `setmode(3)`, as BuildKit has them: `X` looks at the file's first mode, `=` clears
+/// setuid and setgid with their class but never the sticky bit, `t` without `u` or `g`
+/// narrows what follows to the sticky bit, and `o` with `s` or `t` does nothing.
+fn symbolic(text: &str, mode: u32, directory: bool) -> Option<u32> {
+    let mut now = mode;
+    for step in steps(text)? {
+        match step {
+            Step::Set(bits) => now |= bits,
+            Step::Clear(bits) => now &= !bits,
+            Step::SetIfExecutable(bits) if directory || mode & 0o111 != 0 => now |= bits,
+            Step::SetIfExecutable(_) => {}
+            Step::Copy {
+                from,
+                who,
+                operator,
+            } => {
+                let spread = |class: u32| {
+                    [0o100, 0o010, 0o001]
+                        .iter()
+                        .filter(|unit| who & (**unit * 4) != 0)
+                        .map(|unit| class * unit)
+                        .sum::<u32>()
+                };
+                let value = spread(now >> from & 7);
+                match operator {
+                    '+' => now |= value,
+                    '-' => now &= !value,
+                    _ => now = now & !spread(7) | value,
+                }
+            }
+        }
+    }
+    Some(now)
+}
+
+fn steps(text: &str) -> Option<Vec<Step>> {
+    let mut steps = Vec::new();
     for clause in text.split(',') {
-        let actions = clause.find(['+', '-', '='])?;
-        let (who, mut rest) = clause.split_at(actions);
-        let who = match who {
-            "" => 0o777,
-            _ => who.chars().try_fold(0, |bits, c| {
-                Some(
-                    bits | match c {
-                        'u' => 0o700,
-                        'g' => 0o070,
-                        'o' => 0o007,
-                        'a' => 0o777,
-                        _ => return None,
-                    },
-                )
-            })?,
-        };
+        let (who, mut rest) = clause.split_at(clause.find(['+', '-', '='])?);
+        let mut who = who.chars().try_fold(0, |bits, class| {
+            Some(
+                bits | match class {
+                    'u' => SETUID | 0o700,
+                    'g' => SETGID | 0o070,
+                    'o' => 0o007,
+                    'a' => SETUID | SETGID | 0o777,
+                    _ => return None,
+                },
+            )
+        })?;
         while let Some(operator) = rest.chars().next() {
             rest = &rest[1..];
             let end = rest.find(['+', '-', '=']).unwrap_or(rest.len());
             let (permissions, tail) = rest.split_at(end);
             rest = tail;
-            let bits = permission_bits(permissions, who, mode, directory)?;
-            // setuid belongs to the user, setgid to the group, sticky to all.
-            let special = (if who & 0o700 != 0 { 0o4000 } else { 0 })
-                | (if who & 0o070 != 0 { 0o2000 } else { 0 })
-                | (if who & 0o007 != 0 { 0o1000 } else { 0 });
-            match operator {
-                '+' => mode |= bits,
-                '-' => mode &= !bits,
-                '=' => mode = (mode & !(who | special)) | bits,
-                _ => return None,
-            }
+            who &= !STICKY;
+            operation(&mut steps, operator, &mut who, permissions)?;
         }
     }
-    Some(mode)
+    Some(steps)
 }
 
-/// The bits that `permissions` names for the classes in `who`.
-fn permission_bits(permissions: &str, who: u32, mode: u32, directory: bool) -> Option<u32> {
-    // A class letter copies that class's bits to all classes of `who`.
-    let copied = match permissions {
-        "u" => Some(mode >> 6 & 7),
-        "g" => Some(mode >> 3 & 7),
-        "o" => Some(mode & 7),
-        _ => None,
-    };
-    if let Some(class) = copied {
-        return Some((class * 0o111) & who);
-    }
-    permissions.chars().try_fold(0, |bits, c| {
-        Some(
-            bits | match c {
-                'r' => who & 0o444,
-                'w' => who & 0o222,
-                'x' => who & 0o111,
-                'X' if directory || mode & 0o111 != 0 => who & 0o111,
-                'X' => 0,
-                's' => {
-                    (if who & 0o700 != 0 { 0o4000 } else { 0 })
-                        | (if who & 0o070 != 0 { 0o2000 } else { 0 })
+/// Adds what one operator and the letters behind it do. An empty `who` stands for all.
+fn operation(
+    steps: &mut Vec<Step>,
+    operator: char,
+    who: &mut u32,
+    permissions: &str,
+) -> Option<()> {
+    let (mut bits, mut if_executable) = (0, 0);
+    // Whether `=` has cleared what it replaces.
+    let mut replaced = false;
+    for letter in permissions.chars() {
+        let special = *who == 0 || *who & !0o007 != 0;
+        match letter {
+            'r' => bits |= 0o444,
+            'w' => bits |= 0o222,
+            'x' => bits |= 0o111,
+            'X' if operator == '-' => bits |= 0o111,
+            'X' => if_executable = 0o111,
+            's' if special => bits |= SETUID | SETGID,
+            't' if special => {
+                *who |= STICKY;
+                bits |= STICKY;
+            }
+            's' | 't' => {}
+            'u' | 'g' | 'o' => {
+                if bits != 0 {
+                    change(steps, operator, *who, bits);
+                    bits = 0;
                 }
-                't' => 0o1000,
-                _ => return None,
-            },
-        )
-    })
+                replaced = true;
+                if if_executable != 0 {
+                    steps.push(Step::SetIfExecutable(masked(*who, if_executable)));
+                    if_executable = 0;
+                }
+                let from = match letter {
+                    'u' => 6,
+                    'g' => 3,
+                    _ => 0,
+                };
+                let who = if *who == 0 { 0o777 } else { *who };
+                steps.push(Step::Copy {
+                    from,
+                    who,
+                    operator,
+                });
+            }
+            _ => return None,
+        }
+    }
+    if bits != 0 || operator == '=' && !replaced {
+        change(steps, operator, *who, bits);
+    }
+    if if_executable != 0 {
+        steps.push(Step::SetIfExecutable(masked(*who, if_executable)));
+    }
+    Some(())
+}
+
+fn change(steps: &mut Vec<Step>, operator: char, who: u32, bits: u32) {
+    match operator {
+        '-' => steps.push(Step::Clear(masked(who, bits))),
+        '+' => steps.push(Step::Set(masked(who, bits))),
+        _ => {
+            let all = SETUID | SETGID | 0o777;
+            steps.push(Step::Clear(if who == 0 { all } else { who }));
+            steps.push(Step::Set(masked(who, bits)));
+        }
+    }
+}
+
+fn masked(who: u32, bits: u32) -> u32 {
+    if who == 0 { bits } else { who & bits }
 }
 
 #[cfg(test)]
@@ -104,14 +190,19 @@ mod tests {
             ("u=rwX,go=rX", 0o700, true, 0o755),
             ("g=u", 0o750, false, 0o770),
             ("u+s", 0o755, false, 0o4755),
-            ("g+s,o+t", 0o755, false, 0o3755),
+            ("g+s,u+t,o+t,o+s", 0o755, false, 0o3755),
+            ("a=rx", 0o7644, false, 0o1555),
+            ("g=gu", 0o640, false, 0o660),
+            ("+xt", 0o644, false, 0o1644),
+            ("u+x,go+X", 0o644, false, 0o744),
+            ("=", 0o7755, false, 0o1000),
             ("u=rw,u+x-w", 0o000, false, 0o500),
         ];
         for (text, mode, directory, expected) in cases {
             let change = ModeChange::Symbolic(text.to_owned());
             assert_eq!(apply(&change, mode, directory), Ok(expected), "{text}");
         }
-        for text in ["", "x", "u", "q+x", "u+q", "u~x"] {
+        for text in ["", "x", "u", "q+x", "u+q", "u~x", "u+x,"] {
             let change = ModeChange::Symbolic(text.to_owned());
             assert!(apply(&change, 0o644, false).is_err(), "{text}");
         }

@@ -10,7 +10,6 @@ use super::{
     view::Destination,
 };
 use crate::{
-    dockerfile::ignore::Ignore,
     engine::user::UserDatabase,
     graph::{CopyAction, FileAction, FileOp, ModeChange},
     oci::layer::{Entry, EntryKind, LayerPath, Tree},
@@ -36,7 +35,7 @@ pub fn plan(op: &FileOp, root: &Tree, sources: &[Option<Source>]) -> Result<Plan
         match action {
             FileAction::Copy(copy) => {
                 if let Some(source) = sources.get(n).and_then(Option::as_ref) {
-                    let owner = owner(&database, copy.owner.as_deref())?;
+                    let owner = copy.owner.as_deref().map(|text| database.owner(text));
                     planner.copy(n, source, copy, owner)?;
                 }
             }
@@ -47,11 +46,11 @@ pub fn plan(op: &FileOp, root: &Tree, sources: &[Option<Source>]) -> Result<Plan
                 owner: text,
                 mode,
             } => {
-                let owner = owner(&database, text.as_deref())?.unwrap_or((0, 0));
+                let owner = text.as_deref().map(|text| database.owner(text));
                 planner.write(dest, name, content, owner, mode.as_ref())?;
             }
             FileAction::MakeDir { path, owner: text } => {
-                let owner = owner(&database, text.as_deref())?.unwrap_or((0, 0));
+                let owner = text.as_deref().map(|text| database.owner(text));
                 let path = planner.dest.resolve(path)?;
                 planner.dest.make_dir_all(&path, 0o755, owner)?;
             }
@@ -68,15 +67,22 @@ fn inline<'t>(root: &'t Tree, path: &str) -> &'t [u8] {
         .unwrap_or_default()
 }
 
-fn owner(database: &UserDatabase<'_>, text: Option<&str>) -> Result<Option<(u32, u32)>, FileError> {
-    Ok(text.map(|text| database.owner(text)).transpose()?)
-}
-
 struct Planner<'a> {
     dest: Destination<'a>,
     archives: Vec<Archive>,
     /// Number of source paths copied so far: hard links are kept within one of them.
     copies: usize,
+}
+
+/// Mode and owner of directories that are made on the way to a destination.
+type Made = (u32, Option<(u32, u32)>);
+
+/// Mode of directories that a copy makes on the way.
+fn made_mode(change: Option<&ModeChange>) -> u32 {
+    match change {
+        Some(ModeChange::Exact(mode)) => *mode & 0o777,
+        _ => 0o755,
+    }
 }
 
 /// What stays the same while one source path is copied.
@@ -88,7 +94,6 @@ struct Copying<'c> {
     source: &'c Source,
     owner: Option<(u32, u32)>,
     mode: Option<&'c ModeChange>,
-    exclude: Option<Ignore>,
 }
 
 impl Planner<'_> {
@@ -101,12 +106,6 @@ impl Planner<'_> {
     ) -> Result<(), FileError> {
         let selection = select(source, copy)?;
         for matched in &selection.matches {
-            let exclude = (!copy.exclude.is_empty())
-                .then(|| Ignore::parse(&copy.exclude.join("\n")))
-                .transpose()
-                .map_err(|_| FileError::Pattern {
-                    pattern: copy.exclude.join(" "),
-                })?;
             self.copies += 1;
             let copying = Copying {
                 number,
@@ -114,16 +113,11 @@ impl Planner<'_> {
                 source,
                 owner,
                 mode: copy.mode.as_ref(),
-                exclude,
             };
             if copy.unpack && self.unpack(&copying, matched, &copy.dest)? {
                 continue;
             }
-            if copy.parents {
-                self.copy_with_parents(&copying, matched, &copy.dest)?;
-            } else {
-                self.copy_match(&copying, matched, &copy.dest)?;
-            }
+            self.copy_match(&copying, matched, &copy.dest)?;
         }
         Ok(())
     }
@@ -134,7 +128,7 @@ impl Planner<'_> {
         matched: &Match,
         dest: &str,
     ) -> Result<(), FileError> {
-        let made = (copying.made_mode(), copying.owner.unwrap_or((0, 0)));
+        let made = (made_mode(copying.mode), copying.owner);
         let target = self.target_dir(dest, made)?;
         let is_dir = copying.is_dir(&matched.at);
         let target = match self.dest.lstat(&target).map(|e| e.kind) {
@@ -151,44 +145,12 @@ impl Planner<'_> {
         if let Some(parent) = target.parent() {
             self.dest.make_dir_all(&parent, made.0, made.1)?;
         }
-        self.copy_tree(copying, &matched.at, &target)
-    }
-
-    fn copy_with_parents(
-        &mut self,
-        copying: &Copying<'_>,
-        matched: &Match,
-        dest: &str,
-    ) -> Result<(), FileError> {
-        let made = (copying.made_mode(), copying.owner.unwrap_or((0, 0)));
-        let base = self.dest.resolve(dest)?;
-        self.dest.make_dir_all(&base, made.0, made.1)?;
-        let mut from = matched.named.clone();
-        let mut parents = Vec::new();
-        for _ in 0..matched.kept.components().count() {
-            if let Some(parent) = from.parent() {
-                parents.push(parent.clone());
-                from = parent;
-            }
-        }
-        // `parents` now runs from the nearest one up to the pivot, which is `dest`.
-        parents.pop();
-        let mut target = base;
-        for parent in parents.iter().rev() {
-            if let Some(name) = parent.file_name() {
-                target = target.join(name);
-                self.copy_one(copying, parent, &target, false)?;
-            }
-        }
-        if let Some(name) = matched.kept.file_name() {
-            target = target.join(name);
-        }
-        self.copy_tree(copying, &matched.at, &target)
+        self.copy_tree(copying, matched, &target)
     }
 
     /// Makes what must be a directory before a copy to `dest`, and gives the place
     /// that `dest` means.
-    fn target_dir(&mut self, dest: &str, made: (u32, (u32, u32))) -> Result<LayerPath, FileError> {
+    fn target_dir(&mut self, dest: &str, made: Made) -> Result<LayerPath, FileError> {
         let ensure = match dest.rsplit_once('/') {
             Some((dir, name)) if !name.is_empty() && name != "." => dir,
             _ => dest,
@@ -198,36 +160,53 @@ impl Planner<'_> {
         self.dest.resolve(dest)
     }
 
-    /// Copies the file or directory at `from` and all below it.
+    /// Copies the file or directory that `matched` means, and what the copy takes of what is
+    /// below it.
     fn copy_tree(
+        &mut self,
+        copying: &Copying<'_>,
+        matched: &Match,
+        target: &LayerPath,
+    ) -> Result<(), FileError> {
+        for taken in matched.taken(copying.source) {
+            let place = taken
+                .below
+                .components()
+                .fold(target.clone(), |p, c| p.join(c));
+            if taken.on_the_way {
+                self.copy_on_the_way(copying, &taken.path, &place)?;
+            } else {
+                self.copy_one(copying, &taken.path, &place, !taken.below.is_root())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a directory only because of what is below it. One that exists takes the
+    /// source's mode, whatever `--chmod` says, and keeps its owner.
+    fn copy_on_the_way(
         &mut self,
         copying: &Copying<'_>,
         from: &LayerPath,
         target: &LayerPath,
     ) -> Result<(), FileError> {
-        let source = copying.source;
-        for (path, _) in source.tree.walk(from) {
-            let below = &path.as_bytes()[from.as_bytes().len()..];
-            let below = LayerPath::new(std::path::Path::new(
-                <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(below),
-            ))?;
-            if let Some(exclude) = &copying.exclude
-                && !below.is_root()
-                && exclude.is_ignored(below.as_path())
-            {
-                continue;
+        let Some(found) = copying.source.tree.get(from) else {
+            return Ok(());
+        };
+        let mode = found.row.entry.mode;
+        match self.dest.lstat(target) {
+            Some(old) if old.kind == EntryKind::Directory && old.mode == mode => Ok(()),
+            Some(mut old) if old.kind == EntryKind::Directory => {
+                old.mode = mode;
+                self.dest.put(Planned {
+                    entry: old,
+                    content: Content::None,
+                    link: None,
+                });
+                Ok(())
             }
-            let place = below
-                .components()
-                .fold(target.clone(), |place, part| place.join(part));
-            if copying.exclude.is_some()
-                && let Some(parent) = place.parent()
-            {
-                self.dest.make_dir_all(&parent, 0o755, (0, 0))?;
-            }
-            self.copy_one(copying, &path, &place, !below.is_root())?;
+            _ => self.copy_one(copying, from, target, true),
         }
-        Ok(())
     }
 
     /// Copies one file or one directory without its contents. `overwrite` says whether
@@ -307,7 +286,7 @@ impl Planner<'_> {
             return Ok(false);
         };
         let base = self.dest.resolve(dest)?;
-        let made = copying.owner.unwrap_or((0, 0));
+        let made = copying.owner;
         self.dest.make_dir_all(&base, 0o755, made)?;
         let number = self.archives.len();
         let rows = archive.rows().to_vec();
@@ -324,7 +303,7 @@ impl Planner<'_> {
         archive: usize,
         row: &crate::oci::layer::IndexEntry,
         base: &LayerPath,
-        made: (u32, u32),
+        made: Option<(u32, u32)>,
     ) -> Result<(), FileError> {
         let Some(name) = row.entry.path.file_name() else {
             return Ok(());
@@ -381,18 +360,19 @@ impl Planner<'_> {
         dest: &str,
         name: &str,
         content: &[u8],
-        owner: (u32, u32),
+        owner: Option<(u32, u32)>,
         change: Option<&ModeChange>,
     ) -> Result<(), FileError> {
-        let made = match change {
-            Some(ModeChange::Exact(mode)) => *mode,
-            _ => 0o755,
-        };
-        let target = self.target_dir(dest, (made, owner))?;
+        let target = self.target_dir(dest, (made_mode(change), owner))?;
         let target = match self.dest.lstat(&target).map(|e| e.kind) {
             Some(EntryKind::Directory) => target.join(name.as_ref()),
             _ => target,
         };
+        if let Some(EntryKind::Directory) = self.dest.lstat(&target).map(|e| e.kind) {
+            return Err(FileError::IsADirectory {
+                path: target.to_string(),
+            });
+        }
         let mode = match change {
             Some(change) => mode::apply(change, 0o644, false)?,
             None => 0o644,
@@ -400,7 +380,7 @@ impl Planner<'_> {
         let kind = EntryKind::Regular {
             size: content.len() as u64,
         };
-        let mut planned = Planned::new(target, kind, mode, owner);
+        let mut planned = Planned::new(target, kind, mode, owner.unwrap_or((0, 0)));
         if !content.is_empty() {
             planned.content = Content::Bytes(content.into());
         }
@@ -440,14 +420,6 @@ impl Planner<'_> {
 }
 
 impl Copying<'_> {
-    /// Mode of directories that a copy makes on the way.
-    fn made_mode(&self) -> u32 {
-        match self.mode {
-            Some(ModeChange::Exact(mode)) => *mode,
-            _ => 0o755,
-        }
-    }
-
     fn is_dir(&self, path: &LayerPath) -> bool {
         path.is_root()
             || self

@@ -1,14 +1,17 @@
 //! Which files of a source a COPY names: cleaning, wildcards, symlinks.
 
-use std::os::unix::ffi::OsStrExt;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use super::{FileError, Source, view};
 use crate::{
     digest::KeyEncoder,
-    dockerfile::pattern::{self, Pattern},
+    dockerfile::{
+        ignore::{Ignore, Verdict},
+        pattern::{self, Pattern},
+    },
     graph::CopyAction,
     key::{CacheKey, KeyKind},
-    oci::layer::{EntryKind, LayerPath},
+    oci::layer::{EntryKind, Found, LayerPath},
 };
 
 /// One path that a COPY names.
@@ -18,8 +21,21 @@ pub struct Match {
     pub named: LayerPath,
     /// The place it means, symlinks followed.
     pub at: LayerPath,
-    /// For `--parents`: the part of `named` that is kept below the destination.
-    pub kept: LayerPath,
+    /// For `--parents`: what is taken of that directory.
+    include: Option<Ignore>,
+    /// `--exclude`: what is not taken of that directory.
+    exclude: Option<Ignore>,
+}
+
+/// A file or directory that a copy takes.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// Its place in the source.
+    pub(super) path: LayerPath,
+    /// The same, seen from the place that was matched.
+    pub(super) below: LayerPath,
+    /// A directory that is taken only because of what follows it.
+    pub(super) on_the_way: bool,
 }
 
 /// All paths that a COPY names in one source, in order.
@@ -32,41 +48,173 @@ pub struct Selection {
 /// Finds what `copy` names in `source`. A path without wildcards must exist; a pattern
 /// may match nothing.
 pub fn select(source: &Source, copy: &CopyAction) -> Result<Selection, FileError> {
-    let mut selection = Selection::default();
+    let exclude = match copy.exclude.as_slice() {
+        [] => None,
+        patterns => Some(patterns_of(patterns)?),
+    };
+    let mut matches = Vec::new();
     for text in &copy.sources {
-        let (pivot, text_after) = match text.split_once("/./") {
-            Some((pivot, rest)) if copy.parents => (clean(source, pivot)?, rest),
-            _ => (LayerPath::ROOT, text.as_str()),
-        };
-        let whole = clean(source, text)?;
-        let kept_from = pivot.components().count();
-        let kept = |named: &LayerPath| {
-            let parts: Vec<_> = named.components().skip(kept_from).collect();
-            parts
-                .iter()
-                .fold(LayerPath::ROOT, |path, part| path.join(part))
-        };
-        if pattern::is_pattern(text) {
-            for named in expand(source, &whole, text_after)? {
-                selection.matches.push(Match {
-                    at: follow(source, &named)?,
-                    kept: kept(&named),
-                    named,
-                });
-            }
+        if copy.parents {
+            select_parents(source, text, exclude.as_ref(), &mut matches)?;
             continue;
         }
-        let at = follow(source, &whole)?;
-        if source.tree.get(&at).is_none() && !at.is_root() {
-            return Err(not_found(source, text, &whole));
+        for named in named(source, text)? {
+            let at = place(source, text, &named)?;
+            matches.push(Match {
+                named,
+                at,
+                include: None,
+                exclude: exclude.clone(),
+            });
         }
-        selection.matches.push(Match {
-            at,
-            kept: kept(&whole),
-            named: whole,
-        });
     }
-    Ok(selection)
+    Ok(Selection { matches })
+}
+
+/// `--parents`: the directories before the pivot `/./`, and of each what matches the
+/// pattern behind it. Unlike other sources, that is a pattern as in an ignore file.
+fn select_parents(
+    source: &Source,
+    text: &str,
+    exclude: Option<&Ignore>,
+    matches: &mut Vec<Match>,
+) -> Result<(), FileError> {
+    let (pivot, rest) = text.split_once("/./").unwrap_or(("", text));
+    let pattern = clean(source, rest)?;
+    let include = match pattern.is_root() {
+        true => None,
+        false => Some(patterns_of(&[pattern.as_path().display().to_string()])?),
+    };
+    let mut any = false;
+    for named in named(source, pivot)? {
+        let matched = Match {
+            at: place(source, text, &named)?,
+            named,
+            include: include.clone(),
+            exclude: exclude.cloned(),
+        };
+        any |= include.is_none()
+            || matched
+                .taken(source)
+                .iter()
+                .any(|taken| !taken.below.is_root());
+        matches.push(matched);
+    }
+    if !any && !pattern::is_pattern(text) {
+        return Err(not_found(source, text, &clean(source, text)?));
+    }
+    Ok(())
+}
+
+fn patterns_of(patterns: &[String]) -> Result<Ignore, FileError> {
+    Ignore::new(patterns).map_err(|error| FileError::Pattern {
+        pattern: error.text,
+    })
+}
+
+/// The names that a source path stands for.
+fn named(source: &Source, text: &str) -> Result<Vec<LayerPath>, FileError> {
+    let whole = clean(source, text)?;
+    if pattern::is_pattern(text) {
+        expand(source, &whole, text)
+    } else {
+        Ok(vec![whole])
+    }
+}
+
+/// The place that a name means, which must be there.
+fn place(source: &Source, text: &str, named: &LayerPath) -> Result<LayerPath, FileError> {
+    let at = follow(source, named)?;
+    if source.tree.get(&at).is_none() && !at.is_root() {
+        let text = match pattern::is_pattern(text) {
+            true => &named.as_path().display().to_string(),
+            false => text,
+        };
+        return Err(not_found(source, text, named));
+    }
+    Ok(at)
+}
+
+impl Match {
+    /// What the copy takes of this, in canonical order: the place itself, and below it what
+    /// the patterns leave.
+    pub(super) fn taken(&self, source: &Source) -> Vec<Taken> {
+        let prefix = self.at.as_bytes().len();
+        let mut taken = Vec::new();
+        // The directories above, with what the patterns say of them, and whether they are taken.
+        let mut above: Vec<Above> = Vec::new();
+        for (path, found) in source.tree.walk(&self.at) {
+            let below = path.as_bytes()[prefix..].strip_prefix(b"/");
+            let below = LayerPath::new(OsStr::from_bytes(
+                below.unwrap_or(&path.as_bytes()[prefix..]),
+            ))
+            .unwrap_or_default();
+            while above
+                .last()
+                .is_some_and(|dir| !below.starts_with(&dir.below))
+            {
+                above.pop();
+            }
+            let (included, include) = match (&self.include, above.last()) {
+                (Some(patterns), Some(dir)) => decide(patterns, dir.include.as_ref(), &below),
+                (Some(patterns), None) => (true, Some(patterns.root())),
+                (None, _) => (true, None),
+            };
+            let (excluded, exclude) = match (&self.exclude, above.last()) {
+                (Some(patterns), Some(dir)) => decide(patterns, dir.exclude.as_ref(), &below),
+                (Some(patterns), None) => (false, Some(patterns.root())),
+                (None, _) => (false, None),
+            };
+            let takes = included && !excluded;
+            if takes {
+                for dir in above.iter_mut().filter(|dir| !dir.taken) {
+                    dir.taken = true;
+                    taken.push(Taken {
+                        path: dir.path.clone(),
+                        below: dir.below.clone(),
+                        on_the_way: true,
+                    });
+                }
+            }
+            if found.row.entry.kind == EntryKind::Directory {
+                above.push(Above {
+                    path: path.clone(),
+                    below: below.clone(),
+                    include,
+                    exclude,
+                    taken: takes,
+                });
+            }
+            if takes {
+                taken.push(Taken {
+                    path,
+                    below,
+                    on_the_way: false,
+                });
+            }
+        }
+        taken
+    }
+}
+
+/// A directory above the one that a walk is at.
+struct Above {
+    path: LayerPath,
+    below: LayerPath,
+    include: Option<Verdict>,
+    exclude: Option<Verdict>,
+    taken: bool,
+}
+
+/// Whether patterns match what is at `below`, whose directory has the verdict `above`.
+fn decide(
+    patterns: &Ignore,
+    above: Option<&Verdict>,
+    below: &LayerPath,
+) -> (bool, Option<Verdict>) {
+    let root = patterns.root();
+    let verdict = patterns.child(above.unwrap_or(&root), below.as_path());
+    (verdict.ignored, Some(verdict))
 }
 
 impl Selection {
@@ -77,26 +225,39 @@ impl Selection {
         let mut encoder = KeyEncoder::new(KeyKind::Selection.context());
         for matched in &self.matches {
             encoder.field("match", matched.named.as_bytes());
-            for (path, found) in source.tree.walk(&matched.at) {
-                let entry = &found.row.entry;
-                encoder
-                    .field("path", &path.as_bytes()[matched.at.as_bytes().len()..])
-                    .number("mode", entry.mode.into())
-                    .number("uid", entry.uid.into())
-                    .number("gid", entry.gid.into());
-                match &entry.kind {
-                    EntryKind::Symlink { target } => {
-                        encoder.field("symlink", target.as_os_str().as_bytes())
-                    }
-                    EntryKind::Regular { size } => encoder.number("size", *size),
-                    kind => encoder.field("kind", format!("{kind:?}")),
-                };
-                if let Some(digest) = found.row.content {
-                    encoder.field("content", digest.as_bytes());
+            let prefix = matched.at.as_bytes().len();
+            if matched.include.is_none() && matched.exclude.is_none() {
+                for (path, found) in source.tree.walk(&matched.at) {
+                    encode(&mut encoder, &path.as_bytes()[prefix..], &found);
+                }
+                continue;
+            }
+            for taken in matched.taken(source) {
+                if let Some(found) = source.tree.get(&taken.path) {
+                    let on_the_way = u64::from(taken.on_the_way);
+                    encoder.number("on the way", on_the_way);
+                    encode(&mut encoder, &taken.path.as_bytes()[prefix..], &found);
                 }
             }
         }
         CacheKey(encoder.finish())
+    }
+}
+
+fn encode(encoder: &mut KeyEncoder, path: &[u8], found: &Found<'_>) {
+    let entry = &found.row.entry;
+    encoder
+        .field("path", path)
+        .number("mode", entry.mode.into())
+        .number("uid", entry.uid.into())
+        .number("gid", entry.gid.into());
+    match &entry.kind {
+        EntryKind::Symlink { target } => encoder.field("symlink", target.as_os_str().as_bytes()),
+        EntryKind::Regular { size } => encoder.number("size", *size),
+        kind => encoder.field("kind", format!("{kind:?}")),
+    };
+    if let Some(digest) = found.row.content {
+        encoder.field("content", digest.as_bytes());
     }
 }
 
@@ -161,6 +322,13 @@ fn expand(source: &Source, whole: &LayerPath, text: &str) -> Result<Vec<LayerPat
         }
     }
     let base = follow(source, &literal)?;
+    if source.tree.get(&base).is_none() && !base.is_root() {
+        return Err(not_found(
+            source,
+            &literal.as_path().display().to_string(),
+            &literal,
+        ));
+    }
     // Pairs of the name as matched and the place it is.
     let mut found: Vec<LayerPath> = vec![base];
     for (n, part) in rest.iter().enumerate() {

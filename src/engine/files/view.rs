@@ -9,6 +9,9 @@ use crate::oci::layer::{Entry, EntryKind, LayerPath, Tree};
 /// Symlinks followed before a path counts as a loop, as in Linux.
 const MAX_SYMLINKS: usize = 255;
 
+/// The bit that makes a directory hand its group down.
+const SETGID: u32 = 0o2000;
+
 /// Reads through planned changes to the tree below.
 #[derive(Debug)]
 pub(super) struct Destination<'a> {
@@ -79,13 +82,14 @@ impl<'a> Destination<'a> {
         self.planned.insert(planned.entry.path.clone(), planned);
     }
 
-    /// Plans the directory at `path` and its missing parents with this mode and owner;
-    /// gives an error where something else stands.
+    /// Plans the directory at `path` and its missing parents with this mode and owner; gives
+    /// an error where something else stands. Below a directory with the setgid bit they have
+    /// it too, and its group unless there is an owner, as the kernel does it.
     pub(super) fn make_dir_all(
         &mut self,
         path: &LayerPath,
         mode: u32,
-        owner: (u32, u32),
+        owner: Option<(u32, u32)>,
     ) -> Result<(), FileError> {
         let mut missing = Vec::new();
         let mut at = path.clone();
@@ -104,8 +108,11 @@ impl<'a> Destination<'a> {
                 }
             }
         }
+        let parent = self.lstat(&at).filter(|e| e.mode & SETGID != 0);
+        let setgid = parent.as_ref().map_or(0, |_| SETGID);
+        let owner = owner.unwrap_or((0, parent.map_or(0, |e| e.gid)));
         for dir in missing.into_iter().rev() {
-            self.put(Planned::directory(dir, mode, owner));
+            self.put(Planned::directory(dir, mode | setgid, owner));
         }
         Ok(())
     }

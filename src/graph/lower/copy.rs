@@ -33,18 +33,11 @@ impl Lowering<'_> {
             history.push_str(&format!(" --chown={owner}"));
         }
         let mode = self.mode(state, copy, span, &mut history)?;
-        let mut exclude = Vec::new();
-        for pattern in &copy.exclude {
-            exclude.push(self.word(state, pattern, span)?);
-        }
         self.refuse_add_flags(copy, span)?;
 
         let (paths, heredocs) = self.sources(state, copy, span)?;
         let written = self.word(state, &copy.dest, span)?;
-        let mut dest = absolute(working_dir(state), &written);
-        if paths.len() + heredocs.len() > 1 && !dest.ends_with('/') {
-            dest.push('/');
-        }
+        let dest = absolute(working_dir(state), &written);
         let mut actions = Vec::new();
         if !paths.is_empty() {
             let origin = match &copy.from {
@@ -63,8 +56,10 @@ impl Lowering<'_> {
                 mode: mode.clone(),
                 unpack: copy.add && copy.unpack != Some(false),
                 parents: copy.parents,
-                exclude,
-                link: copy.link,
+                // As in BuildKit, variables in patterns are not expanded.
+                exclude: copy.exclude.clone(),
+                // As in BuildKit, `--chmod` looks at the image.
+                link: copy.link && mode.is_none(),
             }));
         }
         for (name, content) in heredocs {
@@ -144,14 +139,6 @@ impl Lowering<'_> {
                 }
                 CopySource::Path(text) => {
                     let path = self.word(state, text, span)?;
-                    let keyword = if copy.add { "ADD" } else { "COPY" };
-                    if path.is_empty() {
-                        let problem = Problem::EmptyWord {
-                            keyword: format!("source of {keyword}"),
-                            text: text.clone(),
-                        };
-                        return Err(self.plan.fail(span, problem));
-                    }
                     if is_remote(&path) {
                         let problem = if copy.add {
                             let construct = format!("ADD of an URL (`{path}`)");

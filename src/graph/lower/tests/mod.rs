@@ -393,7 +393,8 @@ fn paths_of_copies() {
         ("COPY ./ /", vec!["."], "/"),
         ("COPY /a/../b ../c", vec!["b"], "/c"),
         ("COPY ../../a ../../../c/", vec!["a"], "/c/"),
-        ("COPY a b c", vec!["a", "b"], "/base/c/"),
+        ("COPY a b c", vec!["a", "b"], "/base/c"),
+        ("COPY $UNSET /all", vec!["."], "/all"),
         ("COPY $FROM_BASE* ${FROM_BASE}d/.", vec!["1*"], "/base/1d/"),
         (
             "COPY --parents ./x/./y/*.c z/",

@@ -54,11 +54,14 @@ fn seconds(lines: usize) -> Duration {
 
 #[test]
 fn time_grows_with_the_length_not_with_its_square() {
-    let (short, long) = (seconds(1_000), seconds(8_000));
-    // 8 where it is linear, 64 where it is quadratic.
-    let ratio = long.as_secs_f64() / short.as_secs_f64();
-    assert!(
-        ratio < 24.0,
-        "{short:?} for 1,000 lines, {long:?} for 8,000"
-    );
+    // 8 where it is linear, 64 where it is quadratic. A busy machine can spoil one round.
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let (short, long) = (seconds(1_000), seconds(8_000));
+        if long.as_secs_f64() / short.as_secs_f64() < 24.0 {
+            return;
+        }
+        seen.push((short, long));
+    }
+    panic!("for 1,000 and 8,000 lines: {seen:?}");
 }
