@@ -17,6 +17,7 @@ mod decode;
 mod entries;
 mod error;
 mod eval;
+mod function;
 mod functions;
 mod json;
 mod module;

@@ -8,18 +8,14 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use hcl_edit::{
-    expr::{Expression, FuncCall},
-    visit::{self, Visit},
-};
-
 use super::{
     convert,
     decode::{self, Kind},
     error::{AtPlace as _, Fault, Place, Problem},
     eval::{self, Names, Scope},
+    function::{self, Function},
     functions::{self, Outside},
-    syntax::{Attribute, Block, Body, Expr, JsonExpr, JsonKind},
+    syntax::{Attribute, Block, Body},
     target::{Group, Target},
     value::{Type, Value},
     variables,
@@ -44,12 +40,6 @@ struct Instance {
     name: String,
     /// The values of the matrix.
     locals: Vec<(String, Value)>,
-}
-
-struct Function {
-    block: Block,
-    parameters: Vec<String>,
-    variadic: Option<String>,
 }
 
 /// The files of one call.
@@ -109,7 +99,7 @@ impl<'a> Module<'a> {
                         module.variables.insert(block.label.clone(), block);
                     }
                     "function" => {
-                        let function = function(block)?;
+                        let function = Function::read(block)?;
                         let name = function.block.label.clone();
                         module.functions.insert(name, function);
                     }
@@ -178,7 +168,7 @@ impl<'a> Module<'a> {
             return Err(Fault::from(problem).at(place));
         }
         path.push(name);
-        for called in result.map(|r| calls(&r.expr)).unwrap_or_default() {
+        for called in result.map(|r| function::calls(&r.expr)).unwrap_or_default() {
             match self.functions.get_key_value(&called) {
                 Some((called, _)) => self.check_function(called, path, done)?,
                 None if functions::NAMES.contains(&called.as_str()) => {}
@@ -494,95 +484,6 @@ fn check_name(what: &'static str, name: &str) -> Result<(), Problem> {
             name: name.to_owned(),
         }),
     }
-}
-
-/// A plain word, in either syntax.
-fn keyword(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Hcl(expr) => match expr.as_ref() {
-            Expression::Variable(name) => Some(name.as_str().to_owned()),
-            _ => None,
-        },
-        Expr::Json(expr) => match &expr.kind {
-            JsonKind::Text(text) => Some(text.clone()),
-            _ => None,
-        },
-    }
-}
-
-fn function(block: Block) -> Result<Function, Fault> {
-    let missing = |attribute| {
-        let problem = Problem::FunctionWithout {
-            name: block.label.clone(),
-            attribute,
-        };
-        Fault::from(problem).at(&block.place)
-    };
-    if block.body.attribute("result").is_none() {
-        return Err(missing("result"));
-    }
-    let list = block
-        .body
-        .attribute("params")
-        .ok_or_else(|| missing("params"))?;
-    let wrong = || Fault::from(Problem::ParameterName).at(&list.value_place);
-    let words: Vec<Expr> = match &list.expr {
-        Expr::Hcl(expr) => match expr.as_ref() {
-            Expression::Array(values) => values
-                .iter()
-                .map(|v| Expr::Hcl(Box::new(v.clone())))
-                .collect(),
-            _ => return Err(wrong()),
-        },
-        Expr::Json(JsonExpr {
-            kind: JsonKind::Array(values),
-            ..
-        }) => values.iter().cloned().map(Expr::Json).collect(),
-        Expr::Json(_) => return Err(wrong()),
-    };
-    let parameters: Option<Vec<String>> = words.iter().map(keyword).collect();
-    let parameters = parameters.ok_or_else(wrong)?;
-    let variadic = match block.body.attribute("variadic_params") {
-        Some(attribute) => Some(
-            keyword(&attribute.expr)
-                .ok_or_else(|| Fault::from(Problem::ParameterName).at(&attribute.value_place))?,
-        ),
-        None => None,
-    };
-    Ok(Function {
-        parameters,
-        variadic,
-        block,
-    })
-}
-
-/// The functions that `expr` calls.
-fn calls(expr: &Expr) -> Vec<String> {
-    #[derive(Default)]
-    struct Calls(Vec<String>);
-    impl Visit for Calls {
-        fn visit_func_call(&mut self, call: &FuncCall) {
-            self.0.push(call.name.name.as_str().to_owned());
-            visit::visit_func_call(self, call);
-        }
-    }
-    fn json(expr: &JsonExpr, calls: &mut Calls) {
-        match &expr.kind {
-            JsonKind::Template(template) => calls.visit_template(template),
-            JsonKind::Array(values) => values.iter().for_each(|v| json(v, calls)),
-            JsonKind::Object(entries) => entries.iter().for_each(|(key, value)| {
-                json(key, calls);
-                json(value, calls);
-            }),
-            _ => {}
-        }
-    }
-    let mut calls = Calls::default();
-    match expr {
-        Expr::Hcl(expr) => calls.visit_expr(expr),
-        Expr::Json(expr) => json(expr, &mut calls),
-    }
-    calls.0
 }
 
 impl Names for Module<'_> {

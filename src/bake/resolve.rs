@@ -1,6 +1,6 @@
 //! From what the files define to what is built: names, groups, inheritance, links.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     entries::OutputEntry,
@@ -52,9 +52,12 @@ pub(super) fn resolve(
     };
     resolver.overrides = overrides::parse(set, &definitions.targets, env)?;
     let mut names: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     for pattern in wanted {
         for name in resolver.matching(&pattern.replace('.', "_"))? {
-            push_new(&mut names, name);
+            if seen.insert(name.clone()) {
+                names.push(name);
+            }
         }
     }
     let mut out = Resolved::default();
@@ -126,7 +129,7 @@ impl Resolver<'_> {
     /// The targets and the groups in `name`, groups of groups included.
     fn members(&self, name: &str) -> (Vec<String>, Vec<String>) {
         let (mut targets, mut groups) = (Vec::new(), Vec::new());
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         // A stack of names, the next one last.
         let mut next = vec![name.to_owned()];
         while let Some(name) = next.pop() {
@@ -221,7 +224,7 @@ impl Resolver<'_> {
     /// Adds the targets that others use as contexts, and checks them.
     fn link(&mut self, targets: &mut BTreeMap<String, Target>) -> Result<(), Fault> {
         let names: Vec<String> = targets.keys().cloned().collect();
-        let mut done = Vec::new();
+        let mut done = HashSet::new();
         for name in names {
             self.link_one(&name, targets, &mut Vec::new(), &mut done)?;
         }
@@ -233,7 +236,7 @@ impl Resolver<'_> {
         name: &str,
         targets: &mut BTreeMap<String, Target>,
         path: &mut Vec<String>,
-        done: &mut Vec<String>,
+        done: &mut HashSet<String>,
     ) -> Result<(), Fault> {
         if path.iter().any(|known| known == name) {
             path.push(name.to_owned());
@@ -242,7 +245,7 @@ impl Resolver<'_> {
             }
             .into());
         }
-        if done.iter().any(|known| known == name) {
+        if done.contains(name) {
             return Ok(());
         }
         path.push(name.to_owned());
@@ -287,7 +290,7 @@ impl Resolver<'_> {
             }
         }
         path.pop();
-        done.push(name.to_owned());
+        done.insert(name.to_owned());
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! Paths are relative to the working directory, as for `docker buildx bake`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io::Write as _,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -312,24 +312,29 @@ fn joined(fields: impl Iterator<Item = String>) -> String {
 
 /// The names of the targets, after those of the targets that they use as contexts.
 fn order(plan: &Plan) -> Vec<&str> {
-    fn visit<'p>(plan: &'p Plan, name: &'p str, out: &mut Vec<&'p str>) {
+    fn visit<'p>(
+        plan: &'p Plan,
+        name: &'p str,
+        seen: &mut HashSet<&'p str>,
+        out: &mut Vec<&'p str>,
+    ) {
         let Some((name, target)) = plan.targets.get_key_value(name) else {
             return;
         };
-        if out.contains(&name.as_str()) {
+        if !seen.insert(name) {
             return;
         }
         // There is no cycle: the plan was checked for that.
         for linked in target.contexts.values() {
             if let Some(linked) = linked.strip_prefix("target:") {
-                visit(plan, linked, out);
+                visit(plan, linked, seen, out);
             }
         }
         out.push(name);
     }
-    let mut out = Vec::new();
+    let (mut seen, mut out) = (HashSet::new(), Vec::new());
     for name in plan.targets.keys() {
-        visit(plan, name, &mut out);
+        visit(plan, name, &mut seen, &mut out);
     }
     out
 }
