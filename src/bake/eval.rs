@@ -62,7 +62,7 @@ pub(super) struct Scope<'a> {
 }
 
 /// Elements that the evaluation of one expression may look at.
-const FUEL: usize = 2_000_000;
+const FUEL: usize = 500_000;
 
 impl<'a> Scope<'a> {
     pub(super) fn new(names: &'a dyn Names, place: &Place) -> Self {

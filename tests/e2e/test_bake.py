@@ -156,6 +156,15 @@ class Builds(support.EndToEnd):
         said = self.bake("--bake", "wrong.hcl", exit=21).stderr
         self.assertIn("--> wrong.hcl:2:11", said)
 
+    def test_a_configuration_has_layers_or_bake_files(self):
+        self.put("memobuild.yml", "version: 1\nimage: example/x\nbake: {files: [docker-bake.hcl]}\n")
+        said = self.bake(exit=21).stderr
+        self.assertIn("--> memobuild.yml:3:7", said)
+        self.put("memobuild.yml", "version: 1\nbake: {files: []}\n")
+        self.assertIn("`files` is empty", self.bake(exit=21).stderr)
+        self.put("memobuild.yml", "version: 1\nbake: {file: docker-bake.hcl}\n")
+        self.assertIn("did you mean `files`?", self.bake(exit=21).stderr)
+
     def test_odd_files_are_told(self):
         self.put("odd.hcl", 'target "default" {\n  context = "lib"\n  dockerfil = "x"\n  dockerfile-inline = "FROM scratch\\nCOPY . /\\n"\n  cache-from = ["x"]\n}\n')
         said = self.bake("--bake", "odd.hcl").stderr

@@ -101,7 +101,7 @@ fn host(args: &Args<'_>) -> Outcome {
     let wrong = || args.fail(format!("the network has no host {number}"));
     let offset = match number < 0 {
         // Negative numbers count from the end.
-        true => (last + 1).checked_sub(offset).ok_or_else(wrong)?,
+        true => last.checked_sub(offset - 1).ok_or_else(wrong)?,
         false => offset,
     };
     if offset > last {
