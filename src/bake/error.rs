@@ -11,7 +11,7 @@ use crate::dockerfile::{Source, Span};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BakeError {
     /// What is wrong.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     /// The file as the user named it; empty where no file is at fault.
     pub file: String,
     /// Line, from 1; 0 if unknown.
@@ -156,7 +156,7 @@ impl BakeError {
     /// A problem that no place in a file has.
     pub fn without_place(problem: Problem, hint: Option<String>) -> Self {
         Self {
-            problem,
+            problem: Box::new(problem),
             file: String::new(),
             line: 0,
             column: 0,

@@ -14,11 +14,12 @@ use hcl_edit::{
     },
 };
 
-use super::syntax::{Expr, JsonExpr, JsonKind};
 use super::{
     convert::{self, convert},
     error::{AtPlace as _, Fault, Place, Problem},
-    functions, template, types,
+    functions,
+    syntax::{Expr, JsonExpr, JsonKind},
+    template, type_constraint,
     value::{Number, Value},
 };
 
@@ -508,7 +509,7 @@ fn function(call: &FuncCall, scope: &Scope<'_>) -> Result<Value, Fault> {
             let [value, ty] = expressions[..] else {
                 return Err(functions::arity("convert", "2 arguments", expressions.len()).into());
             };
-            let ty = types::of(ty).at(&scope.place(ty.span()))?;
+            let ty = type_constraint::of(ty).at(&scope.place(ty.span()))?;
             return Ok(convert(&expression(value, scope)?, &ty)?);
         }
         _ => {}

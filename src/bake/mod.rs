@@ -26,7 +26,7 @@ mod resolve;
 mod syntax;
 mod target;
 mod template;
-mod types;
+mod type_constraint;
 mod value;
 mod variables;
 

@@ -1,6 +1,6 @@
 //! From what the files define to what is built: names, groups, inheritance, links.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map::Entry};
 
 use super::{
     entries::OutputEntry,
@@ -64,9 +64,9 @@ pub(super) fn resolve(
     for name in &names {
         let (targets, groups) = resolver.members(name);
         for target in targets {
-            if !out.targets.contains_key(&target) {
-                let resolved = resolver.target(&target)?;
-                out.targets.insert(target, resolved);
+            if let Entry::Vacant(entry) = out.targets.entry(target) {
+                let resolved = resolver.target(entry.key())?;
+                entry.insert(resolved);
             }
         }
         for group in groups {

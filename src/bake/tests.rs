@@ -83,12 +83,12 @@ fn work_and_depth_are_bounded() {
     }
     text += "variable \"V3000\" { default = \"x\" }\n";
     let error = plan_of(&text).unwrap_err();
-    assert!(matches!(error.problem, Problem::TooDeep { .. }), "{error}");
+    assert!(matches!(*error.problem, Problem::TooDeep { .. }), "{error}");
     let matrix =
         "target \"t\" {\n matrix = { a = range(200), b = range(200) }\n name = \"t${a}-${b}\"\n}";
     let error = plan_of(matrix).unwrap_err();
     assert!(
-        matches!(error.problem, Problem::MatrixTooLarge { .. }),
+        matches!(*error.problem, Problem::MatrixTooLarge { .. }),
         "{error}"
     );
 }
@@ -118,7 +118,7 @@ fn attributes_that_would_change_a_build_unseen_are_refused() {
     ] {
         let error = plan_of(&format!("target \"default\" {{\n  {attribute}\n}}\n")).unwrap_err();
         assert!(
-            matches!(error.problem, Problem::Unsupported { .. }),
+            matches!(*error.problem, Problem::Unsupported { .. }),
             "{error}"
         );
         assert_eq!(error.line, 2);

@@ -10,7 +10,7 @@ use super::{
     eval::{self, Scope},
     module::Module,
     syntax::{Attribute, Block, Expr, JsonKind},
-    types,
+    type_constraint,
     value::{Number, Type, Value},
 };
 
@@ -18,11 +18,11 @@ use super::{
 pub(super) fn constraint(attribute: &Attribute) -> Result<Option<Type>, Fault> {
     let ty = match &attribute.expr {
         Expr::Hcl(expr) if expr.is_null() => return Ok(None),
-        Expr::Hcl(expr) => types::of(expr),
+        Expr::Hcl(expr) => type_constraint::of(expr),
         Expr::Json(expr) => match &expr.kind {
             JsonKind::Null => return Ok(None),
             JsonKind::Text(text) => match hcl_edit::parser::parse_expr(text) {
-                Ok(expr) => types::of(&expr),
+                Ok(expr) => type_constraint::of(&expr),
                 Err(_) => Err(Problem::Type { text: text.clone() }),
             },
             _ => Err(Problem::Type {

@@ -236,7 +236,7 @@ impl CliError {
 /// What was asked for doesn't exist, or the files are wrong.
 fn bake(error: &BakeError) -> ExitCode {
     use crate::bake::Problem as P;
-    match error.problem {
+    match *error.problem {
         P::UnknownTarget { .. } | P::NoMatch { .. } | P::Override { .. } => ExitCode::Usage,
         P::NoFile { .. } => ExitCode::NotFound,
         _ => ExitCode::InvalidConfiguration,

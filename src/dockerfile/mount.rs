@@ -326,7 +326,7 @@ impl DeviceFlag {
         let mut required = false;
         let unknown = |field: &str| {
             let key = field.split('=').next().unwrap_or_default().to_owned();
-            let hint = nearest(&key, ["name", "required"].into_iter());
+            let hint = nearest(&key, ["name", "required"]);
             let hint = hint.map(|k| format!("did you mean `{k}`?"));
             (
                 Problem::DeviceField {

@@ -64,7 +64,7 @@ fn parse(text: &str, is_set: impl Fn(&str) -> bool) -> Result<(String, Source), 
             "type" => kind = value,
             key => {
                 let known = ["id", "src", "source", "env", "type"];
-                let near = nearest(key, known.into_iter());
+                let near = nearest(key, known);
                 let hint = near.map_or("it has `id`, `src`, `env` and `type`".to_owned(), |k| {
                     format!("did you mean `{k}`?")
                 });

@@ -70,7 +70,7 @@ pub(super) fn allow(settings: &mut StepSettings, text: &str) -> Result<(), CliEr
         ("network.host" | "ssh", None) | ("fs" | "fs.read" | "fs.write", Some(_)) => {}
         ("device", value) => allow_device(&mut settings.allowed_devices, value.unwrap_or(""))?,
         _ => {
-            let near = nearest(name, ENTITLEMENTS.into_iter());
+            let near = nearest(name, ENTITLEMENTS);
             let hint = near.map_or(
                 "it is `security.insecure`, `network.host` or `device[=NAME]`".to_owned(),
                 |near| format!("did you mean `{near}`?"),
