@@ -8,7 +8,8 @@ The binary is taken from MEMOBUILD_CI_BIN (a release build). BuildKit takes part
 cold build. Only ratios within one run mean something: absolute times depend on the machine.
 
 Cases: `layered` (examples/layered-python: cold, unchanged, new checkout, one source file),
-`context-N` (FROM scratch, COPY of N files: cold, unchanged, new checkout), `start` (what one more
+`context-N` (FROM scratch, COPY of N files: cold, unchanged, new checkout), `ignore-N-P` (the same with
+an ignore file of P patterns that leave nothing out), `start` (what one more
 RUN costs, beside runc's own start), `steps-N` (N RUN steps: cold, unchanged), `memory`, `bake-N` (the
 plan of a bake file of N targets with inheritance, a matrix and functions; beside it that of buildx if
 `scripts/setup-oracle buildx` has built it).
@@ -259,14 +260,18 @@ class Bench:
             cold_runs=self.args.cold_runs,
         )  # fmt: skip
 
-    def context(self, count, size):
+    def context(self, count, size, patterns=0):
         directory = os.path.join(self.state, f"context-{count}")
         make_files(os.path.join(directory, "context"), count, size)
+        if patterns:
+            forms = ("**/*.tmp{}", "dir{}/**/cache", "*{}/build[0-9]?/*", "!src/keep{}/**", "some/file{}")
+            with open(os.path.join(directory, "context", ".dockerignore"), "w") as file:
+                file.writelines(forms[n % len(forms)].format(n) + "\n" for n in range(patterns))
         with open(os.path.join(directory, "Dockerfile"), "w") as file:
             file.write("FROM scratch\nCOPY . /\n")
         recipe = builders.Recipe(os.path.join(directory, "Dockerfile"), os.path.join(directory, "context"))
         self.parts(
-            f"context-{count} ({count * size / 1e6:.0f} MB)", lambda builder: builder.build(recipe),
+            f"ignore-{count}-{patterns}" if patterns else f"context-{count} ({count * size / 1e6:.0f} MB)", lambda builder: builder.build(recipe),
             {"unchanged": lambda run: None, "new checkout": lambda run: new_checkout(recipe.context)},
             cold_runs=self.args.cold_runs,
         )  # fmt: skip
@@ -360,6 +365,8 @@ class Bench:
         contexts = [(1000, 4000), (10000, 4000)] if self.args.quick else [(1000, 4000), (10000, 4000), (50000, 20000), (100000, 4000)]
         cases = {"layered": self.layered}
         cases.update({f"context-{count}": lambda c=count, s=size: self.context(c, s) for count, size in contexts})
+        sizes = [(1000, 200)] if self.args.quick else [(1000, 200), (1000, 1600), (8000, 200)]
+        cases.update({f"ignore-{count}-{patterns}": lambda c=count, p=patterns: self.context(c, 100, p) for count, patterns in sizes})
         cases["start"] = self.start
         cases.update({f"steps-{count}": lambda c=count: self.steps(c) for count in ([10, 100] if self.args.quick else [10, 100, 1000])})
         cases["memory"] = self.memory

@@ -25,7 +25,7 @@
 //! | foundations | [`sys`], [`redact`], [`digest`], [`fs`], [`event`] |
 //! | formats | [`oci`], [`device`], [`dockerfile`], [`config`], [`bake`] |
 //! | meaning | [`graph`], [`key`] |
-//! | the outside | [`registry`], [`cache`] |
+//! | the outside | [`registry`], [`cache`], [`remote`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
 //! | operations | [`context`], [`engine`], [`export`] |
 //! | faces | [`ui`] |
@@ -56,6 +56,7 @@ pub mod key;
 
 pub mod cache;
 pub mod registry;
+pub mod remote;
 
 pub mod sandbox;
 pub mod snapshot;

@@ -99,6 +99,36 @@ impl Redactor {
         matches!(self.hidden, Hidden::Nothing)
     }
 
+    /// Bytes of the longest text that is hidden.
+    pub fn longest(&self) -> usize {
+        match &self.hidden {
+            Hidden::Nothing | Hidden::Everything => 0,
+            Hidden::Matches(patterns) => patterns.max_pattern_len(),
+        }
+    }
+
+    /// Where to cut a text that is too long, at `at` or before, so that no secret is divided.
+    /// [`Redactor::longest`] bytes must follow `at`, else what crosses it can't be seen.
+    pub fn cut(&self, text: &[u8], at: usize) -> usize {
+        let Hidden::Matches(patterns) = &self.hidden else {
+            return at;
+        };
+        let end = text.len().min(at + patterns.max_pattern_len());
+        let mut found: Vec<(usize, usize)> = patterns
+            .find_overlapping_iter(&text[..end])
+            .map(|m| (m.start(), m.end()))
+            .collect();
+        found.sort_by_key(|(_, end)| std::cmp::Reverse(*end));
+        let mut cut = at;
+        for (start, end) in found {
+            if start < cut && cut < end {
+                cut = start;
+            }
+        }
+        // Secrets that overlap all the way: any place is as good.
+        if cut == 0 { at } else { cut }
+    }
+
     /// `line` with every secret in it replaced by [`MASK`]. Secrets that overlap or
     /// touch become one mask.
     pub fn redact<'a>(&self, line: &'a str) -> Cow<'a, str> {
@@ -210,9 +240,63 @@ fn base64_core(bytes: &[u8], offset: usize, alphabet: &[u8; 64]) -> Option<Strin
         .filter(|text| text.len() >= MIN_SECRET)
 }
 
+/// `text` with the credentials of every URL in it masked: `https://user:***@host`. A user
+/// alone is masked where it may be a token, as in `https://token@host`.
+pub fn url_credentials(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut shown = 0;
+    for (at, _) in text.match_indices("://") {
+        let start = at + 3;
+        let rest = &text[start..];
+        let end = rest
+            .find(|c: char| c == '/' || c.is_whitespace() || "?#\"'`<>".contains(c))
+            .unwrap_or(rest.len());
+        let Some(length) = rest[..end].rfind('@') else {
+            continue;
+        };
+        let is_web = text[..at].to_ascii_lowercase().ends_with("http")
+            || text[..at].to_ascii_lowercase().ends_with("https");
+        let hidden = match rest[..length].find(':') {
+            Some(colon) => start + colon + 1,
+            None if is_web => start,
+            None => continue,
+        };
+        if hidden >= shown && hidden < start + length {
+            out.push_str(&text[shown..hidden]);
+            out.push_str(MASK);
+            shown = start + length;
+        }
+    }
+    if shown == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[shown..]);
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_in_urls_are_masked() {
+        for (text, shown) in [
+            ("ADD https://u:p@h/a.tar /x", "ADD https://u:***@h/a.tar /x"),
+            (
+                "https://token@h and http://a:b@c@d/e",
+                "https://***@h and http://a:***@d/e",
+            ),
+            ("ssh://git@h/x git@h:x", "ssh://git@h/x git@h:x"),
+            ("ssh://git:pw@h/x", "ssh://git:***@h/x"),
+            (
+                "http://h/a@b http://h?x=a:b@c",
+                "http://h/a@b http://h?x=a:b@c",
+            ),
+            ("https://:@h https://@h", "https://:@h https://@h"),
+        ] {
+            assert_eq!(url_credentials(text), shown);
+        }
+    }
     use proptest::prelude::*;
 
     #[test]
@@ -262,6 +346,18 @@ mod tests {
             redact("Basic dXNlcjpzM2NyM3QgcGFzcy93b3Jk."),
             "Basic dXNlcjp***."
         );
+    }
+
+    #[test]
+    fn a_cut_divides_no_secret() {
+        let redactor = Redactor::new(["hunter22", "22again"]);
+        let cut = |text: &str, at| redactor.cut(text.as_bytes(), at);
+        assert_eq!(cut("password hunter22 more", 5), 5);
+        assert_eq!(cut("password hunter22 more", 9), 9);
+        assert_eq!(cut("password hunter22 more", 12), 9);
+        assert_eq!(cut("password hunter22again", 18), 9);
+        assert_eq!(cut("hunter22", 4), 4);
+        assert!(redactor.longest() >= "hunter22".len());
     }
 
     #[test]

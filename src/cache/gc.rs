@@ -153,18 +153,17 @@ enum Candidate {
 
 /// Decides what goes.
 ///
-/// `now` and `horizon` are in milliseconds since 1970. First everything older than
-/// `max_age` goes, then the least recently used until `max_bytes` holds. A blob is a
+/// `now` and `horizon` are in milliseconds since 1970. The least
+/// recently used goes first, as long as it is older than `max_age` or there is more than
+/// `max_bytes`. A blob is a
 /// candidate as soon as no remaining action names it.
 pub fn plan(inventory: &Inventory, policy: &GcPolicy, now: i64, horizon: i64) -> GcPlan {
     let mut state = Sweep::new(inventory, horizon);
-    if let Some(age) = policy.max_age {
-        let limit = now.saturating_sub(millis(age));
-        state.remove_while(|used, _| used < limit);
-    }
-    if let Some(max) = policy.max_bytes {
-        state.remove_while(|_, kept| kept > max);
-    }
+    let limit = policy.max_age.map(|age| now.saturating_sub(millis(age)));
+    // One sweep for both limits: what goes for its size may leave blobs behind that are too old.
+    state.remove_while(|used, kept| {
+        limit.is_some_and(|limit| used < limit) || policy.max_bytes.is_some_and(|max| kept > max)
+    });
     state.plan
 }
 

@@ -6,9 +6,10 @@ use clap::Subcommand;
 
 use super::{CliError, Context, ExitCode, answer, config};
 use crate::{
-    cache::{DiskStore, GcPolicy, GcReport},
+    cache::{CacheError, DerivedData, DerivedUse, DiskStore, GcPolicy, GcReport},
     config::units,
     engine::snapshot_access,
+    remote::SourceStore,
     sandbox::Sandbox,
     snapshot::Snapshots,
     ui::bytes,
@@ -201,7 +202,7 @@ fn gc(
         "another process is collecting garbage; nothing was done\n".to_owned()
     } else {
         format!(
-            "removed {} entries, {} blobs, {} unpacked layers: {} freed, {} kept\n",
+            "removed {} entries, {} blobs, {} unpacked layers and sources: {} freed, {} kept\n",
             report.actions,
             report.blobs,
             report.derived,
@@ -213,12 +214,40 @@ fn gc(
     Ok(ExitCode::Success)
 }
 
-/// Keeps the store within `policy`, unpacked layers included.
+/// Keeps the store within `policy`, with unpacked layers and fetched sources.
 pub(super) fn collect(store: &DiskStore, policy: &GcPolicy) -> Result<GcReport, CliError> {
-    Ok(match unpacked(store)? {
-        Some(snapshots) => store.gc(policy, &snapshots)?,
-        None => store.gc(policy, &())?,
-    })
+    let derived = Derived {
+        snapshots: unpacked(store)?,
+        sources: SourceStore::existing(store.dir()),
+    };
+    Ok(store.gc(policy, &derived)?)
+}
+
+/// All that lies beside the blobs and can be made again.
+struct Derived {
+    snapshots: Option<Snapshots>,
+    sources: Option<SourceStore>,
+}
+
+impl DerivedData for Derived {
+    fn list(&self) -> Result<Vec<DerivedUse>, CacheError> {
+        let mut all = match &self.snapshots {
+            Some(snapshots) => DerivedData::list(snapshots)?,
+            None => Vec::new(),
+        };
+        if let Some(sources) = &self.sources {
+            all.extend(sources.list()?);
+        }
+        Ok(all)
+    }
+
+    fn remove(&self, id: &str) -> Result<bool, CacheError> {
+        match (&self.sources, &self.snapshots) {
+            (Some(sources), _) if SourceStore::owns(id) => sources.remove(id),
+            (_, Some(snapshots)) => DerivedData::remove(snapshots, id),
+            _ => Ok(false),
+        }
+    }
 }
 
 /// The unpacked layers beside the blobs; none where no sandbox works, because nobody can

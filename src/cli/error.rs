@@ -16,6 +16,7 @@ use crate::{
         Platform, layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError,
     },
     registry::{RegistryError, Trouble},
+    remote::{FetchError, RemoteError},
     sandbox::{SandboxError, Step},
     snapshot::SnapshotError,
     ssh::SshError,
@@ -89,6 +90,14 @@ pub(super) enum CliError {
     Ssh(#[from] SshError),
     #[error(transparent)]
     Fs(#[from] FsError),
+    #[error(transparent)]
+    Fetch(Box<FetchError>),
+    #[error(transparent)]
+    Remote(Box<RemoteError>),
+    #[error("the context has no `{}`", file.display())]
+    NoDockerfile { file: PathBuf },
+    #[error("`{file}` is not a text in UTF-8")]
+    NoText { file: String },
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
     #[error("can't write the answer to stdout")]
@@ -106,6 +115,18 @@ impl From<RegistryError> for CliError {
 impl From<BakeError> for CliError {
     fn from(error: BakeError) -> Self {
         Self::Bake(Box::new(error))
+    }
+}
+
+impl From<FetchError> for CliError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Box::new(error))
+    }
+}
+
+impl From<RemoteError> for CliError {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(Box::new(error))
     }
 }
 
@@ -155,11 +176,17 @@ impl CliError {
             }
             Self::Bake(error) => bake(error),
             Self::Config(_) | Self::Env(_) => ExitCode::InvalidConfiguration,
+            Self::Lower(LowerError::Violations { .. }) => ExitCode::ViolationsFound,
+            Self::Lower(LowerError::CheckArgument { .. }) => ExitCode::Usage,
             Self::Dockerfile(_)
             | Self::Lower(_)
             | Self::BaseReference { .. }
             | Self::BaseLayoutReference { .. } => ExitCode::InvalidDockerfile,
             Self::BaseImage { source, .. } | Self::Registry(source) => registry(source),
+            Self::Fetch(error) => remote(&error.source),
+            Self::Remote(error) => remote(error),
+            Self::NoDockerfile { .. } => ExitCode::NotFound,
+            Self::NoText { .. } => ExitCode::InvalidDockerfile,
             Self::BaseLayout { source, .. } => layout(source),
             Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),
@@ -189,6 +216,9 @@ impl CliError {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
+            Self::Fetch(error) => error.source.hint().map(str::to_owned),
+            Self::Remote(error) => error.hint().map(str::to_owned),
+            Self::NoDockerfile { .. } => Some("name the Dockerfile with `-f`".to_owned()),
             Self::Ssh(error) => error.hint(),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Export(error) => error.hint(),
@@ -215,7 +245,7 @@ impl CliError {
 
     /// The error that knows its details. One that only passes another on hides its type:
     /// the source of a transparent error is the source of what it wraps.
-    fn shown(&self) -> &(dyn Error + 'static) {
+    pub(super) fn shown(&self) -> &(dyn Error + 'static) {
         match self {
             Self::Config(error) => error,
             Self::Bake(error) => error.as_ref(),
@@ -223,6 +253,8 @@ impl CliError {
             Self::Dockerfile(error) => error,
             Self::Lower(error) => error,
             Self::Build(error) => error.as_ref(),
+            Self::Fetch(error) => error.as_ref(),
+            Self::Remote(error) => error.as_ref(),
             Self::Ssh(error) => error,
             Self::Export(error) => match error.as_ref() {
                 ExportError::Annotation(error) => error,
@@ -244,7 +276,18 @@ fn bake(error: &BakeError) -> ExitCode {
 }
 
 fn registry(error: &RegistryError) -> ExitCode {
-    match error.trouble() {
+    trouble(error.trouble())
+}
+
+fn remote(error: &RemoteError) -> ExitCode {
+    match error {
+        RemoteError::Fs(error) => file(error),
+        error => trouble(error.trouble()),
+    }
+}
+
+fn trouble(trouble: Trouble) -> ExitCode {
+    match trouble {
         Trouble::Transient => ExitCode::Transient,
         Trouble::Denied => ExitCode::Denied,
         Trouble::NotFound => ExitCode::NotFound,

@@ -16,6 +16,8 @@ pub enum ExitCode {
     Usage = 2,
     /// `plan --exit-code` found changes.
     ChangesFound = 10,
+    /// Build checks found violations.
+    ViolationsFound = 11,
     /// A Dockerfile is invalid or asks for what is not supported.
     InvalidDockerfile = 20,
     /// The configuration or an environment variable is invalid.
@@ -47,6 +49,7 @@ impl ExitCode {
         Self::Internal,
         Self::Usage,
         Self::ChangesFound,
+        Self::ViolationsFound,
         Self::InvalidDockerfile,
         Self::InvalidConfiguration,
         Self::StepFailed,
@@ -72,6 +75,7 @@ impl ExitCode {
             Self::Internal => "internal",
             Self::Usage => "usage",
             Self::ChangesFound => "changes found",
+            Self::ViolationsFound => "violations found",
             Self::InvalidDockerfile => "invalid Dockerfile",
             Self::InvalidConfiguration => "invalid configuration",
             Self::StepFailed => "step failed",
@@ -97,6 +101,9 @@ impl ExitCode {
             Self::ChangesFound => {
                 "there is something to build; only given when `plan --exit-code` asks for it"
             }
+            Self::ViolationsFound => {
+                "build checks found something: with `build --check`, or in a build of a Dockerfile that says `# check=error=true`"
+            }
             Self::InvalidDockerfile => {
                 "a Dockerfile or `.dockerignore` is invalid, or uses what is not supported yet"
             }
@@ -111,7 +118,9 @@ impl ExitCode {
             Self::Denied => {
                 "a registry refused the credentials, or the system refused access to a file"
             }
-            Self::NotFound => "an image, a file or a build context does not exist",
+            Self::NotFound => {
+                "an image, a file or a build context does not exist, or no Docker for `--load`"
+            }
             Self::Integrity => {
                 "bytes are not what their digest says, and no good copy could be had"
             }

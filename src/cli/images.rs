@@ -6,9 +6,10 @@ use futures_util::future::try_join_all;
 
 use super::CliError;
 use crate::{
+    digest::Sha256Digest,
     graph::{ImageOp, ImageOrigin, ImageTable, ResolvedImage},
     oci::{
-        Platform, ResolvedManifest,
+        ImageConfig, Platform, ResolvedManifest,
         layout::{Layout, LayoutReference},
         reference::Reference,
     },
@@ -25,12 +26,21 @@ pub(super) async fn resolve(
 ) -> Result<ImageTable, CliError> {
     let images = wanted.into_iter().map(|(reference, platform)| async move {
         let image = resolve_one(registry, &reference, &platform).await?;
+        let actual = image.config.platform();
+        if !runs_on(&actual, &platform) {
+            return Err(CliError::BasePlatform {
+                reference,
+                actual: Box::new(actual),
+                wanted: Box::new(platform),
+            });
+        }
         Ok::<_, CliError>(((reference, platform), image))
     });
     Ok(try_join_all(images).await?.into_iter().collect())
 }
 
-async fn resolve_one(
+/// Resolves one reference; whether the image runs on the platform is left to the caller.
+pub(super) async fn resolve_one(
     registry: &Registry,
     reference: &str,
     platform: &Platform,
@@ -53,14 +63,6 @@ async fn resolve_one(
         let repository = parsed.repository.to_string();
         (resolved, ImageOrigin::Registry { repository })
     };
-    let actual = resolved.config.platform();
-    if !runs_on(&actual, platform) {
-        return Err(CliError::BasePlatform {
-            reference: reference.to_owned(),
-            actual: Box::new(actual),
-            wanted: Box::new(platform.clone()),
-        });
-    }
     Ok(ResolvedImage {
         op: ImageOp {
             reference: reference.to_owned(),
@@ -69,6 +71,30 @@ async fn resolve_one(
             origin,
         },
         config: resolved.config,
+    })
+}
+
+/// An image in place of one that isn't asked for: empty, for the platform. A layout's image is
+/// read, which needs no network.
+pub(super) fn stand_in(reference: &str, platform: &Platform) -> Result<ResolvedImage, CliError> {
+    let (layers, manifest, config, origin) = if LayoutReference::is_one(reference) {
+        let (resolved, origin) = from_layout(reference, platform)?;
+        (resolved.layers, resolved.digest, resolved.config, origin)
+    } else {
+        let origin = ImageOrigin::Registry {
+            repository: String::new(),
+        };
+        let manifest = Sha256Digest::of(reference.as_bytes());
+        (Vec::new(), manifest, ImageConfig::empty(platform), origin)
+    };
+    Ok(ResolvedImage {
+        op: ImageOp {
+            reference: reference.to_owned(),
+            manifest,
+            layers,
+            origin,
+        },
+        config,
     })
 }
 

@@ -6,9 +6,9 @@
 mod build;
 pub mod buildx;
 mod cache;
+mod call;
 mod completions;
 mod config;
-mod csv;
 mod doctor;
 mod error;
 pub mod exit;

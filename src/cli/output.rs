@@ -6,8 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{CliError, csv};
+use super::CliError;
 use crate::{
+    dockerfile::csv_fields,
     export::{AnnotationError, Annotations, ImageOptions, Output, Stream},
     oci::layer::Compression,
 };
@@ -67,8 +68,7 @@ fn annotation_error(error: AnnotationError) -> CliError {
 
 /// Reads one `-o`; none for `type=cacheonly`.
 fn parse(text: &str) -> Result<Option<Output>, CliError> {
-    let fields = csv::fields(text)
-        .ok_or_else(|| CliError::usage(format!("`-o {text}` has a quote in the wrong place")))?;
+    let fields = csv_fields(text);
     if let [field] = fields.as_slice() {
         if field == "-" {
             return Ok(Some(Output::Tar {
@@ -435,7 +435,7 @@ mod tests {
             ("type=oci,dest=a,y=z", "`y` in"),
             ("type=tar,dest=a,name=z", "`name` in"),
             ("type=oci,dest=a,b", "is not `KEY=VALUE`"),
-            ("type=oci,dest=a,\"b", "quote in the wrong place"),
+            ("type=oci,dest=a,\"b", "is not `KEY=VALUE`"),
             ("type=oci,dest=a,compression=estargz", "is not supported"),
             (
                 "type=oci,dest=a,compression=gzip,compression-level=10",

@@ -53,6 +53,11 @@ pub const VARIABLES: &[Variable] = &[
         "`.memobuild-output`",
     ),
     variable(
+        "MEMOBUILD_CDI_DIRS",
+        "directories with descriptions of devices for `RUN --device`, divided by `:`",
+        "`/etc/cdi:/var/run/cdi`",
+    ),
+    variable(
         "MEMOBUILD_LOG",
         "what the program logs about its own work on stderr: a level (`error`, `warn`, `info`, `debug`, `trace`) or a list of `module=level`",
         "`warn`",
@@ -72,6 +77,26 @@ pub const VARIABLES: &[Variable] = &[
         "XDG_CACHE_HOME",
         "directory for caches, for the default above; must be absolute",
         "`$HOME/.cache`",
+    ),
+    variable(
+        "XDG_CONFIG_HOME",
+        "directory for configuration; handed to `git`",
+        "`$HOME/.config`",
+    ),
+    variable(
+        "GIT_CONFIG_GLOBAL",
+        "configuration that `git` takes credentials and addresses from, for Git contexts and `ADD` of repositories",
+        "`$HOME/.gitconfig`",
+    ),
+    variable(
+        "GIT_SSH_COMMAND",
+        "how `git` calls `ssh`",
+        "`ssh -o BatchMode=yes`",
+    ),
+    variable(
+        "GIT_ASKPASS",
+        "the program that `git` asks for credentials",
+        "none",
     ),
     variable(
         "TMPDIR",
@@ -140,7 +165,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(
         "SSH_AUTH_SOCK",
-        "socket of the SSH agent that `--ssh default` gives to steps",
+        "socket of the SSH agent that `--ssh default` gives to steps, and that `git` asks for keys",
         "no agent",
     ),
 ];
@@ -301,6 +326,14 @@ impl Env {
             .collect()
     }
 
+    /// Where devices are described.
+    pub fn device_dirs(&self) -> Vec<PathBuf> {
+        match self.0.get("MEMOBUILD_CDI_DIRS") {
+            Some(list) => std::env::split_paths(list).collect(),
+            None => crate::device::DIRECTORIES.map(PathBuf::from).into(),
+        }
+    }
+
     /// The socket of the user's SSH agent.
     pub fn ssh_auth_sock(&self) -> Option<PathBuf> {
         self.path("SSH_AUTH_SOCK")
@@ -314,6 +347,34 @@ impl Env {
     /// The directory that `SSL_CERT_DIR` names.
     pub fn ssl_cert_dir(&self) -> Option<PathBuf> {
         self.path("SSL_CERT_DIR")
+    }
+
+    /// The environment of the program `git`: what it needs to reach servers and to find
+    /// credentials.
+    pub fn for_git(&self) -> Vec<(OsString, OsString)> {
+        const NAMES: [&str; 11] = [
+            "HOME",
+            "PATH",
+            "TMPDIR",
+            "XDG_CONFIG_HOME",
+            "XDG_CACHE_HOME",
+            "GIT_CONFIG_GLOBAL",
+            "GIT_SSH_COMMAND",
+            "GIT_ASKPASS",
+            "SSH_AUTH_SOCK",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+        ];
+        let wanted = |name: &str| NAMES.contains(&name) || is_proxy(name);
+        let set = self.0.iter().filter(|(name, _)| wanted(name));
+        let mut env: Vec<_> = set
+            .map(|(name, value)| (OsString::from(name), value.clone()))
+            .collect();
+        // Git knows the file by a name of its own.
+        if let Some(file) = self.ssl_cert_file() {
+            env.push(("GIT_SSL_CAINFO".into(), file.into()));
+        }
+        env
     }
 
     /// The values that must not be shown, for redaction.

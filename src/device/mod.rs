@@ -1,7 +1,7 @@
 //! Devices of the host by name: the Container Device Interface (CDI).
 //!
-//! `RUN --device=vendor.example/gpu=0` asks for a device that a file in [`DIRECTORIES`]
-//! describes: nodes, mounts, variables and groups that a process needs to use it. A
+//! `RUN --device=vendor.example/gpu=0` asks for a device that a file in one of
+//! [`DIRECTORIES`] describes: nodes, mounts, variables and groups that a process needs to use it. A
 //! [`DeviceRegistry`] holds what those files say, [`DeviceRegistry::find`] gives what a name
 //! means. Source: the CDI specification, versions up to 1.0, and for names without a device
 //! BuildKit's rules (`solver/llbsolver/cdidevices`).
@@ -21,13 +21,14 @@ pub use spec::{Device, DeviceMount, DeviceNode};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::fs;
 use spec::Described;
 
-/// Where descriptions lie; a device of a later directory hides one of an earlier.
+/// Where descriptions lie if nothing else is said; a device of a later directory hides one
+/// of an earlier.
 pub const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// Annotation of a device or a file: a name for the device.
@@ -42,6 +43,8 @@ pub struct DeviceRegistry {
     devices: BTreeMap<String, Described>,
     /// Files that can't be used, each with why.
     unusable: Vec<String>,
+    /// Where was looked.
+    directories: Vec<PathBuf>,
 }
 
 /// What a build may use: `--allow device[=NAME[,alias=OTHER]]`.
@@ -80,13 +83,14 @@ pub enum DeviceError {
 
 impl DeviceRegistry {
     /// Reads the files of these directories; those that are missing have no devices.
-    pub fn read(directories: &[&str]) -> Self {
+    pub fn read(directories: Vec<PathBuf>) -> Self {
         let mut this = Self::default();
-        for directory in directories {
+        for directory in &directories {
             // A directory that can't be read has no devices either.
             let files = fs::list_dir(directory).unwrap_or_default();
             this.read_files(files.iter().map(|f| f.as_path()));
         }
+        this.directories = directories;
         this
     }
 
@@ -198,10 +202,15 @@ impl DeviceError {
             Self::Missing { .. } if !registry.unusable.is_empty() => {
                 format!("not used: {}", registry.unusable.join("; "))
             }
-            Self::Missing { .. } => format!(
-                "a file in `{}` or `{}` must describe it",
-                DIRECTORIES[0], DIRECTORIES[1]
-            ),
+            Self::Missing { .. } => {
+                let directories = registry.directories.iter();
+                let names: Vec<String> =
+                    directories.map(|d| format!(" `{}`", d.display())).collect();
+                format!(
+                    "a CDI file must describe it; looked for in{}",
+                    names.concat()
+                )
+            }
             Self::NotAllowed { name } => format!("build with `--allow device={name}`"),
             Self::Unsupported { .. } => {
                 "describe the device without that, or use it in a container of your own".to_owned()
@@ -231,7 +240,7 @@ mod tests {
         for (name, text) in files {
             fs::write_atomic(dir.path().join(name), text.as_bytes()).unwrap();
         }
-        DeviceRegistry::read(&[dir.path().to_str().unwrap(), "/nowhere"])
+        DeviceRegistry::read(vec![dir.path().to_owned(), "/nowhere".into()])
     }
 
     fn allow(names: &[&str]) -> AllowedDevices {

@@ -50,6 +50,8 @@ pub struct Stage {
     pub text: String,
     /// Where FROM stands.
     pub span: Span,
+    /// How FROM is written.
+    pub written: Written,
 }
 
 /// One instruction.
@@ -61,6 +63,29 @@ pub struct Instruction {
     pub text: String,
     /// Where it stands, heredocs included.
     pub span: Span,
+    /// How it is written.
+    pub written: Written,
+}
+
+/// What of an instruction's looks matters: to checks and to descriptions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The keyword as it stands there.
+    pub keyword: String,
+    /// FROM: what follows the image, `as` and the name of the stage.
+    pub words: Vec<String>,
+    /// The comments right before it, without `#`; an empty comment forgets those above.
+    pub comments: Vec<String>,
+}
+
+impl Written {
+    /// What a comment `# name text` says about `name`.
+    pub fn description(&self, name: &str) -> Option<&str> {
+        let comments = self.comments.iter();
+        comments
+            .filter_map(|c| c.strip_prefix(name)?.strip_prefix(' '))
+            .next()
+    }
 }
 
 /// The meaning of an instruction.

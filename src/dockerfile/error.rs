@@ -3,7 +3,9 @@
 use std::{fmt, fmt::Write as _};
 
 use super::{
+    address::AddressError,
     expand::ExpandError,
+    lint::SettingsError,
     source::{Source, Span},
 };
 use crate::device::DeviceError;
@@ -74,6 +76,8 @@ pub enum Problem {
     Syntax { name: String },
     #[error("`{value}` is not an escape character; it is a backslash or a backtick")]
     Escape { value: String },
+    #[error("can't read `# check=`: {cause}")]
+    Check { cause: SettingsError },
     #[error("directive `{directive}` is given twice")]
     DuplicateDirective { directive: String },
     #[error("HEALTHCHECK type `{kind}` is unknown; it is `CMD` or `NONE`")]
@@ -126,6 +130,23 @@ pub enum Problem {
     Signal { text: String },
     #[error("`{source_path}` is an URL, which COPY can't read")]
     CopyUrl { source_path: String },
+    #[error("`{address}` is not the address of a Git repository: {cause}")]
+    GitAddress {
+        address: String,
+        cause: AddressError,
+    },
+    #[error("`--checksum` is for one source only")]
+    ChecksumOfSeveral,
+    #[error("`--checksum` is for URLs and Git repositories, and `{source_path}` is neither")]
+    ChecksumOfFile { source_path: String },
+    #[error("`{text}` is not a checksum of {of}, which is {expected}")]
+    Checksum {
+        text: String,
+        of: &'static str,
+        expected: &'static str,
+    },
+    #[error("`{flag}` and the address `{address}` contradict each other")]
+    AddressConflict { flag: &'static str, address: String },
     #[error("`{name}` in `{keyword}` looks like the number of a stage; it takes names only")]
     StageNumber { keyword: String, name: String },
     #[error("{reason}")]
@@ -177,10 +198,10 @@ impl DockerfileError {
     /// The problem at `span` of `source`.
     pub fn new(source: &Source, span: Span, problem: Problem) -> Self {
         Self {
+            hint: problem.hint(),
             problem: Box::new(problem),
             file: source.name.clone(),
             span,
-            hint: None,
             excerpt: source.excerpt(span),
         }
     }
@@ -192,10 +213,10 @@ impl DockerfileError {
         Self::new(source, word.unwrap_or(span), problem)
     }
 
-    /// The same with a hint.
+    /// The same with a better hint, if there is one.
     #[must_use]
     pub fn with_hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint;
+        self.hint = hint.or(self.hint);
         self
     }
 

@@ -73,7 +73,8 @@ pub struct Expansion {
     pub words: Vec<String>,
     /// Variables that were asked for and are set.
     pub used: BTreeSet<String>,
-    /// Variables that were asked for, aren't set, and had no default.
+    /// Variables that were asked for and aren't set, whether or not `${name:-word}` says
+    /// what to take instead.
     pub unset: BTreeSet<String>,
 }
 
@@ -316,7 +317,7 @@ impl Run<'_> {
             }
             return Ok(match self.value(&name) {
                 None if self.options.keep_unset => format!("${name}"),
-                value => self.required(&name, value),
+                value => value.unwrap_or_default(),
             });
         }
         match self.chars.peek() {
@@ -329,7 +330,7 @@ impl Run<'_> {
             None => Err(ExpandError::OpenBrace),
             Some('}') => Ok(match self.value(&name) {
                 None if self.options.keep_unset => format!("${{{name}}}"),
-                value => self.required(&name, value),
+                value => value.unwrap_or_default(),
             }),
             Some('/') => self.replaced(&name),
             Some(':') => match self.chars.next() {
@@ -386,7 +387,7 @@ impl Run<'_> {
         if value.is_none() && self.options.keep_unset {
             return Ok(format!("${{{name}{modifier}{word}}}"));
         }
-        let value = self.required(name, value);
+        let value = value.unwrap_or_default();
         let (greedy, text) = match word.strip_prefix(modifier) {
             Some(rest) => (true, rest),
             None => (false, word.as_str()),
@@ -409,7 +410,7 @@ impl Run<'_> {
             let slashes = if all { "//" } else { "/" };
             return Ok(format!("${{{name}{slashes}{text}/{replacement}}}"));
         }
-        let value = self.required(name, value);
+        let value = value.unwrap_or_default();
         pattern(&text)?
             .replace(&value, &replacement, all, MAX_LENGTH)
             .ok_or(ExpandError::TooLong)
@@ -438,17 +439,13 @@ impl Run<'_> {
     }
 
     fn value(&mut self, name: &str) -> Option<String> {
-        let value = self.variables.get(name)?;
-        self.used.insert(name.to_owned());
-        Some(value.to_owned())
-    }
-
-    /// The value, or nothing and a note that it is missing.
-    fn required(&mut self, name: &str, value: Option<String>) -> String {
-        value.unwrap_or_else(|| {
-            self.unset.insert(name.to_owned());
-            String::new()
-        })
+        let value = self.variables.get(name);
+        let names = match value {
+            Some(_) => &mut self.used,
+            None => &mut self.unset,
+        };
+        names.insert(name.to_owned());
+        value.map(str::to_owned)
     }
 }
 

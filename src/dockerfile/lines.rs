@@ -17,7 +17,10 @@ pub(super) struct Line {
     pub(super) span: Span,
     /// Its heredocs, in order.
     pub(super) heredocs: Vec<Heredoc>,
-    /// An empty line between its lines, which will be an error one day.
+    /// The comments before it, without `#`.
+    pub(super) comments: Vec<String>,
+    /// The last line, heredocs aside, if there is an empty one between its lines, which
+    /// will be an error one day. BuildKit reports this place.
     pub(super) empty_line: Option<usize>,
     /// For each physical line: its offset in `text`, its number, its column.
     pieces: Vec<(usize, usize, usize)>,
@@ -75,6 +78,7 @@ pub(super) fn read(source: &Source) -> Result<Lines, DockerfileError> {
         physical: text.split_inclusive('\n').collect(),
         next: 0,
         escape: '\\',
+        directives: 0,
     };
     let syntax = reader.directives()?;
     let misspelt = reader.misspelt();
@@ -97,6 +101,8 @@ struct Reader<'a> {
     /// Index of the next line to read.
     next: usize,
     escape: char,
+    /// Lines at the top that are directives.
+    directives: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -136,6 +142,7 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
             seen.push(name);
+            self.directives = number;
         }
         Ok(syntax)
     }
@@ -228,20 +235,23 @@ impl<'a> Reader<'a> {
     /// empty lines left out.
     fn joined(&mut self) -> Option<Line> {
         let mut line: Option<Line> = None;
+        let mut comments = Vec::new();
+        let mut has_empty_line = false;
         while let Some(raw) = self.physical.get(self.next) {
             self.next += 1;
             let content = raw.trim_end_matches(['\r', '\n']);
             let trimmed = content.trim_start();
             if trimmed.starts_with('#') {
+                if line.is_none() && self.next > self.directives {
+                    note_comment(&mut comments, content);
+                }
                 continue;
             }
             // Spaces at the start of a continued line are part of the instruction.
             let started = line.as_ref().is_some_and(|l| !l.text.is_empty());
             let content = if started { content } else { trimmed };
             if trimmed.is_empty() {
-                if let Some(line) = &mut line {
-                    line.empty_line.get_or_insert(self.next);
-                }
+                has_empty_line |= line.is_some();
                 continue;
             }
             let (content, continued) = self.continuation(content);
@@ -255,6 +265,7 @@ impl<'a> Reader<'a> {
                     column,
                 },
                 heredocs: Vec::new(),
+                comments: std::mem::take(&mut comments),
                 empty_line: None,
                 pieces: Vec::new(),
             });
@@ -269,6 +280,7 @@ impl<'a> Reader<'a> {
         }
         let mut line = line?;
         line.text.truncate(line.text.trim_end().len());
+        line.empty_line = has_empty_line.then_some(self.next);
         Some(line)
     }
 
@@ -313,8 +325,18 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Adds a comment line to those before it. An empty one makes a new start.
+fn note_comment(comments: &mut Vec<String>, line: &str) {
+    // BuildKit takes the first character off, be it the `#` or a space before it.
+    let comment = line.chars().skip(1).collect::<String>();
+    match comment.trim() {
+        "" => comments.clear(),
+        comment => comments.push(comment.to_owned()),
+    }
+}
+
 /// Name, in lower case, and value of a directive `# name=value`, with `#` or another mark.
-fn directive<'l>(line: &'l str, mark: &str) -> Option<(String, &'l str)> {
+pub(super) fn directive<'l>(line: &'l str, mark: &str) -> Option<(String, &'l str)> {
     let line = line.trim_end_matches(['\r', '\n']).trim_start();
     let (name, value) = line.strip_prefix(mark)?.trim_start().split_once('=')?;
     let name = name.trim_end().to_ascii_lowercase();

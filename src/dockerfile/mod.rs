@@ -11,13 +11,16 @@
 //! [`ignore`] decides which files of a context exist for a build, [`pattern`] which
 //! of them a COPY source means.
 
+pub mod address;
 pub mod ast;
 mod error;
 pub mod expand;
 mod flags;
+mod hint;
 pub mod ignore;
 mod instruction;
 mod lines;
+pub mod lint;
 mod mount;
 mod parser;
 pub mod pattern;

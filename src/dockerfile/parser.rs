@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    ast::{Dockerfile, Instruction, InstructionKind, ParseWarning, Stage},
+    ast::{Dockerfile, Instruction, InstructionKind, ParseWarning, Stage, Written},
     error::{DockerfileError, Problem},
     flags::Flags,
     instruction::{self, Context},
@@ -125,6 +125,7 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
     Ok(Instruction {
         text: one_line(&line.text),
         span: line.span,
+        written: written(line, &[]),
         kind,
     })
 }
@@ -165,6 +166,7 @@ impl Parser<'_> {
         let instruction = Instruction {
             text: one_line(&line.text),
             span: line.span,
+            written: written(line, &[]),
             kind,
         };
         match self.stages.last_mut() {
@@ -211,7 +213,9 @@ impl Parser<'_> {
         if let Some(name) = &name
             && !is_stage_name(name)
         {
-            let problem = Problem::StageName { name: name.clone() };
+            let problem = Problem::StageName {
+                name: words[2].clone(),
+            };
             let hint = "it starts with a letter, followed by letters, digits, `-`, `_`, `.`";
             return fail(line.find(&words[2]), problem)
                 .map_err(|e| e.with_hint(Some(hint.to_owned())));
@@ -223,7 +227,18 @@ impl Parser<'_> {
             instructions: Vec::new(),
             text: one_line(&line.text),
             span: line.span,
+            written: written(line, &words[1..]),
         })
+    }
+}
+
+/// How the instruction of `line` looks; `words` are FROM's after the image.
+fn written(line: &Line, words: &[String]) -> Written {
+    let keyword = line.text.split(char::is_whitespace).next();
+    Written {
+        keyword: keyword.unwrap_or_default().to_owned(),
+        words: words.to_vec(),
+        comments: line.comments.clone(),
     }
 }
 

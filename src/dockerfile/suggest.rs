@@ -12,26 +12,32 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             if word.len().abs_diff(chars.len()) > 3 {
                 return None;
             }
-            let distance = distance(&word, &chars);
-            (distance <= (chars.len() / 2).clamp(1, 3)).then_some((distance, candidate))
+            let limit = (chars.len() / 2).clamp(1, 3);
+            Some((distance(&word, &chars, limit)?, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance, with one row.
-fn distance(a: &[char], b: &[char]) -> usize {
+/// Levenshtein's distance, with one row; none if it is more than `limit`.
+fn distance(a: &[char], b: &[char], limit: usize) -> Option<usize> {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;
+        let mut least = row[0];
         for (j, y) in b.iter().enumerate() {
             let replaced = diagonal + usize::from(x != y);
             diagonal = row[j + 1];
             row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+            least = least.min(row[j + 1]);
+        }
+        // It never gets less from row to row.
+        if least > limit {
+            return None;
         }
     }
-    row[b.len()]
+    Some(row[b.len()]).filter(|distance| *distance <= limit)
 }
 
 #[cfg(test)]

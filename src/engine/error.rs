@@ -12,7 +12,7 @@ use crate::{
     graph::{BuildGraph, Location, VertexId},
     oci::{layer::LayerError, layout::LayoutError},
     registry::RegistryError,
-    sandbox::SandboxError,
+    sandbox::{SandboxError, Support},
     snapshot::SnapshotError,
     ssh::SshError,
 };
@@ -174,6 +174,8 @@ pub enum BuildError {
         step: Box<FailedStep>,
         /// The step's platform.
         platform: String,
+        /// What there is instead.
+        support: Support,
     },
     /// A build context can't be read.
     #[error(transparent)]
@@ -272,9 +274,17 @@ impl BuildError {
             Self::Store(CacheError::Full { .. }) => {
                 Some("free space with `memobuild-ci cache gc --max-size 5GB`".to_owned())
             }
-            Self::ForeignPlatform { .. } => {
-                Some("build this platform on a machine that runs it; COPY needs none".to_owned())
-            }
+            Self::ForeignPlatform {
+                support: Support::NotFixed,
+                ..
+            } => Some(
+                "register the emulator with flag `F` in binfmt_misc, so that steps find it"
+                    .to_owned(),
+            ),
+            Self::ForeignPlatform { .. } => Some(
+                "register an emulator (QEMU's user mode) in binfmt_misc, or build this platform on a machine that runs it"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

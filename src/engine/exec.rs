@@ -21,12 +21,9 @@ use crate::{
     event::{BuildEvent, Outcome, StepId, Stream},
     graph::{ExecOp, VertexId},
     key::{KeyOptions, exec_content_recipe},
-    oci::{
-        Platform,
-        layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
-    },
+    oci::layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
     redact::SecretBytes,
-    sandbox::{Exit, ProcessExtras, ProcessSpec, RootFs, Sandbox, SandboxError},
+    sandbox::{self, Exit, ProcessExtras, ProcessSpec, RootFs, Sandbox, SandboxError, Support},
     snapshot::{Access, DiffOptions, SnapshotError, Snapshots, WorkDir},
     userns::Program,
 };
@@ -106,10 +103,16 @@ impl Attempt {
         if let Some(solved) = self.content_hit(id, &recipe, inputs).await? {
             return Ok(solved);
         }
-        if *platform != Platform::host() {
+        let support = {
+            let platform = platform.clone();
+            let temp_dir = session.engine.options.temp_dir.clone();
+            blocking(move || Ok(sandbox::support(&platform, &temp_dir))).await?
+        };
+        if support != Support::Runs {
             return Err(BuildError::ForeignPlatform {
                 step: self.failed_step(id),
                 platform: platform.to_string(),
+                support,
             });
         }
         let _permit = self.permit().await?;

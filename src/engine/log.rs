@@ -51,10 +51,23 @@ impl<'a> StepLog<'a> {
         for part in bytes.split_inclusive(|b| *b == b'\n') {
             let pending = &mut self.pending[index(stream)];
             pending.extend_from_slice(part);
-            if part.ends_with(b"\n") || pending.len() >= LINE_MAX {
+            if part.ends_with(b"\n") {
                 let line = mem::take(pending);
                 self.line(stream, &line);
+            } else {
+                self.cut(stream);
             }
+        }
+    }
+
+    /// Sends what is too much of a line without end, but no part of a secret.
+    fn cut(&mut self, stream: Stream) {
+        let enough = LINE_MAX + self.redactor.longest();
+        while self.pending[index(stream)].len() >= enough {
+            let pending = &mut self.pending[index(stream)];
+            let at = self.redactor.cut(pending, LINE_MAX);
+            let line: Vec<u8> = pending.drain(..at).collect();
+            self.line(stream, &line);
         }
     }
 
@@ -157,6 +170,26 @@ mod tests {
         assert_eq!(tail.len(), TAIL_LINES);
         assert_eq!(tail.last().unwrap(), "the end");
         assert!(lines.last().unwrap().starts_with("[output clipped after"));
+    }
+
+    #[test]
+    fn a_secret_is_not_cut_in_two() {
+        let recorder = Arc::new(Recorder::default());
+        let events = Events::new(recorder.clone());
+        let redactor = Redactor::new(["correct horse"]);
+        let mut log = StepLog::new(&events, &redactor, StepId(1));
+        for chunk in "correct horse".repeat(20_000).as_bytes().chunks(1000) {
+            log.write(Stream::Stdout, chunk);
+        }
+        log.finish();
+        let events = recorder.events();
+        assert!(events.len() > 10);
+        for event in events {
+            let BuildEvent::StepLog { line, .. } = event else {
+                continue;
+            };
+            assert!(!line.contains("corr") && !line.contains("orse"), "{line}");
+        }
     }
 
     #[test]

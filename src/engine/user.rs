@@ -102,7 +102,10 @@ impl<'a> UserDatabase<'a> {
     /// 0, and so is a user that the image does not have; a group that it does not have
     /// counts as none.
     pub fn owner(&self, text: &str) -> (u32, u32) {
-        let (user, group) = split(text);
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (text, None),
+        };
         let (uid, primary) = match owner_number(user) {
             Some(uid) => (uid, uid),
             None => self
@@ -155,9 +158,9 @@ impl<'a> UserDatabase<'a> {
     }
 }
 
-/// The number that a part of `--chown` stands for; none for a name.
+/// The number that a part of `--chown` stands for; none for a name. An empty part is 0.
 fn owner_number(text: &str) -> Option<u32> {
-    if text == "root" {
+    if matches!(text, "" | "root") {
         return Some(0);
     }
     u32::try_from(text.parse::<i32>().ok()?).ok()
@@ -213,7 +216,7 @@ mod tests {
         assert_eq!(owner("7:8"), (7, 8));
         assert_eq!(owner("app:web"), (1000, 33));
         assert_eq!(owner(":web"), (0, 33));
-        assert_eq!(owner("7:"), (7, 7));
+        assert_eq!(owner("7:"), (7, 0));
         assert_eq!(owner("ghost"), (0, 0));
         assert_eq!(owner("app:ghosts"), (1000, 1001));
         assert_eq!(owner("4294967295"), (0, 0));

@@ -68,6 +68,21 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, FsError> {
     std::fs::read(&path).at("read", path)
 }
 
+/// The bytes of the file at `path` below `root`, with symlinks that lead to places below
+/// `root` only, as if it were the root directory.
+pub fn read_in_root(root: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<Vec<u8>, FsError> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    let (root, path) = (root.as_ref(), path.as_ref());
+    let whole = root.join(path);
+    let dir = open_dir(CWD, root).at("open", root)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve).at("open", &whole)?;
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes).at("read", whole)?;
+    Ok(bytes)
+}
+
 /// The text of the file at `path`, which must be UTF-8.
 pub fn read_to_string(path: impl AsRef<Path>) -> Result<String, FsError> {
     std::fs::read_to_string(&path).at("read", path)
@@ -76,6 +91,17 @@ pub fn read_to_string(path: impl AsRef<Path>) -> Result<String, FsError> {
 /// Opens the file at `path` for reading.
 pub fn open(path: impl AsRef<Path>) -> Result<File, FsError> {
     File::open(&path).at("open", path)
+}
+
+/// Makes the file at `path`, or empties it, to be written and read.
+pub fn create(path: impl AsRef<Path>) -> Result<File, FsError> {
+    let options = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path);
+    options.at("create", path)
 }
 
 /// Makes the directory at `path` and its parents.
@@ -98,6 +124,21 @@ pub fn create_dir_owned(
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result.at("set the owner of", &path),
     }
+}
+
+/// A new file without a name, in the system's temporary directory.
+pub fn temp_file() -> io::Result<File> {
+    tempfile::tempfile()
+}
+
+/// A new file without a name, in `dir`.
+pub fn temp_file_in(dir: impl AsRef<Path>) -> Result<File, FsError> {
+    tempfile::tempfile_in(&dir).at("create a file in", dir)
+}
+
+/// A new file in `dir`, for the owner alone, that is removed when dropped.
+pub fn named_temp_file_in(dir: impl AsRef<Path>) -> Result<tempfile::NamedTempFile, FsError> {
+    tempfile::NamedTempFile::new_in(&dir).at("create a file in", dir)
 }
 
 /// A new directory in `dir` that is removed when dropped.
@@ -231,6 +272,49 @@ fn make_writable(path: &Path) {
             make_writable(&entry.path());
         }
     }
+}
+
+/// The names in the directory at `path`, in no order; none if it is not there.
+pub fn names(path: impl AsRef<Path>) -> Result<Vec<std::ffi::OsString>, FsError> {
+    let entries = match std::fs::read_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.at("list", &path)?,
+    };
+    entries
+        .map(|entry| Ok(entry.at("list", &path)?.file_name()))
+        .collect()
+}
+
+/// When the file at `path` was changed last.
+pub fn modified(path: impl AsRef<Path>) -> Result<std::time::SystemTime, FsError> {
+    let time = std::fs::metadata(&path).and_then(|meta| meta.modified());
+    time.at("look at", path)
+}
+
+/// Sets the time of the last change of the file at `path` to now.
+pub fn touch(path: impl AsRef<Path>) -> Result<(), FsError> {
+    let now = std::time::SystemTime::now();
+    let touched = File::options().append(true).open(&path);
+    touched
+        .and_then(|file| file.set_modified(now))
+        .at("touch", path)
+}
+
+/// Bytes of all files below the directory at `path`; symlinks are not followed.
+pub fn tree_size(path: impl AsRef<Path>) -> Result<u64, FsError> {
+    let mut bytes = 0;
+    let mut open = vec![path.as_ref().to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).at("list", &dir)? {
+            let entry = entry.at("list", &dir)?;
+            let meta = entry.metadata().at("look at", entry.path())?;
+            match meta.is_dir() {
+                true => open.push(entry.path()),
+                false => bytes += meta.len(),
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// Moves `from` over `to` within one file system.

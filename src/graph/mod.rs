@@ -11,6 +11,7 @@
 mod environment;
 pub mod extras;
 pub mod lower;
+pub mod source;
 
 pub use environment::Environment;
 pub use extras::{LimitName, SecretVariable, StepExtras, Ulimit, UlimitError};
@@ -18,6 +19,7 @@ pub use lower::{
     LowerError, LowerInput, LowerWarning, Lowered, NamedContext, NoCache, Parent, StepSettings,
     lower, needed_images,
 };
+pub use source::{GitSource, HttpSource, MissingSource, RemoteSource, SourceTable};
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -72,7 +74,7 @@ pub struct LocalContext {
 }
 
 /// Where in which Dockerfile a vertex comes from. Lines count from 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Location {
     /// The Dockerfile as the user named it.
     pub file: String,

@@ -9,10 +9,12 @@ use super::{
     file_content_recipe,
 };
 use crate::{
+    device::Device,
     digest::{Blake3Digest, Sha256Digest},
     graph::{
         BuildGraph, CacheSharing, CopyAction, ExecOp, FileAction, FileOp, FileOwner, ImageOp,
-        ImageOrigin, Location, ModeChange, MountOp, NetworkMode, Op, StepExtras, Vertex, VertexId,
+        ImageOrigin, Location, ModeChange, MountOp, NetworkMode, Op, SecretVariable, StepExtras,
+        Vertex, VertexId,
     },
     oci::layer::{ChainId, DiffId},
 };
@@ -178,6 +180,47 @@ fn change_env(op: &mut ExecOp, change: impl FnOnce(&mut Vec<(String, String)>)) 
     op.env = env.into();
 }
 
+fn secret(id: &str, mode: u32) -> MountOp {
+    MountOp::Secret {
+        id: id.to_owned(),
+        target: "/run/secrets/x".to_owned(),
+        required: false,
+        owner: FileOwner {
+            mode,
+            uid: 0,
+            gid: 0,
+        },
+    }
+}
+
+fn agent(id: &str) -> MountOp {
+    MountOp::Ssh {
+        id: id.to_owned(),
+        target: "/run/secrets/x".to_owned(),
+        required: false,
+        owner: FileOwner {
+            mode: 0o400,
+            uid: 0,
+            gid: 0,
+        },
+    }
+}
+
+fn variable(id: &str, required: bool) -> Vec<SecretVariable> {
+    vec![SecretVariable {
+        id: id.to_owned(),
+        name: "TOKEN".to_owned(),
+        required,
+    }]
+}
+
+fn device(name: &str) -> Device {
+    Device {
+        name: name.to_owned(),
+        ..Device::default()
+    }
+}
+
 const EXEC_CHANGES: &[Change<ExecOp>] = &[
     ("nothing", |_| ()),
     ("an argument", |op| op.args[2] = "make all".to_owned()),
@@ -229,6 +272,54 @@ const EXEC_CHANGES: &[Change<ExecOp>] = &[
             *readonly = true;
         }
     }),
+    ("a cache's source", |op| {
+        if let MountOp::Cache { source, .. } = &mut op.mounts[1] {
+            *source = "/part".to_owned();
+        }
+    }),
+    ("a read-only tmpfs", |op| {
+        if let MountOp::Tmpfs { readonly, .. } = &mut op.mounts[2] {
+            *readonly = true;
+        }
+    }),
+    ("a secret", |op| op.mounts.push(secret("token", 0o400))),
+    ("another secret", |op| {
+        op.mounts.push(secret("other", 0o400))
+    }),
+    ("a secret's mode", |op| {
+        op.mounts.push(secret("token", 0o444));
+    }),
+    ("an agent", |op| op.mounts.push(agent("default"))),
+    ("another agent", |op| op.mounts.push(agent("other"))),
+    ("a secret variable", |op| {
+        op.extras.secret_variables = variable("token", false)
+    }),
+    ("another secret variable", |op| {
+        op.extras.secret_variables = variable("other", false)
+    }),
+    ("a required secret variable", |op| {
+        op.extras.secret_variables = variable("token", true)
+    }),
+    ("insecure", |op| op.extras.insecure = true),
+    ("a device", |op| {
+        op.extras.devices.push(device("v.example/d=0"))
+    }),
+    ("another device", |op| {
+        op.extras.devices.push(device("v.example/d=1"))
+    }),
+    ("a limit", |op| {
+        op.extras.ulimits.push("nofile=1:2".parse().unwrap())
+    }),
+    ("another limit", |op| {
+        op.extras.ulimits.push("nofile=1:3".parse().unwrap())
+    }),
+    ("no limit", |op| {
+        op.extras.ulimits.push("nofile=1:-1".parse().unwrap())
+    }),
+    ("the size of /dev/shm", |op| op.extras.shm_size = Some(1)),
+    ("the host name", |op| {
+        op.extras.hostname = Some("builder".to_owned())
+    }),
     ("a tmpfs's target", |op| {
         if let MountOp::Tmpfs { target, .. } = &mut op.mounts[2] {
             *target = "/run".to_owned();
@@ -262,12 +353,18 @@ fn everything_that_a_run_can_see_changes_its_keys() {
     let mut foreign = plain.clone();
     foreign.vertices[STEP.0].platform = "linux/arm64".parse().unwrap();
     let root = changed(|op| op.root = VertexId(2));
+    let seeded = changed(|op| {
+        if let MountOp::Cache { from, .. } = &mut op.mounts[1] {
+            *from = Some(VertexId(1));
+        }
+    });
     let mounted = changed(|op| *bind(op).0 = VertexId(1));
     definitions.extend([
         ("noise", definition_of(&plain, loud, "files")),
         ("the platform", definition_of(&foreign, OPTIONS, "files")),
         ("the root", definition(&Op::Exec(root))),
         ("what is mounted", definition(&Op::Exec(mounted))),
+        ("what a cache starts with", definition(&Op::Exec(seeded))),
     ]);
     all_differ(&definitions);
 
@@ -312,6 +409,18 @@ fn what_a_run_must_not_depend_on_changes_no_key() {
         readonly: false,
     };
     assert_eq!(definition(&Op::Exec(op)), expected);
+    // What a device's description says is the host's business.
+    let with = |device| {
+        let mut op = exec();
+        op.extras.devices.push(device);
+        definition(&Op::Exec(op))
+    };
+    let described = Device {
+        env: pairs([("A", "1")]),
+        groups: vec![7],
+        ..device("v.example/d=0")
+    };
+    assert_eq!(with(device("v.example/d=0")), with(described));
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Client {
 }
 
 /// Makes ring the process's TLS provider where none is installed: reqwest would panic.
-fn install_provider() {
+pub(crate) fn install_provider() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if rustls::crypto::CryptoProvider::get_default().is_none() {

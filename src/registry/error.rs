@@ -353,7 +353,7 @@ fn login(host: &str) -> String {
 }
 
 /// Whether `error` came out of the TLS layer.
-pub(super) fn is_tls(error: &reqwest::Error) -> bool {
+pub(crate) fn is_tls(error: &reqwest::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
         if error.is::<rustls::Error>() {

@@ -23,9 +23,12 @@ mod credentials;
 mod error;
 mod retry;
 
+pub(crate) use client::install_provider;
 pub use credentials::{Credentials, CredentialsError};
+pub(crate) use error::is_tls;
 pub use error::{IntegrityError, RegistryError, Subject, Trouble};
 pub use retry::Limits;
+pub(crate) use retry::{pause_after, retry_after};
 
 use std::{ffi::OsString, io::Write, path::PathBuf};
 

@@ -94,19 +94,31 @@ impl<'a> Retry<'a> {
     /// Counts a failure; gives the pause after it, or the error back.
     fn next_pause(&mut self, error: RegistryError) -> Result<Duration, RegistryError> {
         self.failures += 1;
-        if !error.may_pass() || self.failures > self.limits.retries {
+        if !error.may_pass() {
             return Err(error);
         }
-        let pause = match error.retry_after() {
-            Some(asked) if asked > self.limits.longest_pause => return Err(error),
-            Some(asked) => asked,
-            None => backoff(self.limits, self.failures, random()),
+        let Some(pause) = pause_after(self.limits, self.failures, error.retry_after()) else {
+            return Err(error);
         };
         if Instant::now() + pause >= self.deadline {
             return Err(error);
         }
         tracing::debug!(failures = self.failures, ?pause, %error, "trying again");
         Ok(pause)
+    }
+}
+
+/// The pause after so many failures in a row, where the server asked for one or not; none
+/// if it is time to give up.
+pub(crate) fn pause_after(
+    limits: &Limits,
+    failures: u32,
+    asked: Option<Duration>,
+) -> Option<Duration> {
+    match asked {
+        _ if failures > limits.retries => None,
+        Some(asked) => (asked <= limits.longest_pause).then_some(asked),
+        None => Some(backoff(limits, failures, random())),
     }
 }
 
@@ -127,7 +139,7 @@ fn random() -> u64 {
 
 /// The time a `Retry-After` header asks for: seconds or an HTTP date (RFC 9110,
 /// section 10.2.3).
-pub(super) fn retry_after(header: &str, now: OffsetDateTime) -> Option<Duration> {
+pub(crate) fn retry_after(header: &str, now: OffsetDateTime) -> Option<Duration> {
     let header = header.trim();
     if let Ok(seconds) = header.parse() {
         return Some(Duration::from_secs(seconds));

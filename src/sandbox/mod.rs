@@ -51,6 +51,7 @@
 mod attach;
 mod caps;
 mod devices;
+mod emulator;
 mod init;
 mod limits;
 mod mounts;
@@ -65,6 +66,7 @@ mod spec;
 mod step;
 mod user;
 
+pub use emulator::{Support, support};
 pub use init::{INIT, init};
 pub use output::{Exit, Finished};
 pub use probe::{Finding, PROBE, ProbeReport, probe, probe_child};

@@ -26,6 +26,8 @@ use crate::{
     dockerfile::DockerfileError,
     engine::BuildError,
     graph::lower::LowerError,
+    redact,
+    remote::FetchError,
 };
 
 /// Messages of the HTTP client's layers that say less than those around them.
@@ -91,6 +93,7 @@ pub fn report(error: &(dyn Error + 'static), options: ReportOptions<'_>) -> Stri
     if let Some(hint) = options.hint.map(str::to_owned).or(details.hint) {
         out += &format!("{} {}\n", style.help("hint:"), lines(&hint));
     }
+    let out = redact::url_credentials(&out);
     out.split_inclusive('\n').map(inert).collect()
 }
 
@@ -172,6 +175,13 @@ impl Details {
                 place: Some(format!("{}:{}:{}", error.file, span.start, span.column)),
                 excerpt: Some(error.excerpt().to_owned()),
                 hint: error.hint.clone(),
+                ..Self::default()
+            };
+        }
+        if let Some(error) = error.downcast_ref::<FetchError>() {
+            return Self {
+                place: Some(error.place.clone()),
+                excerpt: Some(error.excerpt.clone()),
                 ..Self::default()
             };
         }

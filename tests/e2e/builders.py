@@ -29,11 +29,11 @@ class BuildFailed(Exception):
         super().__init__(f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}")
 
 
-def run(command, timeout=600, check=True, **options):
-    """Runs a program and captures what it says as text."""
+def run(command, timeout=600, check=True, stdin="", **options):
+    """Runs a program, with the file `stdin` as its standard input, and captures what it says as text."""
     result = subprocess.run(
         [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
+        stdin=open(stdin or os.devnull, "rb"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -74,11 +74,17 @@ class Recipe:
     """Environment of the builder's command."""
     ssh: str = ""
     """Socket of an agent, handed on with the id `default`."""
+    remote: str = ""
+    """URL of the context, instead of the directory."""
+    file: str = ""
+    """Name of the Dockerfile in `remote`; `-` for standard input."""
+    stdin: str = ""
+    """What the product is given on standard input, instead of `remote` if there is one."""
     base: "Recipe | None" = None
     """What each builder builds first, and the recipe then knows as the image `base`."""
 
     def environment(self):
-        return {**os.environ, **self.env}
+        return {**os.environ, "MEMOBUILD_CDI_DIRS": CDI, **self.env}
 
     def words_for_secrets(self):
         """`--secret` and `--allow`, which are written alike for all builders."""
@@ -121,7 +127,9 @@ class Memobuild:
         self.count = 0
 
     def command(self, recipe, dest, *options):
-        command = [self.binary, "build", "--cache-dir", self.cache, "--progress", "plain", "-f", recipe.dockerfile]
+        command = [self.binary, "build", "--cache-dir", self.cache, "--progress", "plain"]
+        file = recipe.file or ("" if recipe.remote or recipe.stdin else recipe.dockerfile)
+        command += ["-f", file] if file else []
         for name, layout in recipe.bases.items():
             command += ["--build-context", f"{name}=oci-layout://{layout}"]
         for name, directory in recipe.contexts.items():
@@ -143,7 +151,10 @@ class Memobuild:
         for limit in recipe.ulimits:
             command += ["--ulimit", limit]
         command += recipe.words_for_secrets()
-        return [*command, "-o", f"type=oci,dest={dest},tar=false", *options, recipe.context]
+        context = recipe.remote or recipe.context
+        if recipe.stdin and recipe.file != "-":
+            context = "-"
+        return [*command, "-o", f"type=oci,dest={dest},tar=false", *options, context]
 
     def fresh_output(self):
         self.count += 1
@@ -152,7 +163,7 @@ class Memobuild:
     def build(self, recipe, *options, **settings):
         recipe = with_base(self, recipe)
         dest = self.fresh_output()
-        self.last = run(self.command(recipe, dest, *options), env=recipe.environment(), **settings)
+        self.last = run(self.command(recipe, dest, *options), env=recipe.environment(), stdin=recipe.stdin, **settings)
         return images.Image(dest)
 
     def close(self):
@@ -279,13 +290,23 @@ class Buildkit:
         directory, name = os.path.split(recipe.dockerfile)
         command = [
             self.buildctl, "--addr", self.address, "build", "--progress", "plain", "--frontend", "dockerfile.v0",
-            "--local", f"context={recipe.context}", "--local", f"dockerfile={directory}", "--opt", f"filename={name}",
         ]  # fmt: skip
+        if recipe.remote:
+            command += ["--opt", f"context={recipe.remote}"]
+        else:
+            command += ["--local", f"context={recipe.context}"]
+        if recipe.remote and recipe.file != "-":
+            command += ["--opt", f"filename={recipe.file}"] if recipe.file else []
+        else:
+            command += ["--local", f"dockerfile={directory}", "--opt", f"filename={name}", "--opt", "dockerfilekey=dockerfile"]
         for number, (base, layout) in enumerate(recipe.bases.items()):
             digest = images.Image(layout).digest
             command += ["--oci-layout", f"base{number}={layout}", "--opt", f"context:{base}=oci-layout://base{number}@{digest}"]
         for name, directory in recipe.contexts.items():
-            command += ["--local", f"{name}={directory}", "--opt", f"context:{name}=local:{name}"]
+            if "://" in directory:
+                command += ["--opt", f"context:{name}={directory}"]
+            else:
+                command += ["--local", f"{name}={directory}", "--opt", f"context:{name}=local:{name}"]
         options_of_the_frontend = {
             **{f"build-arg:{key}": recipe.env[key] if value is None else value for key, value in recipe.args.items()},
             **{f"label:{key}": value for key, value in recipe.labels.items()},

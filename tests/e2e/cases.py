@@ -20,7 +20,10 @@ Options of `case.json`:
 | `add_hosts` | name to address |
 | `secrets`, `secret_env` | id to content, given as a file or in a variable |
 | `ssh` | true: an agent with a key of its own, with the id `default` |
-| `contexts` | name to directory of the case, or to `image:busybox` |
+| `contexts` | name to directory of the case, to `image:busybox`, or to `/PATH` on the case's server |
+| `context` | `/PATH` on the case's server instead of the directory: an archive, a Dockerfile, a repository |
+| `stdin` | a file in the served directory that we are given on standard input, for `context` or with `-f -` |
+| `file` | the Dockerfile: its name in `context`, or `-` for standard input |
 | `covers` | the constructs that the case proves, ids of `constructs.py` |
 | `fails` | the build must fail: `exit` and `message` (text, or list of texts, of ours) |
 | `oracles` | the reference builders to ask: `buildkit` (the default), `buildah`; none where we differ on purpose, with `reason` |
@@ -39,7 +42,8 @@ import serve
 DIRECTORY = os.path.join(builders.HERE, "cases")
 BASES = ("busybox", "debian")
 OPTIONS = {
-    "add_hosts", "allow", "args", "base", "contexts", "covers", "env", "fails", "labels", "network", "oracles", "platform",
+    "add_hosts", "allow", "args", "base", "context", "contexts", "covers", "env", "fails", "file", "labels", "network",
+    "oracles", "platform", "stdin",
     "reason", "secret_env", "secrets", "shm_size", "ssh", "target", "ulimits",
 }  # fmt: skip
 _agents = {}
@@ -121,7 +125,9 @@ class Case:
         bases = {name: builders.base_image(name) for name in self.bases}
         contexts = {}
         for name, source in self.options.get("contexts", {}).items():
-            if source.startswith("image:"):
+            if source.startswith("/"):
+                contexts[name] = source
+            elif source.startswith("image:"):
                 bases[name] = builders.base_image(source.removeprefix("image:"))
             else:
                 contexts[name] = os.path.join(directory, "contexts", name)
@@ -145,11 +151,24 @@ class Case:
             served = os.path.join(directory, "serve")
             serve.prepare(self.path("serve"), self.path("prepare-serve"), served)
             recipe.args["SERVER"] = serve.Server(served).address
+            self.add_served(recipe, served)
         if os.path.exists(self.path("base.Dockerfile")):
             recipe.base = builders.Recipe(
                 dockerfile=os.path.join(directory, "base.Dockerfile"), context=context, args=recipe.args, bases=bases
             )
         return recipe
+
+    def add_served(self, recipe, served):
+        """Contexts and Dockerfiles that come from the server or from standard input."""
+        address = recipe.args["SERVER"]
+        recipe.contexts = {name: address + source if source.startswith("/") else source for name, source in recipe.contexts.items()}
+        if "context" in self.options:
+            recipe.remote = address + self.options["context"]
+            recipe.file = self.options.get("file", "")
+        elif self.options.get("file") == "-":
+            recipe.file = "-"
+        if "stdin" in self.options:
+            recipe.stdin = os.path.join(served, self.options["stdin"])
 
     def add_secrets(self, recipe, directory):
         for number, (name, content) in enumerate(self.options.get("secrets", {}).items()):

@@ -24,11 +24,28 @@ ROWS = [
     ("buildah", "run-capabilities", "/tmp/caps", "sha256", "buildah's default capabilities are fewer than Docker's"),
     ("buildah", "run-environment", "/caps", "sha256", "buildah's default capabilities are fewer than Docker's"),
     ("memobuild", "run-hard-link-to-lower", "/*er", "hard links", "the layer keeps a new link to a lower file a link; BuildKit makes a copy of it"),
+    ("memobuild", "add-git-keep-git-dir", "/*/.git/[dbhil][ereno][sagof]*", "presence", "a kept `.git` has no samples of hooks, logs and the like: they differ by machine"),
+    ("memobuild", "add-git-keep-git-dir", "/*/.git/index", "*", "our index has no times of files, BuildKit's those of its checkout"),
+    ("memobuild", "add-git-keep-git-dir", "/*/.git/config", "sha256", "it holds the server's address"),
+    ("memobuild", "add-git-keep-git-dir", "/*/.git/objects/*", "mode", "modes are those of a checkout, as in every context"),
+    ("memobuild", "add-git-keep-git-dir", "/light/.git/refs/heads/light", "presence", "BuildKit takes a tag without an object of its own for a branch"),
+    ("memobuild", "context-*", "/*/context", "mode", "modes of contexts are those of a checkout; BuildKit gives the file of a URL 0600"),
+    ("memobuild", "context-named-remote", "/archive.tar.gz", "mode", "as above"),
+    ("memobuild", "add-git-submodules", "/*/.git", "presence", "BuildKit keeps the submodules' files that point to a `.git` which isn't there"),
+    ("memobuild", "add-git-keep-git-dir", "/*/.git/refs/tags/*", "presence", "BuildKit keeps tags that earlier fetches brought along"),
     ("buildah", "run-hard-link-to-lower", "/*er", "hard links", "buildah's storage keeps a hard link to a lower layer together (overlay's index)"),
 ]
 
 # Dockerfiles in `refused/` that BuildKit builds, or that fail there only when a step runs: why we refuse them.
-REFUSED_BY_US = {}
+REFUSED_BY_US = {
+    "directive-frontend-behind-a-shebang": "only the standard frontend is built in",
+    "directive-frontend-behind-slashes": "only the standard frontend is built in",
+    "directive-frontend-in-json": "only the standard frontend is built in",
+    "directive-misspelt-frontend": "only the standard frontend is built in",
+    "directive-other-frontend": "only the standard frontend is built in",
+    "onbuild-bad-flag": "BuildKit looks at a trigger only where it is used; here its author gets the error",
+    "onbuild-misspelt": "BuildKit looks at a trigger only where it is used; here its author gets the error",
+}
 
 
 def unexplained(differences, case, *names):

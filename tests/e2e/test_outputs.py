@@ -133,6 +133,28 @@ class Files(support.EndToEnd):
         inside = tar_listing(self.path("a.tar"))["d/f"]
         self.assertEqual((inside.uid, inside.gid, inside.mode), (1234, 5678, 0o4750))
 
+    def test_devices_need_root_or_a_tar(self):
+        user = support.unprivileged_user()
+        if user is None:
+            self.missing("a user to be")
+        _, uid, gid = user
+        context = self.context("FROM scratch\nADD devices.tar /\n")
+        with tarfile.open(os.path.join(context, "devices.tar"), "w") as tar:
+            member = tarfile.TarInfo("null")
+            member.type, member.devmajor, member.devminor, member.mode = tarfile.CHRTYPE, 1, 3, 0o666
+            tar.addfile(member)
+        os.chown(self.directory, uid, gid)
+        user = ["setpriv", "--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
+        environment = {**os.environ, "HOME": self.directory}
+        command = self.command("build", "-o", f"type=tar,dest={self.path('a.tar')}", context)
+        builders.run([*user, *command], env=environment)
+        self.assertEqual(tar_listing(self.path("a.tar"))["null"].device, "1:3")
+        command = self.command("build", "-o", self.path("out"), context)
+        result = builders.run([*user, *command], env=environment, check=False)
+        self.assertEqual(result.returncode, 41, result.stderr)
+        self.assertIn("can't create the device `/null`", result.stderr)
+        self.assertFalse(os.path.exists(self.path("out")))
+
     def test_memory_is_bounded(self):
         context = self.context("FROM busybox\nRUN head -c 100000000 /dev/urandom > /big && cp /big /again\n")
         self.memobuild("build", *self.base_options(), "-o", "type=cacheonly", context)

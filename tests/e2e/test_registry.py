@@ -110,6 +110,20 @@ class Registry(support.EndToEnd):
             self.assertIn(layer[:12], said)
             self.verify_cache()
 
+    def test_a_check_tells_a_base_image_for_another_platform(self):
+        """A check warns of what a build refuses."""
+        host = self.serve()
+        other = self.path("other")
+        self.memobuild(
+            "build", "--platform", "linux/s390x", "-o", f"type=oci,dest={other},tar=false", self.context("FROM scratch\nCOPY a /\n", {"a": ""})
+        )
+        builders.run(["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", f"oci:{other}", f"docker://{host}/other:1"])
+        context = self.context(f"FROM scratch AS a\nFROM {host}/other:1\n")
+        said = self.memobuild("build", "--check", context, exit=11).stdout
+        self.assertIn(f"InvalidBaseImagePlatform: base image `{host}/other:1` is for linux/s390x", said)
+        self.assertIn("Dockerfile:2", said)
+        self.assertIn("s390x", self.memobuild("build", context, exit=42).stderr)
+
     def test_unreachable_registry(self):
         said = self.pull(f"127.0.0.1:{support.free_port()}/library/base:1", exit=40)
         self.assertIn("127.0.0.1", said)

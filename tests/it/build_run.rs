@@ -101,6 +101,8 @@ fn what_is_copied_from_one_stage_is_of_one_execution() {
             let names: Vec<_> = entries
                 .map_while(Result::ok)
                 .map(|e| e.path().unwrap().to_str().unwrap().to_owned())
+                // Places of the kernel's file systems, which this base image lacks.
+                .filter(|name| !matches!(name.trim_end_matches('/'), "dev" | "proc" | "sys"))
                 .collect();
             if names == path.split(' ').collect::<Vec<_>>() {
                 found.push((digest, file));

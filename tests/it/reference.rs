@@ -11,6 +11,7 @@ use memobuild_ci::{
         exit::ExitCode,
     },
     config::{self, Config},
+    dockerfile::lint::RULES,
     event::{BuildEvent, EVENT_VERSION},
 };
 use serde_json::Value;
@@ -52,6 +53,101 @@ A script can tell from the exit code alone what to do. Codes are only added; tre
     }
     page("exit-codes.md", &body);
 }
+
+#[test]
+fn checks() {
+    let mut body = CHECKS.to_owned();
+    for rule in RULES {
+        let anchor = rule.name.to_ascii_lowercase();
+        let when = if rule.experimental {
+            " (experimental)"
+        } else {
+            ""
+        };
+        let (name, description) = (rule.name, rule.description);
+        let _ = writeln!(body, "| [{name}](#{anchor}) | {description}{when} |");
+    }
+    for rule in RULES {
+        let (name, description, reason) = (rule.name, rule.description, rule.reason);
+        let mut chars = description.chars();
+        let first: String = chars
+            .next()
+            .map(|c| c.to_uppercase().collect())
+            .unwrap_or_default();
+        let _ = write!(body, "\n## {name}\n\n{first}{}. {reason}\n", chars.as_str());
+        if rule.experimental {
+            let _ = write!(
+                body,
+                "\nIt is checked only when asked for: `# check=experimental={name}`.\n"
+            );
+        }
+        for (word, example) in [("Not", rule.bad), ("But", rule.good)] {
+            if !example.is_empty() {
+                let _ = write!(body, "\n{word}:\n\n```dockerfile\n{example}```\n");
+            }
+        }
+    }
+    page("checks.md", &body);
+}
+
+/// What stands before the table of rules.
+const CHECKS: &str = "# Build checks
+
+`memobuild-ci build --check DIR` (the same as `--call check`) finds what works in a Dockerfile but is likely a mistake. Nothing is run. The
+rules, their names and the places they are reported at are those of BuildKit 0.33, so settings for `docker build --check` count here too. An
+ordinary build shows the violations in the stages it needs as warnings.
+
+All stages are checked; with `--target` those that it needs. Without `CONTEXT` and `-f`, the Dockerfiles of the chosen layer targets of
+`memobuild.yml` are. Base images are resolved, as for a build.
+
+| option | output |
+|---|---|
+| `--call check` | excerpts for people |
+| `--call check,format=json` | BuildKit's JSON: `warnings` with `ruleName`, `description`, `url`, `detail`, `location`; `sources`; `buildError` |
+| `--call check,format=github` | annotations of GitHub Actions, Gitea and Forgejo: print them in a step |
+| `--call check,format=gitlab` | a code quality report: write it to a file that `artifacts:reports:codequality` names |
+
+The exit code is 0 without violations and 11 with some. A Dockerfile that can't be built ends with the code of that error, such as 20, after the
+violations found so far; one that can't be parsed has no violations, only the error. `--call check,ignorestatus=true` gives 0 instead of 11, for jobs
+that only report. 11 is not 20, because the Dockerfile is valid and a build of it can work; and not 1, which says that something failed. All codes are on [their page](exit-codes.md).
+
+## Settings
+
+A line at the top of the Dockerfile, among the other directives:
+
+```dockerfile
+# check=skip=StageNameCasing,JSONArgsRecommended;error=true
+FROM scratch
+```
+
+- `skip=RULE,…` turns rules off, `skip=all` all of them.
+- `experimental=RULE,…` turns experimental rules on, `experimental=all` all of them. `skip` has no effect on these.
+- `error=true` makes violations errors: a build fails before any step runs, with exit code 11.
+
+There are no spaces in it: what follows the first one is ignored. The build argument `BUILDKIT_DOCKERFILE_CHECK=skip=…` replaces the line. A
+comment `# check=skip=RULE` right before an instruction counts for that instruction alone; rules about the whole file (`ConsistentInstructionCasing`,
+`DuplicateStageName`, `ReservedStageName`, `InvalidDefaultArgInFrom`, `NoEmptyContinuation`, `InvalidBaseImagePlatform`) don't see it.
+
+## Outline and targets
+
+`--call targets` lists the stages, `--call outline` the build arguments, secrets and SSH agents that a target takes (`--target` names another than the
+last). Both know `format=json`, with BuildKit's fields. Descriptions are comments right before FROM or ARG that start with the name:
+
+```dockerfile
+# build compiles the program
+FROM scratch AS build
+# VERSION stands in the output of `--version`
+ARG VERSION=dev
+```
+
+Neither needs a registry: an image that is not in an `oci-layout://` counts as empty in an outline, so variables and ONBUILD triggers of such an image
+don't show.
+
+## Rules
+
+| rule | what it asks for |
+|---|---|
+";
 
 #[test]
 fn environment() {

@@ -14,10 +14,13 @@ use crate::cli::CliError;
 pub(in crate::cli) struct BuildArgs {
     /// Build this directory's Dockerfile; without it (and without `-f`), build from `memobuild.yml`
     ///
+    /// Instead of a directory: a Git repository (`https://HOST/NAME.git#REF:DIRECTORY`), the URL of an archive or of a
+    /// Dockerfile, or `-` for one of them on standard input.
+    ///
     /// With `--bake`: the targets and groups to build.
     #[arg(value_name = "CONTEXT")]
     pub(in crate::cli) positional: Vec<PathBuf>,
-    /// Name of the Dockerfile [default: CONTEXT/Dockerfile]
+    /// Name of the Dockerfile, its URL, or `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(in crate::cli) file: Option<PathBuf>,
     /// Name of the image; can be given more than once
@@ -35,7 +38,7 @@ pub(in crate::cli) struct BuildArgs {
     /// Platforms of the image, `os/arch[/variant]` each [default: this machine's]
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub(in crate::cli) platform: Vec<String>,
-    /// Another context, or an image by another name: `NAME=DIR`, `NAME=oci-layout://DIR`, `NAME=docker-image://REF`
+    /// Another context, or an image by another name: `NAME=DIR`, `NAME=oci-layout://DIR`, `NAME=docker-image://REF`, `NAME=URL`, a Git repository
     #[arg(long, value_name = "NAME=SOURCE")]
     pub(in crate::cli) build_context: Vec<String>,
     /// Label of the image
@@ -137,10 +140,6 @@ impl BuildArgs {
 
     /// Fails for an option that is declared and has no effect yet.
     pub(in crate::cli) fn refuse_what_is_missing(&self) -> Result<(), CliError> {
-        let missing = [("--call", self.call.is_some()), ("--check", self.check)];
-        if let Some((name, _)) = missing.iter().find(|(_, given)| *given) {
-            return Err(CliError::usage(format!("`{name}` is not supported yet")));
-        }
         if self.positional.len() > 1 && self.bake.is_empty() {
             return Err(CliError::usage("only one CONTEXT can be built at a time"));
         }

@@ -8,6 +8,7 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use secrets::secrets;
 
 use std::{
     error::Error as _,
@@ -26,12 +27,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CliError, Context, ExitCode, cache,
+    CliError, Context, ExitCode, cache, call,
     prepare::{self, Prepared},
 };
 use crate::{
     cache::{DiskStore, GcPolicy},
     config::Config,
+    dockerfile::lint,
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
     export::{self, ExportError},
@@ -53,10 +55,16 @@ pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliEr
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    let result = runtime.block_on(build(context, args, configuration.as_ref()));
+    let result = match call::Call::of(args)? {
+        Some(call) => runtime.block_on(call::run(context, args, configuration.as_ref(), &call)),
+        None => {
+            let built = runtime.block_on(build(context, args, configuration.as_ref()));
+            built.map(|()| ExitCode::Success)
+        }
+    };
     // Blocking work that was interrupted must not hold the program up.
     runtime.shutdown_background();
-    result.map(|()| ExitCode::Success)
+    result
 }
 
 async fn build(
@@ -98,12 +106,9 @@ async fn build_until_done(
     events: &Events,
     stop: &CancellationToken,
 ) -> Result<(), CliError> {
-    let registry = Arc::new(Registry::new(RegistryOptions {
-        docker_config: context.env.docker_config(),
-        ..RegistryOptions::default()
-    })?);
+    let registry = Arc::new(registry(context)?);
     let prepared = tokio::select! {
-        prepared = prepare::prepare(context, args, configuration, &registry) => prepared?,
+        prepared = prepare::prepare(context, args, configuration, &registry, events) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
@@ -152,6 +157,7 @@ async fn build_until_done(
         totals: session.totals(),
     });
     drop(lease);
+    drop(prepared.sources);
     let exported = result?;
     if let Some(config) = configuration {
         keep_limits(config, &session.engine().store, events);
@@ -165,6 +171,14 @@ fn redactor(context: &Context, options: &EngineOptions) -> Redactor {
     let values = options.secrets.values();
     let values = values.map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
     Redactor::new(context.env.secrets().into_iter().chain(values))
+}
+
+/// The client for registries, with the user's credentials.
+pub(super) fn registry(context: &Context) -> Result<Registry, CliError> {
+    Ok(Registry::new(RegistryOptions {
+        docker_config: context.env.docker_config(),
+        ..RegistryOptions::default()
+    })?)
 }
 
 /// Keeps the store within the configured limits. What the build has just used is recent and
@@ -189,7 +203,12 @@ fn warn(events: &Events, prepared: &Prepared) {
             Some(location) => format!(" ({}:{})", location.file, location.start),
             None => String::new(),
         };
-        events.warn(format!("{}{place}", warning.message), warning.hint.clone());
+        let rule = match lint::rule(warning.rule) {
+            Some(rule) => format!("{}: ", rule.name),
+            None => String::new(),
+        };
+        let message = format!("{rule}{}{place}", warning.message);
+        events.warn(message, warning.hint.clone());
     }
 }
 

@@ -25,7 +25,9 @@ enum Source {
 }
 
 /// The values of `--secret`, by id; of two with one id the later counts.
-pub(super) fn secrets(options: &[String]) -> Result<BTreeMap<String, SecretBytes>, CliError> {
+pub(in crate::cli) fn secrets(
+    options: &[String],
+) -> Result<BTreeMap<String, SecretBytes>, CliError> {
     let mut out = BTreeMap::new();
     for text in options {
         let (id, source) = parse(text, |name| env::secret(name).is_some())?;

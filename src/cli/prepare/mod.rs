@@ -6,24 +6,30 @@
 pub(super) mod bake;
 mod contexts;
 mod layers;
+pub(super) mod remote;
 mod settings;
 mod single;
 mod steps;
 mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{CliError, Context, build::BuildArgs, config, images};
 use crate::{
     config::{Config, TargetName},
     dockerfile::Dockerfile,
+    event::Events,
     export::ImageJob,
     graph::{
-        BuildGraph, ImageTable,
+        BuildGraph, ImageTable, MissingSource, SourceTable,
         lower::{LowerInput, LowerWarning, NamedContext, Parent, lower, needed_images},
     },
     oci::Platform,
     registry::Registry,
+    remote::Sources,
 };
 use settings::Settings;
 
@@ -40,24 +46,26 @@ pub(super) struct Prepared {
     pub(super) proxies: BTreeMap<String, String>,
     /// Names of the targets, for the plan.
     pub(super) targets: Vec<String>,
+    /// Keeps what was fetched as long as the build runs.
+    pub(super) sources: Arc<Sources>,
 }
 
 /// One Dockerfile to be lowered for one platform.
-struct Recipe {
-    name: String,
+pub(super) struct Recipe {
+    pub(super) name: String,
     /// What names of steps start with; may be empty.
     prefix: String,
-    dockerfile: Dockerfile,
+    pub(super) dockerfile: Dockerfile,
     stage: Option<String>,
     platform: Platform,
     args: BTreeMap<String, String>,
-    context: usize,
+    pub(super) context: usize,
     /// The build argument and the target that it stands for.
-    parent: Option<(String, TargetName)>,
+    pub(super) parent: Option<(String, TargetName)>,
     /// Contexts that are results of other recipes, by name.
     links: Vec<(String, TargetName)>,
     /// Under what others find its result.
-    own: Option<TargetName>,
+    pub(super) own: Option<TargetName>,
     settings: Settings,
 }
 
@@ -67,38 +75,94 @@ pub(super) async fn prepare(
     args: &BuildArgs,
     configuration: Option<&Config>,
     registry: &Registry,
+    events: &Events,
 ) -> Result<Prepared, CliError> {
+    let sources = remote::sources(context, args, configuration, events)?;
+    let Asked {
+        mut graph,
+        recipes,
+        jobs,
+        warnings,
+        secrets,
+        agents,
+    } = read(context, args, configuration, &sources).await?;
+    let references = parent_references(&recipes, configuration);
+    let mut images = base_images(&recipes, &references, registry).await?;
+    // What ADD fetches is known once the Dockerfiles are lowered, and is then there for
+    // the next try.
+    let mut fetched = SourceTable::new();
+    loop {
+        let mut prepared = Prepared {
+            graph: graph.clone(),
+            jobs: Vec::new(),
+            warnings: warnings.clone(),
+            secrets: secrets.clone(),
+            agents: agents.clone(),
+            proxies: BTreeMap::new(),
+            targets: Vec::new(),
+            sources: Arc::clone(&sources),
+        };
+        let lowering = lower_all(
+            &mut prepared,
+            &recipes,
+            &references,
+            &mut images,
+            &fetched,
+            registry,
+        );
+        let missing = lowering.await?;
+        if missing.is_empty() {
+            prepared.jobs = jobs;
+            return Ok(prepared);
+        }
+        remote::fetch_missing(&missing, &recipes, &sources, &mut graph, &mut fetched).await?;
+    }
+}
+
+/// What a command asks for, read and parsed.
+pub(super) struct Asked {
+    pub(super) graph: BuildGraph,
+    pub(super) recipes: Vec<Recipe>,
+    jobs: Vec<ImageJob>,
+    /// What is odd in what was read.
+    warnings: Vec<LowerWarning>,
+    secrets: Vec<String>,
+    agents: Vec<String>,
+}
+
+/// Reads and parses everything that the command asks for.
+pub(super) async fn read(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+    sources: &Arc<Sources>,
+) -> Result<Asked, CliError> {
     let mut graph = BuildGraph::default();
-    let settings = settings::settings(context, args, configuration, &mut graph)?;
-    let mut warnings = Vec::new();
+    let settings = settings::settings(context, args, configuration, sources, &mut graph).await?;
+    let mut warnings: Vec<LowerWarning> = Vec::new();
+    warnings.extend(configuration.and_then(layers::no_refresh));
     let (mut secrets, mut agents) = (args.secret.clone(), args.ssh.clone());
     let (recipes, jobs) = match (bake::source(args, configuration), configuration) {
         (Some(source), _) => {
             let plan = bake::plan(context, args, &source)?;
-            warnings = bake::warnings(&plan);
+            warnings.extend(bake::warnings(&plan));
             secrets = bake::secrets(&plan)?;
             agents = bake::agents(&plan)?;
             bake::recipes(context, args, &plan, &settings, &mut graph)?
         }
         (None, Some(config)) => layers::from_config(context, args, config, &settings, &mut graph)?,
-        (None, None) => single::from_arguments(context, args, &settings, &mut graph)?,
+        (None, None) => {
+            single::from_arguments(context, args, &settings, sources, &mut graph).await?
+        }
     };
-    let references = parent_references(&recipes, configuration);
-    let mut images = base_images(&recipes, &references, registry).await?;
-    let mut prepared = Prepared {
+    Ok(Asked {
         graph,
+        recipes,
         jobs,
         warnings,
         secrets,
         agents,
-        proxies: BTreeMap::new(),
-        targets: Vec::new(),
-    };
-    prepared
-        .warnings
-        .extend(configuration.and_then(layers::no_refresh));
-    lower_all(&mut prepared, &recipes, &references, &mut images, registry).await?;
-    Ok(prepared)
+    })
 }
 
 /// Resolves the base images of all recipes, and the images that their triggers name.
@@ -127,18 +191,24 @@ async fn base_images(
     }
 }
 
-/// Lowers the recipes, parents before their children, into one graph.
+/// Lowers the recipes, parents before their children, into one graph. Gives what has to be
+/// fetched before that graph can be built.
 async fn lower_all(
     prepared: &mut Prepared,
     recipes: &[Recipe],
     references: &HashMap<TargetName, String>,
     images: &mut ImageTable,
+    fetched: &SourceTable,
     registry: &Registry,
-) -> Result<(), CliError> {
+) -> Result<Vec<MissingSource>, CliError> {
+    let mut missing_sources: Vec<MissingSource> = Vec::new();
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
     let mut unused: Vec<LowerWarning> = Vec::new();
     for recipe in recipes {
-        let input = input(recipe, references, &results);
+        let input = LowerInput {
+            sources: fetched.clone(),
+            ..input(recipe, references, &results)
+        };
         // The triggers of a parent are known only now.
         loop {
             let missing = needed_images(&input, images)?;
@@ -148,6 +218,12 @@ async fn lower_all(
             images.extend(images::resolve(registry, missing).await?);
         }
         let lowered = lower(&mut prepared.graph, &input, images)?;
+        for new in lowered.missing {
+            let same = |known: &MissingSource| known.source == new.source;
+            if !missing_sources.iter().any(same) {
+                missing_sources.push(new);
+            }
+        }
         if let Some(own) = &recipe.own {
             let parent = Parent {
                 target: prepared.graph.targets[lowered.target].clone(),
@@ -173,11 +249,11 @@ async fn lower_all(
             prepared.warnings.push(warning.clone());
         }
     }
-    Ok(())
+    Ok(missing_sources)
 }
 
 /// What a child's FROM sees for each target that is somebody's parent.
-fn parent_references(
+pub(super) fn parent_references(
     recipes: &[Recipe],
     configuration: Option<&Config>,
 ) -> HashMap<TargetName, String> {
@@ -193,7 +269,7 @@ fn parent_references(
         .collect()
 }
 
-fn input<'r>(
+pub(super) fn input<'r>(
     recipe: &'r Recipe,
     references: &HashMap<TargetName, String>,
     results: &HashMap<TargetName, Parent>,
@@ -221,12 +297,14 @@ fn input<'r>(
         dockerfile: &recipe.dockerfile,
         target_stage: recipe.stage.clone(),
         platform: recipe.platform.clone(),
+        implicit_platform: settings.implicit_platform,
         build_platform: Platform::host(),
         build_args,
         labels: settings.labels.clone(),
         context: recipe.context,
         named_contexts,
         parents,
+        sources: SourceTable::new(),
         network: settings.network,
         hosts: settings.hosts.clone(),
         steps: settings.steps.clone(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{contexts::add_context, steps, words};
+use super::{contexts::add_context, remote, steps, words};
 use crate::{
     cli::{CliError, Context, build::BuildArgs},
     config::{Config, Network},
@@ -10,11 +10,14 @@ use crate::{
         BuildGraph, NetworkMode,
         lower::{NamedContext, NoCache, StepSettings},
     },
+    remote::Sources,
 };
 
 /// What the options say about a Dockerfile, whichever it is.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
+    /// Whether nobody asked for the platform.
+    pub(super) implicit_platform: bool,
     pub(super) network: NetworkMode,
     pub(super) hosts: Vec<(String, String)>,
     pub(super) steps: StepSettings,
@@ -24,10 +27,11 @@ pub(super) struct Settings {
     pub(super) epoch: Option<i64>,
 }
 
-pub(super) fn settings(
+pub(super) async fn settings(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    sources: &Sources,
     graph: &mut BuildGraph,
 ) -> Result<Settings, CliError> {
     let configured = configuration.map(|c| &c.build);
@@ -51,13 +55,10 @@ pub(super) fn settings(
         let is_image = value.starts_with("oci-layout://") || value.starts_with("docker-image://");
         let source = match value {
             _ if is_image => NamedContext::Image(value.to_owned()),
-            dir if dir.contains("://") => {
-                return Err(CliError::usage_hint(
-                    format!("build context `{dir}` is not supported yet"),
-                    "name a directory, `oci-layout://DIR` or `docker-image://REF`",
-                ));
-            }
-            dir => NamedContext::Local(add_context(graph, name, Path::new(dir), None)?),
+            elsewhere => NamedContext::Local(match remote::named(elsewhere, sources).await? {
+                Some(tree) => add_context(graph, name, &tree, Some(String::new()))?,
+                None => add_context(graph, name, Path::new(elsewhere), None)?,
+            }),
         };
         named.insert(name.to_owned(), source);
     }
@@ -71,9 +72,10 @@ pub(super) fn settings(
         None => configured.and_then(|b| b.source_date_epoch),
     };
     Ok(Settings {
+        implicit_platform: configuration.is_none() && args.platform.is_empty(),
         network,
         hosts: words::hosts(&args.add_host)?,
-        steps: steps::step_settings(args)?,
+        steps: steps::step_settings(context, args)?,
         labels: words::pairs(&args.label, "--label")?,
         named,
         no_cache,

@@ -1,38 +1,25 @@
 //! One Dockerfile, as `docker buildx build` takes it.
 
-use std::path::{Path, PathBuf};
+use std::{path::Path, sync::Arc};
 
-use super::{
-    Recipe, Settings,
-    contexts::{add_context, ignore_file, read_dockerfile},
-    words,
-};
+use super::{Recipe, Settings, remote, words};
 use crate::{
     cli::{CliError, Context, build::BuildArgs, output},
     export::{ImageJob, Output},
     fs,
     graph::BuildGraph,
     oci::{Platform, reference::Reference},
+    remote::Sources,
 };
 
 /// One Dockerfile, as `docker buildx build` takes it.
-pub(super) fn from_arguments(
+pub(super) async fn from_arguments(
     context: &Context,
     args: &BuildArgs,
     settings: &Settings,
+    sources: &Arc<Sources>,
     graph: &mut BuildGraph,
 ) -> Result<(Vec<Recipe>, Vec<ImageJob>), CliError> {
-    let dir = args
-        .context()
-        .map_or_else(|| PathBuf::from("."), Path::to_owned);
-    if let Some(text) = dir.to_str()
-        && (text == "-" || text.contains("://"))
-    {
-        return Err(CliError::usage_hint(
-            format!("context `{text}` is not supported yet"),
-            "give a directory",
-        ));
-    }
     if args.target.len() > 1 {
         return Err(CliError::usage("a Dockerfile is built for one `--target`"));
     }
@@ -47,24 +34,14 @@ pub(super) fn from_arguments(
             CliError::usage(format!("`-t {tag}` is not an image name: {error}"))
         })?;
     }
-    let file = match &args.file {
-        Some(file) if file == Path::new("-") => {
-            return Err(CliError::usage_hint(
-                "a Dockerfile from standard input is not supported yet",
-                "write it to a file and name that with `-f`",
-            ));
-        }
-        Some(file) => file.clone(),
-        None => dir.join("Dockerfile"),
-    };
-    let dockerfile = read_dockerfile(graph, &file)?;
-    let ignore = ignore_file(&file, &dir)?;
-    let number = add_context(graph, "context", &dir, Some(ignore))?;
     let mut platforms = words::platforms(args)?;
     if platforms.is_empty() {
         platforms.push(Platform::host());
     }
     let build_args = words::build_args(context, args)?;
+    let keep_git_dir = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let keep_git_dir = keep_git_dir.is_some_and(|v| matches!(v.as_str(), "1" | "t" | "true"));
+    let place = remote::place(args, keep_git_dir, sources, graph).await?;
     let several = platforms.len() > 1;
     let mut recipes = Vec::new();
     for platform in platforms {
@@ -74,11 +51,11 @@ pub(super) fn from_arguments(
                 false => "image".to_owned(),
             },
             prefix: String::new(),
-            dockerfile: dockerfile.clone(),
+            dockerfile: place.dockerfile.clone(),
             stage: args.target.first().cloned(),
             platform,
             args: build_args.clone(),
-            context: number,
+            context: place.context,
             parent: None,
             links: Vec::new(),
             own: None,
@@ -87,7 +64,7 @@ pub(super) fn from_arguments(
     }
     let reference = match args.tag.first() {
         Some(tag) => tag.clone(),
-        None => default_name(&dir)?,
+        None => default_name(&place.name)?,
     };
     let job = ImageJob {
         name: match args.tag.first() {
@@ -116,7 +93,10 @@ pub(super) fn outputs(
 
 /// The name of an image that was given none: that of its directory.
 fn default_name(dir: &Path) -> Result<String, CliError> {
-    let dir = fs::canonicalize(dir)?;
+    let dir = match fs::exists(dir) {
+        true => fs::canonicalize(dir)?,
+        false => dir.to_owned(),
+    };
     let name: String = dir
         .file_name()
         .map(|n| n.to_string_lossy().to_lowercase())

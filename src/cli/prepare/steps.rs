@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{CliError, build::BuildArgs},
-    device::{AllowedDevices, DIRECTORIES, DeviceRegistry},
+    cli::{CliError, Context, build::BuildArgs},
+    device::{AllowedDevices, DeviceRegistry},
     dockerfile::{bytes, csv_fields, nearest},
     graph::{Ulimit, lower::StepSettings},
 };
@@ -22,11 +22,11 @@ const ENTITLEMENTS: [&str; 7] = [
 ];
 
 /// What the options say about every RUN.
-pub(super) fn step_settings(args: &BuildArgs) -> Result<StepSettings, CliError> {
+pub(super) fn step_settings(context: &Context, args: &BuildArgs) -> Result<StepSettings, CliError> {
     let mut settings = StepSettings {
         shm_size: args.shm_size.as_deref().map(shm_size).transpose()?,
         ulimits: ulimits(&args.ulimit)?,
-        devices: Arc::new(DeviceRegistry::read(&DIRECTORIES)),
+        devices: Arc::new(DeviceRegistry::read(context.env.device_dirs())),
         ..StepSettings::default()
     };
     for text in &args.allow {

@@ -70,6 +70,12 @@ pub(super) fn hosts(list: &[String]) -> Result<Vec<(String, String)>, CliError> 
                     CliError::usage(format!("`--add-host {text}` is not `NAME:ADDRESS`"))
                 })?;
             let address = address.trim_start_matches('[').trim_end_matches(']');
+            if address == "host-gateway" {
+                return Err(CliError::usage_hint(
+                    format!("`host-gateway` in `--add-host {text}` means nothing here: steps are on the host's network"),
+                    format!("write `--add-host {name}:127.0.0.1`"),
+                ));
+            }
             match address.parse::<std::net::IpAddr>() {
                 Ok(_) => Ok((name.to_owned(), address.to_owned())),
                 Err(_) => Err(CliError::usage(format!(

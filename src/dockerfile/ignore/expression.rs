@@ -185,6 +185,9 @@ impl Expression {
             }
             before = Some(c);
             std::mem::swap(&mut now, &mut next);
+            if !now.contains(&true) {
+                return now;
+            }
         }
     }
 

@@ -170,6 +170,23 @@ impl Ignore {
         }
         verdict.ignored
     }
+
+    /// Whether there are exceptions, patterns with `!`.
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.exception)
+    }
+
+    /// Whether a pattern, exception or not, matches this very text.
+    pub fn has_match(&self, path: &str) -> bool {
+        self.rules.iter().any(|rule| rule.matcher.matches(path))
+    }
+
+    /// Whether a pattern is `*`, `**` or `**/*`.
+    pub fn hides_everything(&self) -> bool {
+        let all = ["*", "**", "**/*"].map(Matcher::new);
+        let is_one = |rule: &Rule| all.iter().flatten().any(|m| *m == rule.matcher);
+        self.rules.iter().any(is_one)
+    }
 }
 
 impl Rule {
@@ -237,7 +254,7 @@ impl Matcher {
 }
 
 /// Go's `filepath.Clean`. A path that starts with a slash keeps it.
-fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

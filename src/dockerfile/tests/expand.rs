@@ -197,5 +197,5 @@ fn used_and_unset_variables_are_reported() {
         .expand("$x $u ${v:-d} ${w}", &variables())
         .unwrap();
     assert_eq!(Vec::from_iter(result.used), ["x"]);
-    assert_eq!(Vec::from_iter(result.unset), ["u", "w"]);
+    assert_eq!(Vec::from_iter(result.unset), ["u", "v", "w"]);
 }

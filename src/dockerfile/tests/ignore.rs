@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use proptest::prelude::*;
+use regex_automata::nfa::thompson::pikevm::PikeVM;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::dockerfile::ignore::Ignore;
 
@@ -114,6 +116,58 @@ fn files_are_ignored_as_in_moby() {
 }
 
 #[test]
+fn patterns_mean_what_their_expressions_mean_in_go() {
+    for (pattern, path, ignored) in [
+        // A star or question mark in a class is translated there too.
+        ("[*]", "*", false),
+        ("[*]", "[]", true),
+        ("[*]", "^/]", true),
+        ("[?]", "[]", true),
+        ("[?]", "?", false),
+        ("[a**b]", "*", true),
+        ("\\d*", "7x", true),
+        ("\\d*", "d", false),
+        ("[\\D]x", "ax", true),
+        ("[^\\D]x", "7x", true),
+        ("\\w?", "_x", true),
+        ("[[:alpha:]]*", "a1", true),
+        ("[[:^digit:]]", "1", false),
+        ("[[:^digit:]]", "a", true),
+        ("a\\bb", "ab", false),
+        ("*\\b.md", "x.md", true),
+        ("*\\Bx", "ax", true),
+        ("\\Aa", "a", true),
+        ("a\\z", "a", true),
+        ("\\101", "A", true),
+        ("\\n*", "\nx", true),
+        ("^a", "a", false),
+        ("^a", "^a", true),
+        ("^a*", "ab", true),
+        ("a]b", "a]b", true),
+        ("**/a*", "b\nc/ax", false),
+        ("?", "\n", true),
+    ] {
+        let ignore = Ignore::parse(pattern).unwrap();
+        let found = ignore.is_ignored(Path::new(path));
+        assert_eq!(found, ignored, "{pattern:?} and {path:?}");
+    }
+}
+
+#[test]
+fn patterns_of_flags_have_no_comments_and_keep_their_slash() {
+    let ignored = |patterns: &[&str], path: &str| {
+        let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
+        Ignore::new(&patterns).unwrap().is_ignored(Path::new(path))
+    };
+    assert!(ignored(&["#x"], "#x"));
+    assert!(!ignored(&["/x"], "x"));
+    assert!(ignored(&[" x/ "], "x"));
+    assert!(!ignored(&["x", "!x/y"], "x/y"));
+    assert!(ignored(&["x", "! x/y"], "x/y"));
+    assert!(Ignore::new(&["a".to_owned(), "[".to_owned()]).is_err());
+}
+
+#[test]
 fn malformed_patterns_are_errors_with_their_line() {
     for (text, line) in [
         ("a\n[", 2),
@@ -121,6 +175,11 @@ fn malformed_patterns_are_errors_with_their_line() {
         ("a\\", 1),
         ("# c\n\n[]a]", 3),
         ("[a-]", 1),
+        ("a\n[z-a]", 2),
+        ("node\\modules", 1),
+        ("!/", 1),
+        ("a\\1", 1),
+        ("[[:nothing:]]", 1),
     ] {
         assert_eq!(Ignore::parse(text).unwrap_err().line, line, "{text}");
     }
@@ -160,6 +219,110 @@ fn hostile_patterns_take_no_time() {
     let ignore = Ignore::parse(&pattern).unwrap();
     let path = "a".repeat(2_000);
     assert!(!ignore.is_ignored(Path::new(&path)));
+}
+
+/// Nanoseconds that this thread has computed.
+fn processor_time() -> i64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// Eight times the patterns or the files take some eight times as long; were the time
+/// quadratic in either, it would be 64 times as long.
+#[test]
+fn time_is_linear_in_patterns_and_in_files() {
+    let time = |patterns: usize, files: usize| {
+        let lines: Vec<String> = (0..patterns)
+            .map(|n| match n % 5 {
+                0 => format!("**/*.tmp{n}"),
+                1 => format!("dir{n}/**/cache"),
+                2 => format!("*{n}/build[0-9]?/*"),
+                3 => format!("!src/keep{n}/**"),
+                _ => format!("some/file{n}"),
+            })
+            .collect();
+        let ignore = Ignore::parse(&lines.join("\n")).unwrap();
+        let paths: Vec<String> = (0..files)
+            .map(|n| format!("some/dir{n}/of/file{n}.rs"))
+            .collect();
+        let run = || {
+            let began = processor_time();
+            let ignored = paths
+                .iter()
+                .filter(|p| ignore.is_ignored(Path::new(p)))
+                .count();
+            assert_eq!(ignored, 0);
+            processor_time() - began
+        };
+        (0..5).map(|_| run()).min().unwrap()
+    };
+    let base = time(25, 50);
+    for (patterns, files) in [(200, 50), (25, 400)] {
+        let ratio = time(patterns, files) / base;
+        assert!(
+            ratio < 32,
+            "{patterns} patterns and {files} files take {ratio} times as long"
+        );
+    }
+}
+
+/// moby/patternmatcher, step by step: the kind of match, and the regular expression.
+fn moby(pattern: &str, path: &str) -> bool {
+    let mut expression = String::from("^");
+    let mut kind = "exact";
+    let chars: Vec<char> = pattern.chars().collect();
+    let (mut at, mut first) = (0, true);
+    while at < chars.len() {
+        let c = chars[at];
+        at += 1;
+        match c {
+            '*' if chars.get(at) == Some(&'*') => {
+                at += 1;
+                if chars.get(at) == Some(&'/') {
+                    at += 1;
+                }
+                if at == chars.len() {
+                    if kind == "exact" {
+                        kind = "prefix";
+                    } else {
+                        kind = "regexp";
+                        expression.push_str(".*");
+                    }
+                } else {
+                    kind = "regexp";
+                    expression.push_str("(.*/)?");
+                }
+                if first {
+                    kind = "suffix";
+                }
+            }
+            '*' | '?' => {
+                kind = "regexp";
+                expression.push_str(if c == '*' { "[^/]*" } else { "[^/]" });
+            }
+            '\\' => {
+                kind = "regexp";
+                expression.extend(['\\', chars[at]]);
+                at += 1;
+            }
+            '[' | ']' => {
+                kind = "regexp";
+                expression.push(c);
+            }
+            '.' | '+' | '(' | ')' | '|' | '{' | '}' | '$' => expression.extend(['\\', c]),
+            c => expression.push(c),
+        }
+        first = false;
+    }
+    match kind {
+        "exact" => path == pattern,
+        "prefix" => path.starts_with(&pattern[..pattern.len() - 2]),
+        "suffix" => path.ends_with(&pattern[2..]) || pattern[2..].strip_prefix('/') == Some(path),
+        _ => {
+            let matcher = PikeVM::new(&format!("{expression}$")).unwrap();
+            matcher.is_match(&mut matcher.create_cache(), path)
+        }
+    }
 }
 
 /// The meaning of one pattern by trying all ways.
@@ -221,6 +384,20 @@ proptest! {
         for path in &paths {
             let expected = naive_ignored(&rules, path);
             prop_assert_eq!(ignore.is_ignored(Path::new(path)), expected, "{:?} {}", lines, path);
+        }
+    }
+
+    #[test]
+    fn one_pattern_equals_its_regular_expression(
+        pattern in r"([ab.+^]|\*|\*\*|\?|\[[ab]\]|\[\^a\]|\[a-c\]|\\[*.?]){1,4}(/([ab.]|\*|\*\*|\?|\[\^b\]){1,3}){0,3}",
+        paths in prop::collection::vec("[abc.+*^]{1,3}(/[abc.]{1,3}){0,3}", 12),
+    ) {
+        let ignore = Ignore::new(std::slice::from_ref(&pattern)).unwrap();
+        // What moby matches is cleaned.
+        prop_assume!(!pattern.split('/').any(|part| matches!(part, "." | ".." | "")));
+        for path in &paths {
+            let verdict = ignore.child(&ignore.root(), Path::new(path));
+            prop_assert_eq!(verdict.ignored, moby(&pattern, path), "{} and {}", pattern, path);
         }
     }
 

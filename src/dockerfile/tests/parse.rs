@@ -223,3 +223,90 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn directives_are_found_where_buildkit_finds_them() {
+    let escape = |text: &str| parse("Dockerfile", text).unwrap().escape;
+    for text in [
+        "# escape=`\nFROM a\n",
+        "#ESCAPE = `\nFROM a\n",
+        "  # check=skip=all\n# escape=`  \nFROM a\n",
+        "# syntax=docker/dockerfile:1.4-labs\n# escape=`\nFROM a\n",
+    ] {
+        assert_eq!(escape(text), '`', "{text:?}");
+    }
+    for text in [
+        "\n# escape=`\nFROM a\n",
+        "# a comment\n# escape=`\nFROM a\n",
+        "# unknown=1\n# escape=`\nFROM a\n",
+        "#!/usr/bin/env x\n# escape=`\nFROM a\n",
+        "FROM a\n# escape=`\n",
+        "# escape=\nFROM a\n",
+    ] {
+        assert_eq!(escape(text), '\\', "{text:?}");
+    }
+}
+
+#[test]
+fn the_standard_frontend_has_many_names() {
+    for (name, known) in [
+        ("docker/dockerfile", true),
+        ("docker/dockerfile:1", true),
+        ("docker/dockerfile:experimental option", true),
+        ("docker.io/docker/dockerfile-upstream:master-labs", true),
+        ("index.docker.io/docker/dockerfile:1.7", true),
+        ("docker/dockerfile@sha256:0123", true),
+        ("docker/dockerfiles", false),
+        ("example.com/docker/dockerfile", false),
+    ] {
+        for text in [
+            format!("# syntax={name}\nFROM a\n"),
+            format!("#!/bin/x\n# syntax={name}\nFROM a\n"),
+        ] {
+            assert_eq!(parse("Dockerfile", &text).is_ok(), known, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_misspelt_directive_is_warned_about() {
+    let warnings = |text: &str| {
+        let file = parse("Dockerfile", text).unwrap();
+        let rules = file.warnings.iter().map(|w| (w.rule, w.span.start));
+        rules.collect::<Vec<_>>()
+    };
+    let text = "# escape=`\n# sytnax=docker/dockerfile:1\nFROM a\n";
+    assert_eq!(warnings(text), [("MisspeltDirective", 2)]);
+    for text in [
+        "# version=1\nFROM a\n",
+        "# note: x = y\nFROM a\n",
+        "FROM a\n# sytnax=1\n",
+    ] {
+        assert_eq!(warnings(text), [], "{text:?}");
+    }
+}
+
+#[test]
+fn some_instructions_ignore_flags() {
+    for text in ["ARG --x A=1", "STOPSIGNAL --x=1 9", "HEALTHCHECK --x NONE"] {
+        assert_eq!(instructions(text).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn an_escaped_quote_does_not_quote_a_heredoc() {
+    for (word, name, expand) in [
+        ("EOF", "EOF", true),
+        ("'EOF'", "EOF", false),
+        ("E\"O\"F", "EOF", false),
+        ("E\\'F", "E'F", true),
+    ] {
+        let InstructionKind::Run(run) = only(&format!("RUN <<{word}\nx\n{name}\n")) else {
+            panic!("{word}");
+        };
+        assert_eq!(
+            (run.heredocs[0].name.as_str(), run.heredocs[0].expand),
+            (name, expand)
+        );
+    }
+}

@@ -4,7 +4,8 @@
 //! read through [`LayerContent`].
 
 use std::{
-    io::{Read, Seek},
+    fs::File,
+    io::{self, Read, Seek},
     path::Path,
     sync::Arc,
 };
@@ -12,8 +13,11 @@ use std::{
 use super::{FileError, write::open_beneath};
 use crate::{
     digest::Blake3Digest,
-    fs::IoContext as _,
-    oci::layer::{self, IndexEntry, LayerContent, LayerError, LayerIndex, LayerPath},
+    fs::{self, IoContext as _},
+    oci::layer::{
+        self, ArchiveFormat, Compression, IndexEntry, LayerContent, LayerError, LayerIndex,
+        LayerPath,
+    },
 };
 
 /// An archive in the build context.
@@ -34,38 +38,16 @@ pub(super) fn open(
 ) -> Result<Option<Archive>, FileError> {
     let path = &dir.join(at.as_path());
     let mut file = open_beneath(dir, at)?;
-    let mut magic = [0; 512];
-    let mut filled = 0;
-    while filled < magic.len() {
-        match file.read(&mut magic[filled..]).at("read", path)? {
-            0 => break,
-            n => filled += n,
-        }
-    }
-    let unsupported = |format| {
-        Err(FileError::ArchiveFormat {
-            path: named.to_string(),
-            format,
-        })
+    let head = layer::head(&mut file).at("read", path)?;
+    let Some(format) = ArchiveFormat::of(&head) else {
+        return Ok(None);
     };
-    let media_type = match &magic[..filled] {
-        [0x1f, 0x8b, ..] => "application/vnd.oci.image.layer.v1.tar+gzip",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "application/vnd.oci.image.layer.v1.tar+zstd",
-        [b'B', b'Z', b'h', ..] => return unsupported("bzip2"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return unsupported("xz"),
-        header if is_tar_header(header) => "application/vnd.oci.image.layer.v1.tar",
-        _ => return Ok(None),
-    };
-    file.rewind().at("read", path)?;
     // A compressed file that holds no tar is copied as it is.
-    if !media_type.ends_with(".tar") {
-        let mut head = Vec::new();
-        let tar = layer::decompress(file.try_clone().at("read", path)?, media_type)?;
-        if tar.take(512).read_to_end(&mut head).is_err() || !is_tar_header(&head) {
-            return Ok(None);
-        }
-        file.rewind().at("read", path)?;
+    file.rewind().at("read", path)?;
+    if !layer::holds_tar(format, file.try_clone().at("read", path)?) {
+        return Ok(None);
     }
+    file.rewind().at("read", path)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(&file).at("read", path)?;
     if Blake3Digest::from_bytes(*hasher.finalize().as_bytes()) != digest {
@@ -74,6 +56,13 @@ pub(super) fn open(
         });
     }
     file.rewind().at("read", path)?;
+    let (mut file, media_type) = match format.layer_media_type() {
+        Some(media_type) => (file, media_type),
+        None => (
+            decompressed(format, &file, path)?,
+            Compression::None.media_type(),
+        ),
+    };
     let scanned = layer::scan(&file, media_type)?;
     file.rewind().at("read", path)?;
     let index = Arc::new(scanned.index);
@@ -81,29 +70,13 @@ pub(super) fn open(
     Ok(Some(Archive { index, content }))
 }
 
-/// Whether a block is the header of a tar member: its checksum is right.
-fn is_tar_header(block: &[u8]) -> bool {
-    let Some(block) = block.first_chunk::<512>() else {
-        return false;
-    };
-    let field: String = block[148..156]
-        .iter()
-        .map(|b| char::from(*b))
-        .filter(|c| c.is_digit(8))
-        .collect();
-    let sum: u32 = block
-        .iter()
-        .enumerate()
-        .map(|(n, b)| {
-            if (148..156).contains(&n) {
-                32
-            } else {
-                u32::from(*b)
-            }
-        })
-        .sum();
-    // A block of zeros ends an archive; it is no header.
-    sum != 256 && u32::from_str_radix(&field, 8) == Ok(sum)
+/// The tar in `file` as a temporary file without a name: members are read in any order,
+/// and these formats can only be read from the start.
+fn decompressed(format: ArchiveFormat, file: &File, path: &Path) -> Result<File, FileError> {
+    let mut tar = fs::temp_file().at("make a temporary file for", path)?;
+    io::copy(&mut format.reader(file), &mut tar).at("decompress", path)?;
+    tar.rewind().at("decompress", path)?;
+    Ok(tar)
 }
 
 impl Archive {

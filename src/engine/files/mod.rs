@@ -109,14 +109,6 @@ pub enum FileError {
         /// Inside the context.
         path: String,
     },
-    /// An archive in a format that ADD does not unpack.
-    #[error("ADD can't unpack `{path}`: {format} archives are not supported yet")]
-    ArchiveFormat {
-        /// Inside the source.
-        path: String,
-        /// `bzip2`, `xz`.
-        format: &'static str,
-    },
     /// Reading a host file failed.
     #[error(transparent)]
     Fs(#[from] FsError),
@@ -140,9 +132,6 @@ impl FileError {
             Self::Outside { .. } => Some(
                 "use a context that contains the file, or pass one with `--build-context`".into(),
             ),
-            Self::ArchiveFormat { .. } => {
-                Some("use a `.tar`, `.tar.gz` or `.tar.zst` archive, or unpack it in a RUN".into())
-            }
             _ => None,
         }
     }

@@ -40,6 +40,7 @@ impl Lowering<'_> {
                 format!("USER {user}")
             }
             InstructionKind::Entrypoint(command) => {
+                self.check_command(state, command, instruction);
                 let args = args(state, command);
                 if !state.cmd_set {
                     state.config.config.cmd = None;
@@ -49,6 +50,7 @@ impl Lowering<'_> {
                 message
             }
             InstructionKind::Cmd(command) => {
+                self.check_command(state, command, instruction);
                 let args = args(state, command);
                 state.cmd_set = true;
                 let message = format!("CMD {}", quoted(&args));
@@ -58,6 +60,7 @@ impl Lowering<'_> {
             InstructionKind::Expose(words) => self.expose(state, words, span)?,
             InstructionKind::Volume(words) => self.volume(state, words, span)?,
             InstructionKind::Healthcheck(check) => {
+                self.check_once(state, instruction);
                 state.config.config.healthcheck = Some(healthcheck(check));
                 instruction.text.clone()
             }
@@ -75,9 +78,6 @@ impl Lowering<'_> {
                 format!("SHELL [{}]", shell.join(" "))
             }
             InstructionKind::Maintainer(name) => {
-                let message = "MAINTAINER is deprecated".to_owned();
-                let hint = "use `LABEL org.opencontainers.image.authors=…`".to_owned();
-                self.warn("MaintainerDeprecated", message, span, Some(hint));
                 state.config.author = Some(name.clone());
                 format!("MAINTAINER {name}")
             }
@@ -146,8 +146,8 @@ impl Lowering<'_> {
                     let text = word.clone();
                     self.plan.fail(span, Problem::Expand { text, cause })
                 })?;
-            self.warn_unset(state, &expansion.unset, span);
             for text in expansion.words {
+                self.check_port(&text, span);
                 let Some(range) = parse_ports(&text) else {
                     return Err(self.plan.fail(span, Problem::Port { text }));
                 };

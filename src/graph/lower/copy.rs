@@ -3,15 +3,16 @@
 use crate::{
     dockerfile::{
         Problem, Span,
+        address::Address,
         ast::{Copy, CopySource, Heredoc, Instruction},
         expand::Expander,
     },
     graph::{CopyAction, FileAction, FileOp, ModeChange, Op},
+    redact,
 };
 
 use super::{
     LowerError,
-    origin::Origin,
     run::working_dir,
     stage::{Lowering, State, commit},
 };
@@ -33,33 +34,31 @@ impl Lowering<'_> {
             history.push_str(&format!(" --chown={owner}"));
         }
         let mode = self.mode(state, copy, span, &mut history)?;
-        self.refuse_add_flags(copy, span)?;
+        let checksum = self.optional(state, copy.checksum.as_deref(), span)?;
 
         let (paths, heredocs) = self.sources(state, copy, span)?;
         let written = self.word(state, &copy.dest, span)?;
         let dest = absolute(working_dir(state), &written);
         let mut actions = Vec::new();
-        if !paths.is_empty() {
-            let origin = match &copy.from {
-                Some(name) => self.plan.from(state.index, "COPY --from", name, span)?,
-                None => Origin::Local(self.plan.input.context),
-            };
-            for path in &paths {
-                history.push(' ');
-                history.push_str(path);
-            }
+        for path in &paths {
+            history.push(' ');
+            history.push_str(&redact::url_credentials(path));
+        }
+        let sources = self.add_sources(state, copy, paths, checksum.as_deref(), span)?;
+        for source in sources {
+            let (chmod, mode) = (mode.as_ref(), source.mode(mode.as_ref()));
             actions.push(FileAction::Copy(CopyAction {
-                from: self.origin(&origin, state, span)?,
-                sources: paths.iter().map(|p| relative(p, copy.parents)).collect(),
+                from: self.origin(&source.origin, state, span)?,
+                sources: source.paths,
                 dest: dest.clone(),
                 owner: owner.clone(),
-                mode: mode.clone(),
-                unpack: copy.add && copy.unpack != Some(false),
-                parents: copy.parents,
+                mode,
+                unpack: copy.unpack.unwrap_or(copy.add && !source.remote),
+                parents: copy.parents && !source.remote,
                 // As in BuildKit, variables in patterns are not expanded.
                 exclude: copy.exclude.clone(),
                 // As in BuildKit, `--chmod` looks at the image.
-                link: copy.link && mode.is_none(),
+                link: copy.link && chmod.is_none(),
             }));
         }
         for (name, content) in heredocs {
@@ -110,18 +109,6 @@ impl Lowering<'_> {
         }
     }
 
-    fn refuse_add_flags(&self, copy: &Copy, span: Span) -> Result<(), LowerError> {
-        let construct = if copy.checksum.is_some() {
-            "`ADD --checksum`"
-        } else if copy.keep_git_dir.is_some() {
-            "`ADD --keep-git-dir`"
-        } else {
-            return Ok(());
-        };
-        let construct = construct.to_owned();
-        Err(self.plan.fail(span, Problem::Unsupported { construct }))
-    }
-
     /// The paths, expanded, and the heredocs as names with content.
     #[expect(clippy::type_complexity, reason = "two lists")]
     fn sources(
@@ -139,14 +126,9 @@ impl Lowering<'_> {
                 }
                 CopySource::Path(text) => {
                     let path = self.word(state, text, span)?;
-                    if is_remote(&path) {
-                        let problem = if copy.add {
-                            let construct = format!("ADD of an URL (`{path}`)");
-                            Problem::Unsupported { construct }
-                        } else {
-                            Problem::CopyUrl { source_path: path }
-                        };
-                        return Err(self.plan.fail(span, problem));
+                    if copy.from.is_none() && Address::of(&path) == Ok(Address::Local) {
+                        let keyword = if copy.add { "ADD" } else { "COPY" };
+                        self.check_ignored(&path, keyword, span);
                     }
                     paths.push(path);
                 }
@@ -183,6 +165,7 @@ impl Lowering<'_> {
     ) -> Result<(), LowerError> {
         let span = instruction.span;
         let text = self.word(state, path, span)?;
+        self.check_workdir(state, &text, span);
         let dir = clean(&absolute(working_dir(state), &text));
         state.config.config.working_dir.clone_from(&dir);
         let layer = dir != "/";
@@ -202,12 +185,6 @@ impl Lowering<'_> {
         commit(state, &format!("WORKDIR {dir}"), layer);
         Ok(())
     }
-}
-
-/// Whether ADD would fetch it: an URL, or a Git repository's address.
-fn is_remote(path: &str) -> bool {
-    let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
-    schemes.iter().any(|s| path.starts_with(s))
 }
 
 /// `path` seen from `dir`, absolute, without `.` and `..`. A slash at the end stays, and
@@ -244,7 +221,7 @@ pub(super) fn clean(path: &str) -> String {
 
 /// A source relative to its root; `.` for the root itself. With `--parents` the point
 /// `/./`, from which on parents are kept, stays.
-fn relative(path: &str, parents: bool) -> String {
+pub(super) fn relative(path: &str, parents: bool) -> String {
     let strip = |path: &str| clean(path)[1..].to_owned();
     if parents && let Some((before, after)) = path.split_once("/./") {
         return format!("{}/./{}", strip(before), strip(after))

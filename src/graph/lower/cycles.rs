@@ -2,7 +2,7 @@
 
 use crate::dockerfile::{Problem, Span, ast::InstructionKind};
 
-use super::{LowerError, origin::Origin, plan::Plan};
+use super::{LowerError, plan::Plan};
 
 impl Plan<'_> {
     /// No stage may need itself through others, not even one that isn't built.
@@ -48,14 +48,11 @@ impl Plan<'_> {
         Err(self.fail(*span, problem))
     }
 
-    /// The stages that a stage names, with the place; those of a name that several have are
-    /// the last one's.
+    /// The stages that a stage copies from or mounts, with the place; of several with one name
+    /// the last. What it starts from always comes before it; BuildKit doesn't count it here.
     fn stages_of(&self, index: usize) -> Vec<(usize, Span)> {
         let planned = &self.stages[index];
         let mut needs = Vec::new();
-        if let Origin::Stage(base) = planned.base {
-            needs.push((base, planned.stage.span));
-        }
         for instruction in &planned.stage.instructions {
             let span = instruction.span;
             let named = |name: &str| {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{dockerfile::DockerfileError, oci::Platform};
+use crate::{
+    dockerfile::{DockerfileError, lint::SettingsError},
+    oci::Platform,
+};
 
 /// Why a Dockerfile can't be lowered.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -25,6 +28,22 @@ pub enum LowerError {
     Epoch {
         /// The value.
         text: String,
+    },
+    /// `BUILDKIT_DOCKERFILE_CHECK` can't be read.
+    #[error("can't read build argument `BUILDKIT_DOCKERFILE_CHECK={text}`")]
+    CheckArgument {
+        /// The value.
+        text: String,
+        /// What is wrong with it.
+        source: SettingsError,
+    },
+    /// There are violations of build checks, which are errors here.
+    #[error("build checks of `{file}` failed: {list}")]
+    Violations {
+        /// The Dockerfile.
+        file: String,
+        /// Rules with their lines.
+        list: String,
     },
     /// `BUILDKIT_SYNTAX` names a frontend other than Docker's own.
     #[error("frontend `{name}` of `BUILDKIT_SYNTAX` is not built in")]
@@ -54,8 +73,9 @@ impl LowerError {
         match self {
             Self::Dockerfile(error) => error.hint.as_deref(),
             Self::UnknownStage { hint, .. } => hint.as_deref(),
+            Self::Violations { .. } => Some("`--check` shows each; `error=true` makes them errors"),
             Self::Frontend { .. } => Some("only `docker/dockerfile` is, of any version"),
-            Self::Epoch { .. } | Self::MissingImage { .. } => None,
+            Self::Epoch { .. } | Self::CheckArgument { .. } | Self::MissingImage { .. } => None,
         }
     }
 }

@@ -18,6 +18,7 @@
 //!
 //! All paths of a step's layer get one mtime, see [`Clock`].
 
+mod check;
 mod clock;
 mod config;
 mod copy;
@@ -26,7 +27,10 @@ mod env;
 mod error;
 mod mount;
 mod origin;
+mod outline;
 mod plan;
+mod remote;
+mod rules;
 mod run;
 mod stage;
 mod triggers;
@@ -36,8 +40,10 @@ mod warning;
 #[cfg(test)]
 mod tests;
 
+pub use check::Check;
 pub use clock::Clock;
 pub use error::LowerError;
+pub use outline::{Needed, Outline, OutlineArg};
 pub use warning::LowerWarning;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -45,7 +51,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     device::{AllowedDevices, DeviceRegistry},
     dockerfile::Dockerfile,
-    graph::{BuildGraph, GraphTarget, ImageTable, NetworkMode, Ulimit},
+    graph::{BuildGraph, GraphTarget, ImageTable, MissingSource, NetworkMode, SourceTable, Ulimit},
     oci::Platform,
 };
 
@@ -58,6 +64,9 @@ pub struct LowerInput<'a> {
     pub target_stage: Option<String>,
     /// What the image is for.
     pub platform: Platform,
+    /// Whether nobody asked for it: it is what the builder is, and the image is of the
+    /// platform that its base has.
+    pub implicit_platform: bool,
     /// What the builder is (`BUILDPLATFORM`).
     pub build_platform: Platform,
     /// `--build-arg`. Proxy variables among them come back in [`Lowered::proxies`].
@@ -71,6 +80,8 @@ pub struct LowerInput<'a> {
     /// Layer targets that FROM, COPY and mounts may name, by the text they use: what a
     /// build argument such as `BASE_IMAGE` holds.
     pub parents: BTreeMap<String, Parent>,
+    /// What ADD fetches, as far as it has been fetched; [`Lowered::missing`] has the rest.
+    pub sources: SourceTable,
     /// `--network`, for RUN without a flag of its own.
     pub network: NetworkMode,
     /// `--add-host`: name and address.
@@ -94,6 +105,7 @@ impl<'a> LowerInput<'a> {
         Self {
             dockerfile,
             target_stage: None,
+            implicit_platform: false,
             build_platform: platform.clone(),
             platform,
             build_args: BTreeMap::new(),
@@ -101,6 +113,7 @@ impl<'a> LowerInput<'a> {
             context: 0,
             named_contexts: BTreeMap::new(),
             parents: BTreeMap::new(),
+            sources: SourceTable::new(),
             network: NetworkMode::Host,
             hosts: Vec::new(),
             steps: StepSettings::default(),
@@ -168,11 +181,16 @@ pub struct Lowered {
     pub target: usize,
     /// The target's clock, for [`Parent`].
     pub clock: Clock,
-    /// What is odd but allowed.
+    /// What is odd but allowed, by line. [`Check::warnings`] has it where it is what is wanted.
     pub warnings: Vec<LowerWarning>,
+    /// What the target takes from outside.
+    pub outline: Outline,
     /// Proxy variables given with `--build-arg`: every RUN of this target is to see them,
     /// but they aren't in `ExecOp::env` and must not enter keys. Names as given.
     pub proxies: BTreeMap<String, String>,
+    /// What [`LowerInput::sources`] lacks. As long as there is something the graph can't be
+    /// built: fetch it, and lower anew.
+    pub missing: Vec<MissingSource>,
 }
 
 /// The images that [`lower`] will look for and that `images` lacks: references as the
@@ -183,7 +201,8 @@ pub fn needed_images(
     input: &LowerInput<'_>,
     images: &ImageTable,
 ) -> Result<Vec<(String, Platform)>, LowerError> {
-    plan::Plan::new(input, images)?.needed_images()
+    let checks = check::Checks::new(input, false)?;
+    plan::Plan::new(input, images, &checks)?.needed_images()
 }
 
 /// Adds the vertices and the target to `graph`. Fails if `images` lacks an image that
@@ -193,6 +212,10 @@ pub fn lower(
     input: &LowerInput<'_>,
     images: &ImageTable,
 ) -> Result<Lowered, LowerError> {
-    let plan = plan::Plan::new(input, images)?;
-    stage::Lowering::new(graph, &plan).run()
+    let checks = check::Checks::new(input, false)?;
+    let plan = plan::Plan::new(input, images, &checks)?;
+    let mut lowered = stage::Lowering::new(graph, &plan).run()?;
+    checks.verdict(input)?;
+    lowered.warnings = checks.into_warnings();
+    Ok(lowered)
 }

@@ -59,6 +59,13 @@ impl Lowering<'_> {
             MountKind::Ssh => return self.agent(state, &mount, span, step),
             MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {}
         }
+        if mount.target.is_empty() && working_dir(state) == "/" {
+            let problem = Problem::MountNeeds {
+                kind: mount.kind.name().to_owned(),
+                key: "target",
+            };
+            return Err(self.plan.fail(span, problem));
+        }
         let target = self.target(state, &mount.target, span)?;
         let from = match (&mount.from, mount.kind) {
             (Some(name), _) => Some(self.plan.from(state.index, "RUN --mount", name, span)?),

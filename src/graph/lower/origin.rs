@@ -104,18 +104,27 @@ impl Plan<'_> {
             _ => None,
         };
         let index = number.or_else(|| {
-            let stages = self.names.get(name.to_lowercase().as_str())?;
-            let earlier = stages.iter().rev().find(|index| **index < stage);
-            earlier.or(stages.last()).copied()
+            // Of several with one name the last one counts, even if it comes too late.
+            self.names
+                .get(name.to_lowercase().as_str())?
+                .last()
+                .copied()
         });
         match index {
             Some(index) if index < stage => Ok(Origin::Stage(index)),
-            Some(_) => {
+            Some(index) => {
                 let problem = Problem::ForwardReference {
                     keyword: keyword.to_owned(),
                     name: name.to_owned(),
                 };
-                let hint = "move the stage that is copied from up".to_owned();
+                let label = self.stages[index].label.as_str();
+                let again = self.names.get(label).is_some_and(|n| n[0] < stage);
+                let line = self.stages[index].stage.span.start;
+                let hint = match index == stage {
+                    true => "a stage can't read itself".to_owned(),
+                    false if again => format!("line {line} gives the name again; change one"),
+                    false => format!("move the stage of line {line} up"),
+                };
                 Err(self.fail_with(span, problem, Some(hint)))
             }
             None if name.parse::<usize>().is_ok_and(|n| n < self.stages.len())

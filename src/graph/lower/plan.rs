@@ -15,8 +15,10 @@ use crate::{
 
 use super::{
     LowerError, LowerInput, LowerWarning,
+    check::Checks,
     env::Env,
     origin::{Origin, named_origin},
+    outline::Arguments,
     warning,
 };
 
@@ -30,6 +32,8 @@ pub(super) struct PlannedStage<'a> {
     pub(super) platform: Platform,
     /// Whether `--build-context` replaces it; its instructions don't count then.
     pub(super) replaced: bool,
+    /// Variables that its FROM uses.
+    pub(super) used: BTreeSet<String>,
     /// What ONBUILD of its base says, to be done first. Known for stages that are needed.
     pub(super) triggers: Vec<Instruction>,
 }
@@ -60,13 +64,16 @@ pub(super) struct Plan<'a> {
     pub(super) needed: BTreeSet<usize>,
     /// `SOURCE_DATE_EPOCH`, if given in any way.
     pub(super) epoch: Option<i64>,
-    pub(super) warnings: Vec<LowerWarning>,
+    pub(super) checks: &'a Checks,
+    /// The ARGs before the first FROM.
+    pub(super) arguments: Arguments,
 }
 
 impl<'a> Plan<'a> {
     pub(super) fn new(
         input: &'a LowerInput<'a>,
         images: &'a ImageTable,
+        checks: &'a Checks,
     ) -> Result<Self, LowerError> {
         let mut plan = Self {
             input,
@@ -77,21 +84,29 @@ impl<'a> Plan<'a> {
             target: 0,
             needed: BTreeSet::new(),
             epoch: input.epoch,
-            warnings: Vec::new(),
+            checks,
+            arguments: Arguments::default(),
         };
         plan.check_frontend()?;
         plan.set_globals()?;
         for (index, stage) in input.dockerfile.stages.iter().enumerate() {
+            checks.enter(&stage.written.comments);
             let planned = plan.stage(index, stage)?;
             plan.stages.push(planned);
             if let Some(name) = &stage.name {
                 plan.names.entry(name).or_default().push(index);
             }
         }
+        checks.leave();
         plan.check_numbers()?;
         plan.target = plan.find_target()?;
         plan.need(plan.target)?;
         plan.check_cycles()?;
+        if checks.all_stages() {
+            for index in 0..plan.stages.len() {
+                plan.need(index)?;
+            }
+        }
         Ok(plan)
     }
 
@@ -185,6 +200,7 @@ impl<'a> Plan<'a> {
                 self.globals.set(&name, value);
             }
         }
+        self.check_default_bases();
         for instruction in &dockerfile.global_args {
             self.global_arg(instruction)?;
         }
@@ -209,29 +225,37 @@ impl<'a> Plan<'a> {
         };
         for pair in pairs {
             let given = self.input.build_args.get(&pair.name).cloned();
+            let mut used = BTreeSet::new();
             let value = match (given, &pair.default) {
-                (Some(value), _) => value,
+                (Some(value), _) => Some(value),
                 (None, Some(default)) => {
-                    self.expand(default, instruction.span, &self.globals)?.text
+                    let expansion = self.expand(default, instruction.span, &self.globals)?;
+                    used = expansion.used;
+                    Some(expansion.text)
                 }
-                (None, None) => continue,
+                (None, None) => None,
             };
-            self.globals.set(&pair.name, &value);
+            if let Some(value) = &value {
+                self.globals.set(&pair.name, value);
+            }
+            self.arguments
+                .declare(&pair.name, value.as_deref(), used, instruction);
         }
         Ok(())
     }
 
     fn stage(&mut self, index: usize, stage: &'a Stage) -> Result<PlannedStage<'a>, LowerError> {
         let mut platform = self.input.platform.clone();
+        let mut used = BTreeSet::new();
         if let Some(text) = &stage.platform {
-            let expanded = self.expand_from(text, stage.span)?;
+            let expansion = self.expand_from(text, stage.span)?;
+            self.check_platform(stage, &expansion);
+            used.extend(expansion.used);
+            let expanded = expansion.text;
             platform = expanded.parse().map_err(|_| {
-                self.fail(
-                    stage.span,
-                    Problem::Platform {
-                        text: expanded.clone(),
-                    },
-                )
+                let problem = Problem::Platform { text: expanded };
+                let span = self.find(stage.span, text);
+                self.fail_with(span, problem, self.unset_hint(text))
             })?;
         }
         let named = stage
@@ -241,13 +265,17 @@ impl<'a> Plan<'a> {
         let base = match named {
             Some(context) => named_origin(context, &platform),
             None => {
-                let reference = self.expand_from(&stage.base, stage.span)?;
+                let expansion = self.expand_from(&stage.base, stage.span)?;
+                used.extend(expansion.used);
+                let reference = expansion.text;
                 if reference.is_empty() {
                     let problem = Problem::EmptyBase {
                         text: stage.base.clone(),
                     };
-                    let hint = "give the ARG before FROM a default, or use `--build-arg`";
-                    return Err(self.fail_with(stage.span, problem, Some(hint.to_owned())));
+                    let hint = self.unset_hint(&stage.base).unwrap_or_else(|| {
+                        "give the ARG before FROM a default, or use `--build-arg`".to_owned()
+                    });
+                    return Err(self.fail_with(stage.span, problem, Some(hint)));
                 }
                 let earlier = self.names.get(reference.as_str());
                 match earlier.and_then(|stages| stages.last()) {
@@ -270,27 +298,31 @@ impl<'a> Plan<'a> {
             base,
             platform,
             replaced: named.is_some(),
+            used,
             triggers: Vec::new(),
         })
     }
 
+    /// A name that an unset variable of a word of FROM was probably meant to be.
+    fn unset_hint(&self, text: &str) -> Option<String> {
+        let expander = Expander::new(self.input.dockerfile.escape);
+        let unset = expander.expand(text, &self.globals).ok()?.unset;
+        let args = self.input.dockerfile.global_args.iter();
+        let declared = args.filter_map(|arg| match &arg.kind {
+            InstructionKind::Arg(pairs) => Some(pairs.iter().map(|p| p.name.as_str())),
+            _ => None,
+        });
+        let names: Vec<&str> = declared.flatten().chain(self.globals.names()).collect();
+        let near = |name: &String| nearest(name, names.iter().copied().filter(|n| n != name));
+        let name = unset.iter().find_map(near)?;
+        Some(format!("did you mean `{name}`?"))
+    }
+
     /// Expands a word of FROM with the global variables.
-    fn expand_from(&mut self, text: &str, span: Span) -> Result<String, LowerError> {
+    fn expand_from(&self, text: &str, span: Span) -> Result<Expansion, LowerError> {
         let expansion = self.expand(text, span, &self.globals)?;
-        for name in &expansion.unset {
-            let near = nearest(name, self.globals.names());
-            let hint = near.map(|n| format!("did you mean `{n}`?"));
-            let warning = LowerWarning {
-                rule: "UndefinedArgInFrom",
-                message: format!(
-                    "FROM uses the variable `{name}`, which no ARG before FROM defines"
-                ),
-                location: Some(self.location(span)),
-                hint,
-            };
-            self.warnings.push(warning);
-        }
-        Ok(expansion.text)
+        self.check_from_variables(&expansion, span);
+        Ok(expansion)
     }
 
     pub(super) fn location(&self, span: Span) -> crate::graph::Location {
@@ -348,7 +380,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Everything a stage uses: its base first, then in order of its instructions.
-    fn origins(&self, index: usize) -> Result<Vec<Origin>, LowerError> {
+    pub(super) fn origins(&self, index: usize) -> Result<Vec<Origin>, LowerError> {
         let planned = &self.stages[index];
         let mut origins = vec![planned.base.clone()];
         for trigger in &planned.triggers {
@@ -410,6 +442,15 @@ impl<'a> Plan<'a> {
         Ok(images)
     }
 
+    /// The FROM of the first needed stage that wants this image.
+    pub(super) fn place_of(&self, reference: &str) -> Option<Span> {
+        let is_it = |o: &Origin| matches!(o, Origin::Image(name, _) if name == reference);
+        self.needed
+            .iter()
+            .find(|index| self.origins(**index).is_ok_and(|o| o.iter().any(is_it)))
+            .map(|index| self.stages[*index].stage.span)
+    }
+
     /// Proxy variables among the build arguments, by the names they were given.
     pub(super) fn proxies(&self) -> BTreeMap<String, String> {
         let args = self.input.build_args.iter();
@@ -418,16 +459,10 @@ impl<'a> Plan<'a> {
             .collect()
     }
 
-    /// Warnings about the file as a whole: odd lines, build arguments nobody uses.
-    pub(super) fn file_warnings(&self) -> Vec<LowerWarning> {
+    /// Warnings about build arguments that nobody uses.
+    pub(super) fn unused_arguments(&self) -> Vec<LowerWarning> {
+        let mut warnings = Vec::new();
         let dockerfile = self.input.dockerfile;
-        let odd = dockerfile.warnings.iter().map(|w| LowerWarning {
-            rule: w.rule,
-            message: w.message.clone(),
-            location: Some(self.location(w.span)),
-            hint: None,
-        });
-        let mut warnings: Vec<LowerWarning> = self.warnings.iter().cloned().chain(odd).collect();
         let own = dockerfile.stages.iter().flat_map(|s| &s.instructions);
         let stages = own.chain(self.stages.iter().flat_map(|s| &s.triggers));
         let declared: BTreeSet<&str> = dockerfile

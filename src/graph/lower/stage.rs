@@ -1,15 +1,16 @@
 //! Lowering the stages that are needed, one after the other.
 
-use std::collections::{HashMap, HashSet};
+use std::{cell::OnceCell, collections::HashMap};
 
 use crate::{
     dockerfile::{
         Span,
         ast::{ArgPair, Instruction, InstructionKind, KeyValue},
         expand::Variables,
+        ignore::Ignore,
         nearest,
     },
-    graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, Op, VertexId},
+    graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, MissingSource, Op, VertexId},
     oci::{
         ImageConfig, Platform,
         config::{History, RootFs},
@@ -17,13 +18,18 @@ use crate::{
 };
 
 use super::{
-    Clock, LowerError, LowerWarning, Lowered,
+    Clock, LowerError, Lowered,
     copy::clean,
     env::{Args, Env, set_in_config},
     origin::Origin,
+    outline::Outlines,
     plan::Plan,
-    vertices, warning,
+    rules::Once,
+    vertices,
 };
+
+/// Undefined variables for which a defined one with a similar name is looked for.
+const MAX_SUGGESTIONS: usize = 50;
 
 /// PATH of an image that sets none, as in BuildKit and runc.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -56,6 +62,8 @@ pub(super) struct State {
     pub(super) args: Args,
     /// Whether this stage (not its base) had a CMD.
     pub(super) cmd_set: bool,
+    /// What checks remember of the stage.
+    pub(super) once: Once,
     /// Number of the last step that was named, and of all steps.
     pub(super) step: usize,
     pub(super) steps: usize,
@@ -72,9 +80,12 @@ pub(super) struct Lowering<'a> {
     /// By stage number, how many stages to come start from it. The last one takes its
     /// configuration and variables.
     children: Vec<usize>,
-    pub(super) warnings: Vec<LowerWarning>,
-    /// Rule, message and line of each warning.
-    warned: HashSet<(&'static str, String, usize)>,
+    pub(super) missing: Vec<MissingSource>,
+    pub(super) outlines: Outlines,
+    /// Undefined variables so far.
+    unset: usize,
+    /// The main context's ignore file, once a check wants it.
+    pub(super) ignore: OnceCell<Option<Ignore>>,
 }
 
 impl<'a> Lowering<'a> {
@@ -85,8 +96,10 @@ impl<'a> Lowering<'a> {
             plan,
             done: vec![None; plan.stages.len()],
             children: plan.children(),
-            warnings: plan.file_warnings(),
-            warned: HashSet::new(),
+            missing: Vec::new(),
+            outlines: Outlines::new(plan),
+            unset: 0,
+            ignore: OnceCell::new(),
         }
     }
 
@@ -95,6 +108,9 @@ impl<'a> Lowering<'a> {
             let state = self.stage(*index)?;
             self.done[*index] = Some(state);
         }
+        for warning in self.plan.unused_arguments() {
+            self.plan.checks.note(warning);
+        }
         let input = self.plan.input;
         // The target is among the needed stages, which were all lowered just now.
         let state = match self.done[self.plan.target].take() {
@@ -102,21 +118,20 @@ impl<'a> Lowering<'a> {
             None => self.stage(self.plan.target)?,
         };
         let (mut config, history) = self.complete(&state);
-        let same =
-            config.os == input.platform.os && config.architecture == input.platform.architecture;
-        config.os = input.platform.os.clone();
-        config.architecture = input.platform.architecture.clone();
-        // A base image may be more exact (`arm64/v8`) than the platform's normal form.
-        if input.platform.variant.is_some() || !same {
-            config.variant = input.platform.variant.clone();
-        }
+        let platform = match input.implicit_platform {
+            true => config.platform(),
+            false => {
+                set_platform(&mut config, &input.platform);
+                input.platform.clone()
+            }
+        };
         if !input.labels.is_empty() {
             let labels = config.config.labels.get_or_insert_default();
             labels.extend(input.labels.clone());
         }
         self.graph.targets.push(GraphTarget {
             name: input.target_name.clone(),
-            platform: input.platform.clone(),
+            platform,
             root: state.root,
             config,
             history,
@@ -124,8 +139,10 @@ impl<'a> Lowering<'a> {
         Ok(Lowered {
             target: self.graph.targets.len() - 1,
             clock: state.clock,
-            warnings: self.warnings,
+            warnings: Vec::new(),
+            outline: self.outlines.of_target(self.plan),
             proxies: self.plan.proxies(),
+            missing: self.missing,
         })
     }
 
@@ -150,16 +167,20 @@ impl<'a> Lowering<'a> {
         let plan = self.plan;
         let planned = &plan.stages[index];
         let mut state = self.base(index)?;
+        plan.checks.enter_triggers(planned.stage.span);
         for trigger in &planned.triggers {
             self.instruction(&mut state, trigger)
                 .map_err(|error| plan.in_trigger(trigger, error))?;
         }
+        plan.checks.leave();
         if planned.replaced {
             return Ok(state);
         }
         for instruction in &planned.stage.instructions {
+            plan.checks.enter(&instruction.written.comments);
             self.instruction(&mut state, instruction)?;
         }
+        plan.checks.leave();
         Ok(state)
     }
 
@@ -181,6 +202,7 @@ impl<'a> Lowering<'a> {
             env: Env::default(),
             args: Args::default(),
             cmd_set: false,
+            once: Once::default(),
             step: 0,
             steps,
             platform,
@@ -197,6 +219,7 @@ impl<'a> Lowering<'a> {
                     state.root = base.root;
                     state.below = Some(*below);
                     state.clock = base.clock;
+                    state.once = base.once.inherited();
                     state.inherited.clone_from(&base.inherited);
                     if last {
                         std::mem::swap(&mut state.config, &mut base.config);
@@ -239,7 +262,13 @@ impl<'a> Lowering<'a> {
                 let created_by = "COPY . /";
                 commit(&mut state, created_by, true);
             }
-            Origin::Scratch => state.root = self.origin(&Origin::Scratch, &state, span)?,
+            Origin::Scratch => {
+                state.config.config.working_dir = "/".to_owned();
+                state.root = self.origin(&Origin::Scratch, &state, span)?;
+            }
+        }
+        if matches!(planned.base, Origin::Scratch | Origin::Local(_)) {
+            state.config.config.working_dir = "/".to_owned();
         }
         // They were for this stage, not for what is built on it.
         state.config.config.on_build = None;
@@ -261,25 +290,35 @@ impl<'a> Lowering<'a> {
         instruction: &Instruction,
     ) -> Result<(), LowerError> {
         match &instruction.kind {
-            InstructionKind::Arg(pairs) => self.arg(state, pairs, instruction.span),
+            InstructionKind::Arg(pairs) => self.arg(state, pairs, instruction),
             InstructionKind::Env(pairs) => self.env(state, pairs, instruction.span),
-            InstructionKind::Run(run) => self.run_step(state, run, instruction),
+            InstructionKind::Run(run) => {
+                self.outline_mounts(state, run, instruction.span)?;
+                self.run_step(state, run, instruction)
+            }
             InstructionKind::Copy(copy) => self.copy_step(state, copy, instruction),
             InstructionKind::Workdir(path) => self.workdir(state, path, instruction),
             _ => self.metadata(state, instruction),
         }
     }
 
-    fn arg(&mut self, state: &mut State, pairs: &[ArgPair], span: Span) -> Result<(), LowerError> {
+    fn arg(
+        &mut self,
+        state: &mut State,
+        pairs: &[ArgPair],
+        instruction: &Instruction,
+    ) -> Result<(), LowerError> {
+        let span = instruction.span;
         let mut message = String::from("ARG");
         for pair in pairs {
-            self.warn_secret("ARG", &pair.name, span);
+            self.check_secret("ARG", &pair.name, span);
             let given = self.plan.input.build_args.get(&pair.name).cloned();
             let value = match (given, &pair.default) {
                 (Some(value), _) => Some(value),
                 (None, Some(default)) => Some(self.word(state, default, span)?),
                 (None, None) => Variables::get(&self.plan.globals, &pair.name).map(str::to_owned),
             };
+            self.outline_arg(state, pair, value.as_deref(), instruction);
             message.push(' ');
             message.push_str(&pair.name);
             if let Some(value) = &value {
@@ -300,11 +339,14 @@ impl<'a> Lowering<'a> {
         // All values of one ENV see the variables as they were before it.
         let expanded = self.key_values(state, pairs, span)?;
         for (key, value) in expanded {
-            self.warn_secret("ENV", &key, span);
+            self.check_secret("ENV", &key, span);
             message.push_str(&format!(" {key}={value}"));
-            state.env.set(&key, &value);
             let list = state.config.config.env.get_or_insert_default();
-            set_in_config(list, &key, &value);
+            match Variables::get(&state.env, &key) {
+                Some(_) => set_in_config(list, &key, &value),
+                None => list.push(format!("{key}={value}")),
+            }
+            state.env.set(&key, &value);
         }
         commit(state, &message, false);
         Ok(())
@@ -318,12 +360,8 @@ impl<'a> Lowering<'a> {
         span: Span,
     ) -> Result<Vec<(String, String)>, LowerError> {
         if pairs.iter().any(|p| p.legacy) {
-            self.warn(
-                "LegacyKeyValueFormat",
-                "the form `name value` is old; write `name=value`".to_owned(),
-                span,
-                None,
-            );
+            let message = "the form `name value` is old; write `name=value`";
+            self.warn("LegacyKeyValueFormat", message.to_owned(), span, None);
         }
         let mut out = Vec::new();
         for pair in pairs {
@@ -356,37 +394,27 @@ impl<'a> Lowering<'a> {
             if state.args.contains(name) {
                 continue;
             }
-            let near = nearest(name, state.env.names());
+            // A file full of undefined variables has another problem than a wrong letter, and
+            // each is compared with all names.
+            self.unset += 1;
+            let near = (self.unset <= MAX_SUGGESTIONS)
+                .then(|| nearest(name, state.env.names()))
+                .flatten();
             let hint = near.map(|n| format!("did you mean `{n}`?"));
-            let message = format!("variable `{name}` is not defined; it is empty");
+            let message = format!("variable `{name}` is not defined");
             self.warn("UndefinedVar", message, span, hint);
         }
     }
 
-    fn warn_secret(&mut self, keyword: &str, name: &str, span: Span) {
-        if warning::looks_secret(name) {
-            let message = format!(
-                "{keyword} `{name}` looks like a secret, which stays readable in the image"
-            );
-            self.warn("SecretsUsedInArgOrEnv", message, span, None);
-        }
-    }
-
     pub(super) fn warn(
-        &mut self,
+        &self,
         rule: &'static str,
         message: String,
         span: Span,
         hint: Option<String>,
     ) {
-        if self.warned.insert((rule, message.clone(), span.start)) {
-            self.warnings.push(LowerWarning {
-                rule,
-                message,
-                location: Some(self.plan.location(span)),
-                hint,
-            });
-        }
+        let input = self.plan.input;
+        self.plan.checks.report(input, rule, message, span, hint);
     }
 }
 
@@ -394,6 +422,17 @@ impl<'a> Lowering<'a> {
 fn is_step(kind: &InstructionKind) -> bool {
     use InstructionKind::{Copy, Run, Workdir};
     matches!(kind, Run(_) | Copy(_) | Workdir(_))
+}
+
+/// Says that the image is for this platform.
+fn set_platform(config: &mut ImageConfig, platform: &Platform) {
+    let same = config.os == platform.os && config.architecture == platform.architecture;
+    config.os.clone_from(&platform.os);
+    config.architecture.clone_from(&platform.architecture);
+    // A base image may be more exact (`arm64/v8`) than the platform's normal form.
+    if platform.variant.is_some() || !same {
+        config.variant.clone_from(&platform.variant);
+    }
 }
 
 /// Sets PATH if the image sets none.

@@ -57,6 +57,7 @@ impl<'a> Lowering<'a> {
             Origin::Local(context) => (Op::Context(*context), format!("context {context}")),
             Origin::Image(reference, platform) => {
                 let image = self.image(reference, platform)?;
+                self.check_image(reference, platform, &image.config, span);
                 (Op::Image(image.op.clone()), format!("FROM {reference}"))
             }
         };
@@ -107,6 +108,7 @@ impl<'a> Lowering<'a> {
             .expand(instruction, &state.env)
             .map_or_else(|_| instruction.to_owned(), |e| e.text);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = crate::redact::url_credentials(&text).into_owned();
         let planned = &self.plan.stages[state.index];
         let vertex = Vertex {
             op,

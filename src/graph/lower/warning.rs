@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use crate::{dockerfile::nearest, graph::Location};
 
 /// Something odd but allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LowerWarning {
-    /// BuildKit's name of the rule where it has one: `UndefinedVar`.
+    /// Name of the rule: one of `dockerfile::lint::RULES`, or one of our own:
+    /// `UnusedBuildArg`, `MisspeltDirective`.
     pub rule: &'static str,
     /// What is odd.
     pub message: String,
@@ -15,27 +16,6 @@ pub struct LowerWarning {
     pub location: Option<Location>,
     /// What may help.
     pub hint: Option<String>,
-}
-
-/// Whether a variable of this name probably holds a secret, which would stay readable
-/// in the image.
-pub(super) fn looks_secret(name: &str) -> bool {
-    let words = [
-        "apikey",
-        "auth",
-        "credential",
-        "credentials",
-        "key",
-        "password",
-        "pword",
-    ];
-    let more = ["passwd", "secret", "token"];
-    let name = name.to_ascii_lowercase();
-    // `PUBLIC_KEY` says of itself that it is none.
-    !name.split('_').any(|part| part == "public")
-        && name
-            .split('_')
-            .any(|part| words.contains(&part) || more.contains(&part))
 }
 
 /// A `--build-arg` that no ARG declares.

@@ -6,6 +6,7 @@
 //! [`Descriptor`](LayerBlob). Its *index* is a small table of the entries with
 //! digests and offsets, enough to decide COPY, USER and `--from` without the bytes.
 
+mod archive;
 mod builder;
 mod compress;
 mod content;
@@ -22,6 +23,7 @@ mod scan;
 mod tests;
 mod tree;
 
+pub use archive::{ARCHIVE_HEAD, ArchiveFormat, head, holds_tar};
 pub use builder::{BuiltLayer, LayerBuilder};
 pub use compress::{LayerOptions, decompress};
 pub use content::LayerContent;

@@ -20,7 +20,7 @@ use std::{
 
 use memobuild_ci::{
     event::Stream,
-    graph::NetworkMode,
+    graph::{FileOwner, NetworkMode},
     sandbox::{Exit, Mount, MountKind, SandboxError, Scratch, Step, Tier},
 };
 
@@ -362,6 +362,55 @@ fn names_are_as_in_dockers_builder() {
 }
 
 #[test]
+fn secrets_are_files_in_memory() {
+    let Some(sandbox) = sandbox() else { return };
+    let image = Image::new();
+    let mut spec = image.shell(
+        "stat -c '%a %u:%g' /run/secrets/s; cat /run/secrets/s; ! (echo x > /run/secrets/s) 2>/dev/null",
+    );
+    spec.mounts = vec![Mount {
+        target: "/run/secrets/s".to_owned(),
+        kind: MountKind::Secret {
+            content: b"hunter22\n".to_vec().into(),
+            owner: FileOwner {
+                mode: 0o440,
+                uid: 0,
+                gid: 0,
+            },
+        },
+    }];
+    assert!(!format!("{spec:?}").contains("hunter22"));
+    let ran = run(&sandbox, &spec);
+    let stubs: Vec<String> = ran.finished.stubs.iter().map(ToString::to_string).collect();
+    assert!(stubs.contains(&"/run/secrets/s".to_owned()), "{stubs:?}");
+    assert_eq!(ran.ok(), "440 0:0\nhunter22\n");
+    // The file that it was mounted over, on disk.
+    assert_eq!(fs::read(image.upper().join("run/secrets/s")).unwrap(), b"");
+}
+
+#[test]
+fn an_insecure_process_keeps_its_capabilities() {
+    let Some(sandbox) = sandbox() else { return };
+    let image = Image::new();
+    let mut spec = image.shell("grep -E '^(CapEff|CapBnd|Seccomp):' /proc/self/status");
+    spec.extras.insecure = true;
+    let said = run(&sandbox, &spec).ok();
+    let values: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(values[1], values[3], "{said}");
+    assert_eq!(values[5], "0", "{said}");
+}
+
+#[test]
+fn limits_and_shared_memory_are_as_asked_for() {
+    let Some(sandbox) = sandbox() else { return };
+    let image = Image::new();
+    let mut spec = image.shell("ulimit -Sn; ulimit -Hn; df -k /dev/shm | awk 'END {print $2}'");
+    spec.extras.limits = vec!["nofile=64:128".parse().unwrap()];
+    spec.extras.shm_size = Some(3 << 20);
+    assert_eq!(run(&sandbox, &spec).ok(), "64\n128\n3072\n");
+}
+
+#[test]
 fn stubs_are_what_was_made_for_mount_points_and_only_that() {
     let Some(sandbox) = sandbox() else { return };
     let image = Image::new();
@@ -393,8 +442,6 @@ fn stubs_are_what_was_made_for_mount_points_and_only_that() {
     assert_eq!(
         stubs,
         [
-            "/sys",
-            "/dev",
             "/etc/resolv.conf",
             "/run",
             "/run/hosts",

@@ -188,6 +188,76 @@ fn exclusions() {
 }
 
 #[test]
+fn directories_on_the_way_keep_their_owner_and_take_the_mode() {
+    let stage = ["d/ @700 5 6", "d/s/", "d/s/f", "d/g"];
+    let mut action = copy(&["**/f"], "/x/");
+    action.parents = true;
+    action.owner = Some("7:8".to_owned());
+    action.mode = exact(0o640);
+    let made = copied(&[], &stage, action.clone()).unwrap();
+    assert_eq!(
+        made,
+        [
+            "/x/ 640 7:8",
+            "/x/d/ 640 7:8",
+            "/x/d/s/ 640 7:8",
+            "/x/d/s/f = /d/s/f 640 7:8"
+        ]
+    );
+    let met = copied(&["x/", "x/d/ @711 3 4", "x/d/s/"], &stage, action).unwrap();
+    assert_eq!(
+        met,
+        [
+            "/x/",
+            "/x/d/ 700 3:4",
+            "/x/d/s/",
+            "/x/d/s/f = /d/s/f 640 7:8"
+        ]
+    );
+    let mut action = copy(&["/"], "/x/");
+    action.exclude = vec!["**".to_owned(), "!d/g".to_owned()];
+    let left = copied(&[], &stage, action).unwrap();
+    assert_eq!(left, ["/x/", "/x/d/ 700 5:6", "/x/d/g = /d/g"]);
+}
+
+#[test]
+fn parents_must_exist_unless_there_is_a_wildcard() {
+    for (text, found) in [("d/none", false), ("dl/e", false), ("d/*none", true)] {
+        let mut action = copy(&[text], "/x/");
+        action.parents = true;
+        assert_eq!(copied(&[], CONTEXT, action).is_ok(), found, "{text}");
+    }
+}
+
+#[test]
+fn setgid_directories_hand_their_group_down() {
+    let root = ["g/ @2775 0 77"];
+    let mut action = copy(&["a"], "/g/x/y/");
+    let made = copied(&root, CONTEXT, action.clone()).unwrap();
+    assert_eq!(
+        made,
+        [
+            "/g/ 2775 0:77",
+            "/g/x/ 2755 0:77",
+            "/g/x/y/ 2755 0:77",
+            "/g/x/y/a = /a"
+        ]
+    );
+    action.owner = Some("1:2".to_owned());
+    let owned = copied(&root, CONTEXT, action).unwrap();
+    assert_eq!(owned[1], "/g/x/ 2755 1:2");
+}
+
+#[test]
+fn a_link_knows_the_names_of_the_image() {
+    let mut action = copy(&["a"], "/x/a");
+    action.link = true;
+    action.owner = Some("app".to_owned());
+    let shown = copied(&["etc/", "etc/passwd", "x/ @700"], CONTEXT, action).unwrap();
+    assert_eq!(shown, ["/x/ 10:20", "/x/a = /a 10:20"]);
+}
+
+#[test]
 fn owners_and_modes() {
     const DATABASE: &[&str] = &["etc/", "etc/passwd", "etc/group"];
     let mut action = copy(&["d"], "/x");

@@ -1,7 +1,9 @@
 //! Dockerfiles and the graphs they become.
 
+mod checks;
 mod failures;
 mod onbuild;
+mod remote;
 mod size;
 
 use std::collections::BTreeMap;
@@ -153,6 +155,26 @@ ENTRYPOINT [\"/usr/bin/out\"]
 }
 
 #[test]
+fn without_a_platform_the_image_is_what_its_base_is() {
+    let dockerfile = parse("Dockerfile", "FROM --platform=linux/arm64 base\nRUN x\n").unwrap();
+    let architecture = |implicit_platform| {
+        let mut graph = graph();
+        let input = LowerInput {
+            implicit_platform,
+            ..input(&dockerfile)
+        };
+        try_lower(&mut graph, &input).unwrap();
+        let target = &graph.targets[0];
+        assert_eq!(target.platform.architecture, target.config.architecture);
+        target.config.architecture.clone()
+    };
+    assert_eq!(
+        (architecture(true), architecture(false)),
+        ("arm64".into(), "amd64".into())
+    );
+}
+
+#[test]
 fn only_needed_images_are_asked_for() {
     let text = "\
 ARG B=base
@@ -249,7 +271,7 @@ RUN two
         rules,
         [
             ("UnusedBuildArg", "build argument `UNUSED` is not used"),
-            ("UndefinedVar", "variable `X` is not defined; it is empty"),
+            ("UndefinedVar", "variable `X` is not defined"),
         ]
     );
     // Given on the command line, both defaults and ARGs without one take the value.

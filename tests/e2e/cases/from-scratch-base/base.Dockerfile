@@ -1,0 +1,4 @@
+FROM busybox AS tools
+FROM scratch
+COPY --from=tools / /
+COPY a /

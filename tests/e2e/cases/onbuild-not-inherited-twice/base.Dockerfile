@@ -1,0 +1,2 @@
+FROM busybox
+ONBUILD RUN mktemp /trigger.XXXXXX && rm /trigger.* && echo x >> /trigger

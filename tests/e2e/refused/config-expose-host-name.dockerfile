@@ -1,0 +1,2 @@
+FROM scratch
+EXPOSE localhost:80:8080

@@ -1,0 +1,2 @@
+FROM scratch
+EXPOSE 80-81:8080-8082

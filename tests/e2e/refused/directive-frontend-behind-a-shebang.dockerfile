@@ -1,0 +1,3 @@
+#!/usr/bin/env frontend
+#syntax=example.com/frontend
+FROM scratch

@@ -1,0 +1,2 @@
+// syntax=example.com/frontend
+{"llb": 1}

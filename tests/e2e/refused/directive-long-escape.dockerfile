@@ -1,0 +1,2 @@
+# Escape = \\
+FROM scratch

@@ -1,0 +1,2 @@
+# syntax=docker/dokerfile:1
+FROM scratch

@@ -1,0 +1,3 @@
+FROM scratch
+ENV x=a
+LABEL a=${x/b}

@@ -1,0 +1,3 @@
+FROM scratch
+ARG version
+USER ${version:?"set it"}

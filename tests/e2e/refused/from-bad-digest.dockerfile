@@ -1,0 +1,1 @@
+FROM debian@sha256:123

@@ -1,0 +1,4 @@
+FROM scratch AS a
+COPY --from=b x /
+FROM scratch AS b
+COPY --from=a x /

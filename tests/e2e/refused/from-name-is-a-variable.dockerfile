@@ -1,0 +1,2 @@
+ARG N=base
+FROM scratch AS $N

@@ -1,0 +1,2 @@
+ARG BASE_IMAGE=scratch
+FROM $BASE_IMGE

@@ -1,0 +1,5 @@
+FROM scratch
+COPY <<one <<two /d/
+1
+one
+2

@@ -1,0 +1,4 @@
+FROM scratch
+COPY <<f /f
+f
+ONBUILD COPY --chonw=1 a b

@@ -1,0 +1,4 @@
+FROM scratch
+COPY <<f /f
+f
+ONBUILD RUNN x

@@ -1,0 +1,4 @@
+FROM scratch AS base
+ONBUILD COPY --from=later a /
+FROM base AS child
+FROM child AS later

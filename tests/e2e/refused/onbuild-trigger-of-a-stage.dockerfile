@@ -1,0 +1,4 @@
+FROM scratch AS base
+LABEL a=1
+ONBUILD STOPSIGNAL SIGNOPE
+FROM base

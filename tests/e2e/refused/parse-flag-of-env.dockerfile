@@ -1,0 +1,2 @@
+FROM scratch
+ENV --global A=1

@@ -1,0 +1,2 @@
+FROM scratch
+LABEL --x a=1

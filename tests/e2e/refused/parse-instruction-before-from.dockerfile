@@ -1,0 +1,4 @@
+# setup
+ARG A=1
+RUN make
+FROM scratch

@@ -1,0 +1,2 @@
+FROM scratch
+COPY --chonw=1 a b
