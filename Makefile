@@ -6,7 +6,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE := $(TARGET)/release/memobuild-ci
 DEBUG := $(TARGET)/debug/memobuild-ci
 
-.PHONY: help demo test test-cargo e2e differential record bench fuzz lint fmt rust
+.PHONY: help demo test test-cargo e2e differential record record-bake bench fuzz lint fmt rust
 
 help:
 	@echo 'make demo          build examples/layered-python three times and show what ran and what was a hit'
@@ -54,6 +54,12 @@ record: rust
 	$(CARGO) build --locked
 	python3 tests/e2e/differential.py --record $(if $(K),-k $(K))
 	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/refused.py --record $(if $(K),-k $(K))
+
+# The same for the plans of bake files, from buildx: tests/e2e/bake/*/expected.json.
+record-bake: rust
+	scripts/setup-oracle buildx >/dev/null
+	$(CARGO) build --locked
+	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/bakes.py --record $(if $(K),-k $(K))
 
 bench: rust
 	scripts/setup-test

@@ -10,7 +10,9 @@ cold build. Only ratios within one run mean something: absolute times depend on 
 Cases: `layered` (examples/layered-python: cold, unchanged, new checkout, one source file),
 `context-N` (FROM scratch, COPY of N files: cold, unchanged, new checkout), `ignore-N-P` (the same with
 an ignore file of P patterns that leave nothing out), `start` (what one more
-RUN costs, beside runc's own start), `steps-N` (N RUN steps: cold, unchanged), `memory`.
+RUN costs, beside runc's own start), `steps-N` (N RUN steps: cold, unchanged), `memory`, `bake-N` (the
+plan of a bake file of N targets with inheritance, a matrix and functions; beside it that of buildx if
+`scripts/setup-oracle buildx` has built it).
 """
 
 import argparse
@@ -27,6 +29,20 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "e2e"))
 import builders
+
+# What the targets of `bake-N` have in common.
+BAKE = """
+variable "REGISTRY" { default = "registry.example" }
+function "image" {
+  params = [name]
+  result = "${REGISTRY}/${lower(name)}:${formatdate("YYYY", "2026-01-01T00:00:00Z")}"
+}
+target "common" {
+  args = { A = "a", B = "b" }
+  labels = { team = "x" }
+  platforms = ["linux/amd64", "linux/arm64"]
+}
+"""
 
 # Lines of Python of 12 bytes each, so that the files compile.
 WORDS = [b"_%s=%d\n" % (bytes(random.Random(n).choices(b"abcdefghijklmnopqrstuvwxyz", k=5)), 1000 + n) for n in range(4000)]
@@ -325,6 +341,26 @@ class Bench:
         )
         self.parts(f"memory ({size / 1e6:.0f} MB layer)", lambda builder: builder.build(recipe), {})
 
+    def bake(self, count):
+        directory = os.path.join(self.state, f"bake-{count}")
+        os.makedirs(directory)
+        rows = count // 5
+        text = BAKE + f'target "m" {{\n  name = "m${{n}}"\n  matrix = {{ n = range({rows}) }}\n  inherits = ["common"]\n  tags = [image("M${{n}}")]\n}}\n'
+        for n in range(count - rows):
+            parent = f"t{n - n % 10}" if n % 10 else "common"
+            text += f'target "t{n}" {{\n  inherits = ["{parent}"]\n  tags = [image("T{n}")]\n  args = {{ N = {n}, P = target.common.args.A }}\n}}\n'
+        text += "group \"default\" { targets = " + json.dumps(["m", *(f"t{n}" for n in range(count - rows))]) + " }\n"
+        with open(os.path.join(directory, "docker-bake.hcl"), "w") as file:
+            file.write(text)
+        commands = {"memobuild-ci": [os.path.abspath(os.environ["MEMOBUILD_CI_BIN"]), "build", "--bake", ".", "--print"]}
+        buildx = os.path.join(builders.CACHE, "bin", "buildx")
+        if os.access(buildx, os.X_OK):
+            commands["buildx"] = [buildx, "bake", "--print"]
+        for name, command in commands.items():
+            environment = {**os.environ, "BUILDX_CONFIG": os.path.join(self.state, "buildx")}
+            measures = [timed(command, cwd=directory, env=environment) for _ in range(max(self.args.runs, 10))]
+            self.note(f"bake-{count}", "plan", name, measures)
+
     def run(self):
         contexts = [(1000, 4000), (10000, 4000)] if self.args.quick else [(1000, 4000), (10000, 4000), (50000, 20000), (100000, 4000)]
         cases = {"layered": self.layered}
@@ -334,6 +370,7 @@ class Bench:
         cases["start"] = self.start
         cases.update({f"steps-{count}": lambda c=count: self.steps(c) for count in ([10, 100] if self.args.quick else [10, 100, 1000])})
         cases["memory"] = self.memory
+        cases.update({f"bake-{count}": lambda c=count: self.bake(c) for count in (200, 2000)})
         for name, case in cases.items():
             if not self.args.patterns or any(pattern in name for pattern in self.args.patterns):
                 case()

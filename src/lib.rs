@@ -23,7 +23,7 @@
 //! | group | modules |
 //! |---|---|
 //! | foundations | [`sys`], [`redact`], [`digest`], [`fs`], [`event`] |
-//! | formats | [`oci`], [`device`], [`dockerfile`], [`config`] |
+//! | formats | [`oci`], [`device`], [`dockerfile`], [`config`], [`bake`] |
 //! | meaning | [`graph`], [`key`] |
 //! | the outside | [`registry`], [`cache`], [`remote`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
@@ -45,6 +45,7 @@ pub mod fs;
 pub mod redact;
 pub mod sys;
 
+pub mod bake;
 pub mod config;
 pub mod device;
 pub mod dockerfile;

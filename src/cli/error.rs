@@ -4,6 +4,7 @@ use std::{error::Error, io, path::PathBuf};
 
 use super::exit::ExitCode;
 use crate::{
+    bake::BakeError,
     cache::CacheError,
     config::{ConfigError, SelectionError, env::EnvError},
     dockerfile::DockerfileError,
@@ -35,6 +36,8 @@ pub(super) enum CliError {
     Directory { dir: PathBuf, source: io::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Bake(Box<BakeError>),
     #[error(transparent)]
     Selection(#[from] SelectionError),
     #[error(transparent)]
@@ -109,6 +112,12 @@ impl From<RegistryError> for CliError {
     }
 }
 
+impl From<BakeError> for CliError {
+    fn from(error: BakeError) -> Self {
+        Self::Bake(Box::new(error))
+    }
+}
+
 impl From<FetchError> for CliError {
     fn from(error: FetchError) -> Self {
         Self::Fetch(Box::new(error))
@@ -165,6 +174,7 @@ impl CliError {
             Self::Config(ConfigError::Read { source }) if source.is_not_found() => {
                 ExitCode::NotFound
             }
+            Self::Bake(error) => bake(error),
             Self::Config(_) | Self::Env(_) => ExitCode::InvalidConfiguration,
             Self::Lower(LowerError::Violations { .. }) => ExitCode::ViolationsFound,
             Self::Lower(LowerError::CheckArgument { .. }) => ExitCode::Usage,
@@ -238,6 +248,7 @@ impl CliError {
     pub(super) fn shown(&self) -> &(dyn Error + 'static) {
         match self {
             Self::Config(error) => error,
+            Self::Bake(error) => error.as_ref(),
             Self::Selection(error) => error,
             Self::Dockerfile(error) => error,
             Self::Lower(error) => error,
@@ -251,6 +262,16 @@ impl CliError {
             },
             error => error,
         }
+    }
+}
+
+/// What was asked for doesn't exist, or the files are wrong.
+fn bake(error: &BakeError) -> ExitCode {
+    use crate::bake::Problem as P;
+    match *error.problem {
+        P::UnknownTarget { .. } | P::NoMatch { .. } | P::Override { .. } => ExitCode::Usage,
+        P::NoFile { .. } => ExitCode::NotFound,
+        _ => ExitCode::InvalidConfiguration,
     }
 }
 

@@ -5,10 +5,10 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    BuildSettings, CaCertificates, CacheSettings,
+    BakeSettings, BuildSettings, CaCertificates, CacheSettings,
     at::{At, Entries, Place, Scalar},
     error::{Fault, Problem},
-    file::{Build, Cache, File, Layer, Override, Refresh, Variant},
+    file::{Bake, Build, Cache, File, Layer, Override, Refresh, Variant},
     suggest,
     target::{DEFAULT_VARIANT, TargetConfig, TargetName},
     template::expand,
@@ -24,15 +24,29 @@ const BASE_ARG: &str = "BASE_IMAGE";
 /// Checks all of `file` but what needs the file system, and lists its targets in
 /// topological order. Paths stay relative to `root`.
 pub(super) fn targets(file: &File, root: &Path) -> Result<Vec<TargetConfig>, Fault> {
-    header(file)?;
-    layers(&file.layers)?;
-    let order = order(&file.layers)?;
+    version(file)?;
+    let (image, all_layers) = match (&file.bake, &file.image, &file.layers) {
+        (Some(bake), None, None) => {
+            check_bake(bake)?;
+            return Ok(Vec::new());
+        }
+        (Some(bake), ..) => {
+            return Err(Fault::new(bake.place, Problem::BakeWithLayers)
+                .hint("build layers with one file and bake files with another, or with `--bake`"));
+        }
+        (None, Some(image), Some(layers)) => (image, layers),
+        (None, None, _) => return Err(missing("image")),
+        (None, _, None) => return Err(missing("layers")),
+    };
+    check_image(image)?;
+    layers(all_layers)?;
+    let order = order(all_layers)?;
     let none = Entries::default();
     let variants = file.variants.as_ref().unwrap_or(&none);
     let mut targets = Vec::new();
     for (name, variant) in &variants.0 {
         check_name("variant", name)?;
-        check_variant(name, variant, &file.layers)?;
+        check_variant(name, variant, all_layers)?;
         let platforms = platforms(variant)?;
         for platform in platforms {
             for (key, layer) in &order {
@@ -61,8 +75,37 @@ pub(super) fn targets(file: &File, root: &Path) -> Result<Vec<TargetConfig>, Fau
     Ok(targets)
 }
 
-/// Version and image name.
-fn header(file: &File) -> Result<(), Fault> {
+/// The bake files that `file` names, from `root`.
+pub(super) fn bake(file: &File, root: &Path) -> Option<BakeSettings> {
+    let bake = file.bake.as_ref()?;
+    Some(BakeSettings {
+        files: bake
+            .files
+            .iter()
+            .map(|path| root.join(&path.value))
+            .collect(),
+        targets: bake.targets.clone().unwrap_or_default(),
+    })
+}
+
+/// A key that the top level needs.
+fn missing(key: &str) -> Fault {
+    let start = Place { line: 1, column: 1 };
+    let problem = Problem::MissingKey {
+        key: key.to_owned(),
+    };
+    Fault::new(start, problem)
+}
+
+fn check_bake(bake: &At<Bake>) -> Result<(), Fault> {
+    if bake.files.value.is_empty() {
+        let problem = Problem::Empty { key: "files" };
+        return Err(Fault::new(bake.files.place, problem));
+    }
+    Ok(())
+}
+
+fn version(file: &File) -> Result<(), Fault> {
     if file.version.value != VERSION {
         let problem = Problem::Version {
             version: file.version.value,
@@ -70,7 +113,11 @@ fn header(file: &File) -> Result<(), Fault> {
         return Err(Fault::new(file.version.place, problem)
             .hint(format!("this memobuild-ci reads version {VERSION}")));
     }
-    let image = file.image.as_str();
+    Ok(())
+}
+
+fn check_image(name: &At<String>) -> Result<(), Fault> {
+    let image = name.as_str();
     let well_formed = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric())
             && part
@@ -92,7 +139,7 @@ fn header(file: &File) -> Result<(), Fault> {
         Some(_) => "leave the tag out: tags are made from variant and layer",
         None => "use lower-case letters, digits, `.`, `_`, `-`, and `/` between parts",
     };
-    Err(Fault::new(file.image.place, problem).hint(hint))
+    Err(Fault::new(name.place, problem).hint(hint))
 }
 
 /// Each layer by itself.
@@ -436,7 +483,8 @@ fn places(file: &File, target: &TargetName) -> (Place, Place) {
     let variant = variants
         .map(|(key, variant)| (key, variant))
         .find(|(key, _)| key.value == target.variant);
-    let Some((key, layer)) = file.layers.0.iter().find(|(k, _)| k.value == target.layer) else {
+    let mut layers = file.layers.iter().flat_map(|layers| &layers.0);
+    let Some((key, layer)) = layers.find(|(k, _)| k.value == target.layer) else {
         return Default::default();
     };
     let combination = Combination {

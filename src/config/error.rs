@@ -70,6 +70,8 @@ pub enum Problem {
     Name { what: &'static str, name: String },
     #[error("there is no layer")]
     NoLayers,
+    #[error("`bake` takes the place of `image` and `layers`")]
+    BakeWithLayers,
     #[error("`{key}` is empty")]
     Empty { key: &'static str },
     #[error("layer `{layer}` is built from unknown layer `{parent}`")]

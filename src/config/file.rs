@@ -17,10 +17,14 @@ pub(super) struct File {
     #[schemars(extend("const" = 1))]
     pub(super) version: At<u64>,
     /// Name of the image, without a tag: `service` or `registry.example/team/service`.
-    pub(super) image: At<String>,
+    /// Needed, but where `bake` stands.
+    pub(super) image: Option<At<String>>,
     /// The layer targets by name. Each is one Dockerfile, built alone or on another layer.
-    #[schemars(extend("minProperties" = 1))]
-    pub(super) layers: At<Entries<Layer>>,
+    /// Needed, but where `bake` stands.
+    #[schemars(with = "Option<Entries<Layer>>", extend("minProperties" = 1))]
+    pub(super) layers: Option<At<Entries<Layer>>>,
+    /// Bake or compose files whose targets are built, in place of layers.
+    pub(super) bake: Option<At<Bake>>,
     /// The variants by name; every layer is built in every variant. Without any there is
     /// one, called `default`, for the platform of the host.
     pub(super) variants: Option<Entries<Variant>>,
@@ -28,6 +32,18 @@ pub(super) struct File {
     pub(super) cache: Option<Cache>,
     /// How to build. A flag on the command line goes before what stands here.
     pub(super) build: Option<Build>,
+}
+
+/// Bake or compose files, and which of their targets to build.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Bake {
+    /// The files, from the directory of `memobuild.yml`; later ones win. A directory stands for
+    /// the files in it that have one of the usual names.
+    #[schemars(with = "Vec<String>", extend("minItems" = 1))]
+    pub(super) files: At<Vec<At<String>>>,
+    /// The targets and groups. Default: `default`
+    pub(super) targets: Option<Vec<String>>,
 }
 
 /// One layer target.

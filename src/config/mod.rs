@@ -36,13 +36,24 @@ pub const FILE_NAMES: [&str; 2] = ["memobuild.yml", "memobuild.yaml"];
 /// A configuration, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Name of the image, without a tag.
+    /// Name of the image, without a tag; empty where bake files are named.
     pub image: String,
+    /// Bake files whose targets are built in place of layers.
+    pub bake: Option<BakeSettings>,
     /// The local cache.
     pub cache: CacheSettings,
     /// Defaults for builds.
     pub build: BuildSettings,
     targets: Vec<TargetConfig>,
+}
+
+/// Bake files, and which of their targets to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BakeSettings {
+    /// The files; later ones win.
+    pub files: Vec<PathBuf>,
+    /// Targets and groups; none for `default`.
+    pub targets: Vec<String>,
 }
 
 /// The local cache, as far as the file speaks of it.
@@ -116,7 +127,12 @@ impl Config {
                 targets: check::targets(&file, root)?,
                 cache: check::cache(file.cache.as_ref(), root)?,
                 build: check::build(file.build.as_ref(), root)?,
-                image: file.image.value.clone(),
+                bake: check::bake(&file, root),
+                image: file
+                    .image
+                    .as_ref()
+                    .map(|i| i.value.clone())
+                    .unwrap_or_default(),
             };
             if look {
                 check::files(&file, &config.targets)?;

@@ -21,6 +21,7 @@ use super::{
     text::{count, harmless, inert},
 };
 use crate::{
+    bake::BakeError,
     config::{ConfigError, InvalidConfig, SelectionError},
     dockerfile::DockerfileError,
     engine::BuildError,
@@ -155,6 +156,14 @@ impl Details {
         if let Some(error) = error.downcast_ref::<InvalidConfig>() {
             return Self {
                 place: Some(error.place()),
+                excerpt: Some(error.excerpt().to_owned()),
+                hint: error.hint.clone(),
+                ..Self::default()
+            };
+        }
+        if let Some(error) = error.downcast_ref::<BakeError>() {
+            return Self {
+                place: error.place(),
                 excerpt: Some(error.excerpt().to_owned()),
                 hint: error.hint.clone(),
                 ..Self::default()

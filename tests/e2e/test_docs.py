@@ -69,6 +69,11 @@ class Pages(support.EndToEnd):
     def test_outputs(self):
         self.assertIn("made\n", self.run_page(os.path.join(ROOT, "docs/guides/outputs.md")).stdout)
 
+    def test_bake(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/bake.md"))
+        self.assertIn("example-app-dev", result.stdout)
+        self.assertIn('"VERSION": "dev"', result.stdout)
+
     def test_layered_repositories(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/layered-repositories.md"))
         ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]

@@ -140,15 +140,7 @@ impl BuildArgs {
 
     /// Fails for an option that is declared and has no effect yet.
     pub(in crate::cli) fn refuse_what_is_missing(&self) -> Result<(), CliError> {
-        let missing = [
-            ("--bake", !self.bake.is_empty()),
-            ("--set", !self.set.is_empty()),
-            ("--print", self.print),
-        ];
-        if let Some((name, _)) = missing.iter().find(|(_, given)| *given) {
-            return Err(CliError::usage(format!("`{name}` is not supported yet")));
-        }
-        if self.positional.len() > 1 {
+        if self.positional.len() > 1 && self.bake.is_empty() {
             return Err(CliError::usage("only one CONTEXT can be built at a time"));
         }
         self.foreign.check()

@@ -46,6 +46,11 @@ use crate::{
 pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
     args.refuse_what_is_missing()?;
     let configuration = prepare::configuration(context, args)?;
+    if args.print {
+        let source = prepare::bake::source(args, configuration.as_ref());
+        prepare::bake::print(context, args, source.as_ref())?;
+        return Ok(ExitCode::Success);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -107,7 +112,7 @@ async fn build_until_done(
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
-    let options = options::options(context, args, &settings, prepared.proxies.clone())?;
+    let options = options::options(context, args, &settings, &prepared)?;
     warn(events, &prepared);
     args.foreign.warn(events);
     for job in &prepared.jobs {

@@ -1,7 +1,6 @@
 //! From arguments and configuration to the engine's options.
 
 use std::{
-    collections::BTreeMap,
     num::NonZero,
     path::{Path, PathBuf},
 };
@@ -9,7 +8,7 @@ use std::{
 use super::{BuildArgs, CompressionArg, secrets};
 use crate::{
     cache::Producer,
-    cli::{CliError, Context},
+    cli::{CliError, Context, prepare::Prepared},
     config::{self, BuildSettings, CaCertificates, units},
     engine::EngineOptions,
     fs,
@@ -28,7 +27,7 @@ pub(super) fn options(
     context: &Context,
     args: &BuildArgs,
     settings: &BuildSettings,
-    proxies: BTreeMap<String, String>,
+    prepared: &Prepared,
 ) -> Result<EngineOptions, CliError> {
     let compression = match (args.compression, settings.compression) {
         (Some(CompressionArg::Gzip), _) | (None, Some(config::Compression::Gzip)) => {
@@ -68,9 +67,9 @@ pub(super) fn options(
         },
         step_timeout,
         ca_certificates: ca_certificates(context, args, settings)?,
-        proxies: proxies.into_iter().collect(),
-        secrets: secrets::secrets(&args.secret)?,
-        agents: secrets::agents(context, &args.ssh)?,
+        proxies: prepared.proxies.clone().into_iter().collect(),
+        secrets: secrets::secrets(&prepared.secrets)?,
+        agents: secrets::agents(context, &prepared.agents)?,
         temp_dir: secrets::temp_dir(context)?,
         producer: Producer {
             tool: concat!("memobuild-ci ", env!("CARGO_PKG_VERSION")).to_owned(),

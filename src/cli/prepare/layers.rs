@@ -49,6 +49,7 @@ pub(super) fn from_config(
             args: build_args,
             context: add_context(graph, "context", &target.context, Some(ignore))?,
             parent: target.parent.clone().map(|p| (target.base_arg.clone(), p)),
+            links: Vec::new(),
             own: Some(target.name.clone()),
             settings: settings_of(args, target, settings),
         });

@@ -3,6 +3,7 @@
 //! What is to be built becomes a list of [`Recipe`]s: one Dockerfile for one platform each,
 //! with its own [`Settings`]. Their base images are resolved, then all are lowered to one graph.
 
+pub(super) mod bake;
 mod contexts;
 mod layers;
 pub(super) mod remote;
@@ -24,7 +25,7 @@ use crate::{
     export::ImageJob,
     graph::{
         BuildGraph, ImageTable, MissingSource, SourceTable,
-        lower::{LowerInput, LowerWarning, Parent, lower, needed_images},
+        lower::{LowerInput, LowerWarning, NamedContext, Parent, lower, needed_images},
     },
     oci::Platform,
     registry::Registry,
@@ -37,6 +38,10 @@ pub(super) struct Prepared {
     pub(super) graph: BuildGraph,
     pub(super) jobs: Vec<ImageJob>,
     pub(super) warnings: Vec<LowerWarning>,
+    /// Secrets for steps, as `--secret` takes them.
+    pub(super) secrets: Vec<String>,
+    /// SSH agents and keys for steps, as `--ssh` takes them.
+    pub(super) agents: Vec<String>,
     /// Proxy variables for steps.
     pub(super) proxies: BTreeMap<String, String>,
     /// Names of the targets, for the plan.
@@ -57,6 +62,8 @@ pub(super) struct Recipe {
     pub(super) context: usize,
     /// The build argument and the target that it stands for.
     pub(super) parent: Option<(String, TargetName)>,
+    /// Contexts that are results of other recipes, by name.
+    links: Vec<(String, TargetName)>,
     /// Under what others find its result.
     pub(super) own: Option<TargetName>,
     settings: Settings,
@@ -75,6 +82,9 @@ pub(super) async fn prepare(
         mut graph,
         recipes,
         jobs,
+        warnings,
+        secrets,
+        agents,
     } = read(context, args, configuration, &sources).await?;
     let references = parent_references(&recipes, configuration);
     let mut images = base_images(&recipes, &references, registry).await?;
@@ -85,10 +95,9 @@ pub(super) async fn prepare(
         let mut prepared = Prepared {
             graph: graph.clone(),
             jobs: Vec::new(),
-            warnings: configuration
-                .and_then(layers::no_refresh)
-                .into_iter()
-                .collect(),
+            warnings: warnings.clone(),
+            secrets: secrets.clone(),
+            agents: agents.clone(),
             proxies: BTreeMap::new(),
             targets: Vec::new(),
             sources: Arc::clone(&sources),
@@ -115,6 +124,10 @@ pub(super) struct Asked {
     pub(super) graph: BuildGraph,
     pub(super) recipes: Vec<Recipe>,
     jobs: Vec<ImageJob>,
+    /// What is odd in what was read.
+    warnings: Vec<LowerWarning>,
+    secrets: Vec<String>,
+    agents: Vec<String>,
 }
 
 /// Reads and parses everything that the command asks for.
@@ -126,14 +139,29 @@ pub(super) async fn read(
 ) -> Result<Asked, CliError> {
     let mut graph = BuildGraph::default();
     let settings = settings::settings(context, args, configuration, sources, &mut graph).await?;
-    let (recipes, jobs) = match configuration {
-        Some(config) => layers::from_config(context, args, config, &settings, &mut graph)?,
-        None => single::from_arguments(context, args, &settings, sources, &mut graph).await?,
+    let mut warnings: Vec<LowerWarning> = Vec::new();
+    warnings.extend(configuration.and_then(layers::no_refresh));
+    let (mut secrets, mut agents) = (args.secret.clone(), args.ssh.clone());
+    let (recipes, jobs) = match (bake::source(args, configuration), configuration) {
+        (Some(source), _) => {
+            let plan = bake::plan(context, args, &source)?;
+            warnings.extend(bake::warnings(&plan));
+            secrets = bake::secrets(&plan)?;
+            agents = bake::agents(&plan)?;
+            bake::recipes(context, args, &plan, &settings, &mut graph)?
+        }
+        (None, Some(config)) => layers::from_config(context, args, config, &settings, &mut graph)?,
+        (None, None) => {
+            single::from_arguments(context, args, &settings, sources, &mut graph).await?
+        }
     };
     Ok(Asked {
         graph,
         recipes,
         jobs,
+        warnings,
+        secrets,
+        agents,
     })
 }
 
@@ -256,6 +284,15 @@ pub(super) fn input<'r>(
             parents.insert(reference.clone(), result.clone());
         }
     }
+    let mut named_contexts = settings.named.clone();
+    for (name, link) in &recipe.links {
+        // No reference of a Dockerfile looks like this.
+        let key = format!("target://{link}");
+        named_contexts.insert(name.clone(), NamedContext::Target(key.clone()));
+        if let Some(result) = results.get(link) {
+            parents.insert(key, result.clone());
+        }
+    }
     LowerInput {
         dockerfile: &recipe.dockerfile,
         target_stage: recipe.stage.clone(),
@@ -265,7 +302,7 @@ pub(super) fn input<'r>(
         build_args,
         labels: settings.labels.clone(),
         context: recipe.context,
-        named_contexts: settings.named.clone(),
+        named_contexts,
         parents,
         sources: SourceTable::new(),
         network: settings.network,
@@ -283,7 +320,7 @@ pub(super) fn configuration(
     context: &Context,
     args: &BuildArgs,
 ) -> Result<Option<Config>, CliError> {
-    if args.context().is_some() || args.file.is_some() {
+    if args.context().is_some() || args.file.is_some() || !args.bake.is_empty() {
         return Ok(None);
     }
     config::load(context).map(Some)

@@ -57,6 +57,7 @@ pub(super) async fn from_arguments(
             args: build_args.clone(),
             context: place.context,
             parent: None,
+            links: Vec::new(),
             own: None,
             settings: settings.clone(),
         });

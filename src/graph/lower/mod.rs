@@ -148,6 +148,9 @@ pub enum NamedContext {
     /// An image, as the user wrote it: `docker-image://debian:12`, `oci-layout://dir`.
     /// It is handed to [`needed_images`] in this form.
     Image(String),
+    /// The result of another target: a key of [`LowerInput::parents`], which may be missing
+    /// for [`needed_images`].
+    Target(String),
 }
 
 /// The result of a layer target, for another one to build on.

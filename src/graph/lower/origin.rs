@@ -146,6 +146,7 @@ pub(super) fn named_origin(context: &NamedContext, platform: &Platform) -> Origi
     match context {
         NamedContext::Local(context) => Origin::Local(*context),
         NamedContext::Image(reference) => Origin::Image(reference.clone(), platform.clone()),
+        NamedContext::Target(key) => Origin::Parent(key.clone()),
     }
 }
 

@@ -33,8 +33,10 @@ impl Plan<'_> {
                 at(span, image.and_then(|i| i.config.config.on_build.as_ref()))
             }
             Origin::Parent(name) => {
-                let config = &self.input.parents[name].target.config.config;
-                at(span, config.on_build.as_ref())
+                // One that isn't built yet is asked again when it is.
+                let parent = self.input.parents.get(name);
+                let config = parent.map(|p| &p.target.config.config);
+                at(span, config.and_then(|c| c.on_build.as_ref()))
             }
             Origin::Scratch | Origin::Local(_) => Vec::new(),
         };

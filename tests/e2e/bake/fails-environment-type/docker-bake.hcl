@@ -1,0 +1,4 @@
+variable "N" { default = 3 }
+target "default" {
+  args = { N = N }
+}

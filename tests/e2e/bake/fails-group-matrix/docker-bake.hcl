@@ -1,0 +1,4 @@
+group "default" {
+  matrix = { a = ["x"] }
+  targets = []
+}

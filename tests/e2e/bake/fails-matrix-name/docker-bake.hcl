@@ -1,0 +1,4 @@
+target "default" {
+  matrix = { a = ["x", "y"] }
+  name = "same"
+}

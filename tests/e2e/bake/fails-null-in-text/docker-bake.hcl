@@ -1,0 +1,4 @@
+variable "N" { default = null }
+target "default" {
+  args = { A = "x${N}" }
+}

@@ -1,0 +1,5 @@
+variable "A" {
+  type = strin
+  default = "x"
+}
+target "default" {}

@@ -1,0 +1,4 @@
+variable "VERSION" {}
+target "default" {
+  args = { A = VERSIN }
+}

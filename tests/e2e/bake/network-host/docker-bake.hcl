@@ -1,0 +1,5 @@
+
+target "default" {
+  network = "host"
+  entitlements = ["network.host", "device"]
+}

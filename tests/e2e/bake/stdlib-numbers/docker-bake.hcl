@@ -1,0 +1,33 @@
+target "default" {
+  args = {
+
+    absolute = absolute(-5)
+    add = add(1, 2.5)
+    subtract = subtract(1, 2)
+    multiply = multiply(3, "4")
+    divide = divide(7, 2)
+    modulo = modulo(7, 4)
+    negmod = modulo(-7, 4)
+    negate = negate(3)
+    ceil = ceil(1.2)
+    floor = floor(-1.2)
+    int = int(-1.8)
+    log = log(16, 2)
+    pow = pow(2, 10)
+    powneg = pow(2, -1)
+    max = max(1, 5, 3)
+    min = min(4, -2)
+    signum = signum(-3)
+    parseint = parseint("ff", 16)
+    parseint2 = parseint("-1010", 2)
+    and = and(true, false)
+    or = or(true, false)
+    not = not(false)
+    equal = equal(1, 1)
+    notequal = notequal("a", "b")
+    gt = greaterthan(2, 1)
+    ge = greaterthanorequalto(1, 1)
+    lt = lessthan(2, 1)
+    le = lessthanorequalto(2, 1)
+  }
+}

@@ -1,0 +1,6 @@
+
+group "default" { targets = ["a"] }
+group "g" { targets = ["b", "c"] }
+target "a" {}
+target "b" {}
+target "c" {}

@@ -1,0 +1,5 @@
+
+target "app-one" {}
+target "app-two" {}
+target "lib" {}
+group "app-all" { targets = ["lib"] }

@@ -1,0 +1,5 @@
+
+target "default" {
+  dockerfil = "x"
+  args = { A = "1" }
+}

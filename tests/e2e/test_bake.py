@@ -1,0 +1,214 @@
+"""`build --bake`: plans as buildx makes them, and builds of several targets as one graph."""
+
+import hashlib
+import json
+import os
+import subprocess
+
+import bakes
+import support
+
+
+class Plans(support.EndToEnd):
+    needs_root = False
+
+    def test_plans_are_those_of_buildx(self):
+        names = bakes.names()
+        self.assertGreater(len(names), 90)
+        for name in names:
+            with self.subTest(name):
+                problem = bakes.Bake(name).problem(support.BINARY)
+                if problem:
+                    self.fail(problem)
+
+
+HCL = """
+variable "GREETING" { default = "hello" }
+group "default" { targets = ["app", "tools"] }
+target "base" {
+  context = "lib"
+  dockerfile-inline = <<EOT
+FROM scratch AS files
+COPY . /lib
+FROM files
+ENV FROM_BASE=1
+EOT
+}
+target "app" {
+  context = "app"
+  contexts = { base = "target:base", res = "./lib" }
+  args = { GREETING = GREETING }
+  labels = { "com.example" = "x" }
+  tags = ["example/app:1", "example/app:latest"]
+}
+target "tools" {
+  inherits = ["app"]
+  tags = []
+  target = "tools"
+  output = ["type=oci,dest=tools.tar", "type=local,dest=files"]
+}
+"""
+DOCKERFILE = """
+FROM base AS tools
+ARG GREETING
+COPY a.txt /a-$GREETING.txt
+FROM tools
+COPY --from=base /lib/x.txt /copied
+COPY --from=res x.txt /res.txt
+"""
+
+
+class Builds(support.EndToEnd):
+    needs_root = False
+
+    def setUp(self):
+        super().setUp()
+        self.put("docker-bake.hcl", HCL)
+        self.put("app/Dockerfile", DOCKERFILE)
+        self.put("app/a.txt", "a")
+        self.put("lib/x.txt", "x")
+
+    def put(self, path, text):
+        path = os.path.join(self.directory, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
+
+    def bake(self, *words, exit=0, **env):
+        done = subprocess.run(
+            [support.BINARY, "build", "--cache-dir", "cache", "--progress", "plain", *words],
+            cwd=self.directory, env=os.environ | env, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, exit, done.stderr)
+        return done
+
+    def layout(self, name):
+        layout = os.path.join(self.directory, ".memobuild-output", name)
+
+        def blob(digest):
+            with open(os.path.join(layout, "blobs", *digest.split(":"))) as file:
+                return json.load(file)
+
+        with open(os.path.join(layout, "index.json")) as file:
+            index = json.load(file)
+        manifest = blob(index["manifests"][0]["digest"])
+        return index, manifest, blob(manifest["config"]["digest"])
+
+    def test_targets_share_one_graph(self):
+        said = self.bake("--bake", "docker-bake.hcl").stderr
+        # Both targets are built on `base`, whose step runs once and is no image of its own.
+        self.assertEqual(said.count("COPY . /lib"), 1, said)
+        self.assertEqual(said.count("COPY a.txt"), 1, said)
+        self.assertEqual(sorted(os.listdir(os.path.join(self.directory, ".memobuild-output"))), ["example-app-1"])
+        _, manifest, config = self.layout("example-app-1")
+        self.assertIn("FROM_BASE=1", config["config"]["Env"])
+        self.assertEqual(config["config"]["Labels"], {"com.example": "x"})
+        self.assertEqual(len(manifest["layers"]), 4)
+        self.assertTrue(os.path.exists(os.path.join(self.directory, "tools.tar")))
+        self.assertEqual(sorted(os.listdir(os.path.join(self.directory, "files"))), ["a-hello.txt", "lib"])
+
+    def test_targets_overrides_and_environment(self):
+        self.bake("--bake", ".", "tools", "--set", "tools.output=type=local,dest=other", GREETING="bye")
+        self.assertEqual(sorted(os.listdir(os.path.join(self.directory, "other"))), ["a-bye.txt", "lib"])
+        self.assertFalse(os.path.exists(os.path.join(self.directory, "tools.tar")))
+
+    def test_a_linked_target_is_an_image_when_it_is_named(self):
+        self.bake("--bake", ".", "app", "base")
+        names = sorted(os.listdir(os.path.join(self.directory, ".memobuild-output")))
+        self.assertEqual(names, ["base-latest", "example-app-1"])
+
+    def test_platforms(self):
+        self.bake("--bake", ".", "app", "--set", "*.platform=linux/amd64", "--set", "*.platform=linux/arm64")
+        layout = os.path.join(self.directory, ".memobuild-output", "example-app-1")
+        with open(os.path.join(layout, "index.json")) as file:
+            digest = json.load(file)["manifests"][0]["digest"]
+        with open(os.path.join(layout, "blobs", *digest.split(":"))) as file:
+            manifests = json.load(file)["manifests"]
+        self.assertEqual([m["platform"]["architecture"] for m in manifests], ["amd64", "arm64"])
+
+    def test_memobuild_yml_names_the_file(self):
+        self.put("memobuild.yml", "version: 1\nbake: {files: [docker-bake.hcl], targets: [tools]}\n")
+        self.bake()
+        self.assertTrue(os.path.exists(os.path.join(self.directory, "tools.tar")))
+        self.assertFalse(os.path.exists(os.path.join(self.directory, ".memobuild-output")))
+        self.bake("--target", "app")
+        self.assertTrue(os.path.exists(os.path.join(self.directory, ".memobuild-output", "example-app-1")))
+
+    def test_compose(self):
+        self.put("compose.yaml", "services:\n  web:\n    image: example/web\n    build: {context: lib, dockerfile_inline: \"FROM scratch\\nCOPY . /\\n\"}\n")
+        self.bake("--bake", "compose.yaml")
+        self.layout("example-web-latest")
+
+    def test_errors(self):
+        said = self.bake("--bake", ".", "appp", exit=2).stderr
+        self.assertIn("did you mean `app`?", said)
+        said = self.bake("--bake", "nope.hcl", exit=42).stderr
+        self.assertIn("nope.hcl", said)
+        said = self.bake("--bake", ".", "-t", "x", exit=2).stderr
+        self.assertIn("--set 'TARGET.tags=", said)
+        said = self.bake("--bake", ".", "--set", "*.tags=same", "app", "base", exit=2).stderr
+        self.assertIn("same place", said)
+        said = self.bake("--bake", ".", "--set", "*.output=type=image,push=true", exit=2).stderr
+        self.assertIn("push", said)
+        said = self.bake("--bake", ".", "--set", "*.entitlements=security.insecure", exit=2).stderr
+        self.assertIn("--allow security.insecure", said)
+        self.put("wrong.hcl", 'target "default" {\n  tags = [nope]\n}\n')
+        said = self.bake("--bake", "wrong.hcl", exit=21).stderr
+        self.assertIn("--> wrong.hcl:2:11", said)
+
+    def test_a_configuration_has_layers_or_bake_files(self):
+        self.put("memobuild.yml", "version: 1\nimage: example/x\nbake: {files: [docker-bake.hcl]}\n")
+        said = self.bake(exit=21).stderr
+        self.assertIn("--> memobuild.yml:3:7", said)
+        self.put("memobuild.yml", "version: 1\nbake: {files: []}\n")
+        self.assertIn("`files` is empty", self.bake(exit=21).stderr)
+        self.put("memobuild.yml", "version: 1\nbake: {file: docker-bake.hcl}\n")
+        self.assertIn("did you mean `files`?", self.bake(exit=21).stderr)
+
+    def test_odd_files_are_told(self):
+        self.put("odd.hcl", 'target "default" {\n  context = "lib"\n  dockerfil = "x"\n  dockerfile-inline = "FROM scratch\\nCOPY . /\\n"\n  cache-from = ["x"]\n}\n')
+        said = self.bake("--bake", "odd.hcl").stderr
+        self.assertIn("did you mean `dockerfile`?", said)
+        self.assertIn("`cache-from` of target `default` has no effect yet", said)
+
+
+class Steps(support.EndToEnd):
+    def test_settings_reach_the_steps_of_their_target(self):
+        text = """
+        group "default" { targets = ["one", "two"] }
+        target "one" {
+          dockerfile-inline = <<EOT
+        FROM busybox AS run
+        ARG WHO
+        RUN --mount=type=secret,id=key cat /run/secrets/key > /secret && sha256sum /run/secrets/key > /sum && rm /secret
+        RUN ulimit -n > /limit && grep -q db.example /etc/hosts && grep db.example /etc/hosts > /host && echo $WHO > /who
+        FROM scratch
+        COPY --from=run /sum /limit /host /who /
+        EOT
+          args = { WHO = "one" }
+          secret = ["id=key,src=key.txt"]
+          ulimits = ["nofile=123:456"]
+          extra-hosts = { "db.example" = "10.1.2.3" }
+          output = ["one"]
+        }
+        target "two" {
+          inherits = ["one"]
+          args = { WHO = "two" }
+          ulimits = []
+          extra-hosts = { "db.example" = "10.9.9.9" }
+          output = ["two"]
+        }
+        """
+        self.write("docker-bake.hcl", text)
+        self.write("key.txt", "not to be seen")
+        self.memobuild("build", *self.base_options(), "--bake", "docker-bake.hcl", cwd=self.directory)
+
+        def read(*path):
+            with open(os.path.join(self.directory, *path)) as file:
+                return file.read().split()
+
+        self.assertEqual([read(name, "who") for name in ("one", "two")], [["one"], ["two"]])
+        self.assertEqual(read("one", "limit"), ["123"])
+        self.assertEqual(read("one", "host")[0], "10.1.2.3")
+        self.assertEqual(read("two", "host")[0], "10.9.9.9")
+        self.assertEqual(read("one", "sum")[0], hashlib.sha256(b"not to be seen").hexdigest())
