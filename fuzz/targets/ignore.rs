@@ -144,6 +144,12 @@ mod reference {
         {
             return None;
         }
+        // What stands in for a star or a question mark in a class is a nested class to `regex`.
+        if let Some((_, class)) = pattern.split_once('[')
+            && class.contains(['*', '?', '\\'])
+        {
+            return None;
+        }
         let plain = |text: &str| !text.contains(['*', '?', '[', ']', '\\']);
         if plain(pattern) {
             return Some(Matcher::Exact(pattern.to_owned()));
