@@ -47,6 +47,15 @@ impl Attempt {
         }
         let _permit = self.permit().await?;
         self.announce(id);
+        for name in &plan.unknown_owners {
+            let instruction = &self.session.graph.vertex(id).instruction;
+            self.session.engine.events.warn(
+                format!(
+                    "`{instruction}`: the image has no user or group `{name}`; root stands for it"
+                ),
+                Some("make it in a RUN before, or give numbers".to_owned()),
+            );
+        }
         self.open_contents(op, &plan, &mut sources, inputs).await?;
         let layer = match plan.entries.is_empty() {
             true => None,

@@ -15,7 +15,7 @@ use super::{
     attempt::Attempt,
     bytes::LayerBytes,
     exec::Runtime,
-    files::{Contents, Source, select},
+    files::{Contents, Source, places, select},
 };
 use crate::{
     cache::ActionResult,
@@ -381,15 +381,17 @@ fn scan_contexts(
             .flat_map(|copy| copy.sources.iter().map(|text| literal_prefix(text)))
             .collect();
         let mut source = scan_context(local, &prefixes, memo_dir)?;
-        // What a wildcard matches may be a symlink to somewhere else in the context.
-        let elsewhere: Vec<LayerPath> = copies
-            .iter()
-            .filter_map(|copy| select(&source, copy).ok())
-            .flat_map(|selection| selection.matches)
-            .map(|matched| matched.at)
-            .filter(|at| !prefixes.iter().any(|prefix| at.starts_with(prefix)))
-            .collect();
-        if !elsewhere.is_empty() {
+        // What is named may be a symlink to somewhere else in the context, and there may be
+        // another one there.
+        loop {
+            let elsewhere: Vec<LayerPath> = copies
+                .iter()
+                .flat_map(|copy| places(&source, copy))
+                .filter(|at| !prefixes.iter().any(|prefix| at.starts_with(prefix)))
+                .collect();
+            if elsewhere.is_empty() {
+                break;
+            }
             prefixes.extend(elsewhere);
             source = scan_context(local, &prefixes, memo_dir)?;
         }

@@ -119,6 +119,18 @@ impl<'a> UserDatabase<'a> {
         (uid, gid.unwrap_or(primary))
     }
 
+    /// The name in a `--chown` that the image does not have.
+    pub fn unknown<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, group),
+            None => (text, ""),
+        };
+        let no_user = owner_number(user).is_none() && self.users().all(|line| line.name != user);
+        let no_group =
+            owner_number(group).is_none() && self.groups().all(|line| line.name != group);
+        no_user.then_some(user).or(no_group.then_some(group))
+    }
+
     fn find_user(&self, user: &str) -> Option<PasswdLine<'a>> {
         let number = user.parse::<u32>().ok();
         self.users()
@@ -221,5 +233,11 @@ mod tests {
         assert_eq!(owner("app:ghosts"), (1000, 1001));
         assert_eq!(owner("4294967295"), (0, 0));
         assert_eq!(UserDatabase::default().owner("root:5"), (0, 5));
+        let unknown = |text| DATABASE.unknown(text);
+        assert_eq!(unknown("ghost:1"), Some("ghost"));
+        assert_eq!(unknown("app:ghosts"), Some("ghosts"));
+        for known in ["app", "1000", "7:8", "app:web", ":web", "7:", "root"] {
+            assert_eq!(unknown(known), None, "{known}");
+        }
     }
 }

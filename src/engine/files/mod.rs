@@ -18,7 +18,7 @@ mod tests;
 
 pub use mode::ModeError;
 pub use plan::plan;
-pub use select::{Selection, select};
+pub use select::{Selection, places, select};
 pub use write::{check, write};
 
 use std::{borrow::Cow, collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -209,6 +209,8 @@ pub struct Plan {
     pub entries: Vec<Planned>,
     /// The archives whose members are among the contents.
     pub archives: Vec<archive::Archive>,
+    /// Names in `--chown` that the image does not have, and which stand for root.
+    pub unknown_owners: Vec<String>,
 }
 
 impl Plan {

@@ -56,7 +56,17 @@ pub fn plan(op: &FileOp, root: &Tree, sources: &[Option<Source>]) -> Result<Plan
             }
         }
     }
-    Ok(planner.finish(op.mtime))
+    let mut plan = planner.finish(op.mtime);
+    for action in &op.actions {
+        let owner = match action {
+            FileAction::Copy(copy) => copy.owner.as_deref(),
+            FileAction::Write { owner, .. } | FileAction::MakeDir { owner, .. } => owner.as_deref(),
+        };
+        if let Some(name) = owner.and_then(|text| database.unknown(text)) {
+            plan.unknown_owners.push(name.to_owned());
+        }
+    }
+    Ok(plan)
 }
 
 fn inline<'t>(root: &'t Tree, path: &str) -> &'t [u8] {
@@ -415,6 +425,7 @@ impl Planner<'_> {
         Plan {
             entries,
             archives: self.archives,
+            unknown_owners: Vec::new(),
         }
     }
 }

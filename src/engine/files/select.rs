@@ -106,6 +106,22 @@ fn select_parents(
     Ok(())
 }
 
+/// The places that the names of a copy lead to, as far as `source` knows: symlinks may
+/// lead to what has not been scanned.
+pub fn places(source: &Source, copy: &CopyAction) -> Vec<LayerPath> {
+    let mut places = Vec::new();
+    for text in &copy.sources {
+        let text = match (copy.parents, text.split_once("/./")) {
+            (true, Some((pivot, _))) => pivot,
+            (true, None) => continue,
+            (false, _) => text.as_str(),
+        };
+        let names = named(source, text).unwrap_or_default();
+        places.extend(names.iter().filter_map(|name| follow(source, name).ok()));
+    }
+    places
+}
+
 fn patterns_of(patterns: &[String]) -> Result<Ignore, FileError> {
     Ignore::new(patterns).map_err(|error| FileError::Pattern {
         pattern: error.text,
