@@ -262,6 +262,11 @@ impl Mount {
             "target" => self.target = text,
             "readonly" => *readonly = Some(switch()?),
             "readwrite" => *readonly = Some(!switch()?),
+            // These two count only behind their `type`.
+            "required" if !matches!(self.kind, MountKind::Secret | MountKind::Ssh) => {
+                return Err(misplaced(key, self.kind));
+            }
+            "size" if self.kind != MountKind::Tmpfs => return Err(misplaced(key, self.kind)),
             "required" => self.required = switch()?,
             "size" => self.size = Some(bytes(&text).ok_or_else(|| bad(&text))?),
             "id" => self.id = value.filter(|v| !v.is_empty()),
@@ -282,6 +287,16 @@ impl Mount {
         }
         Ok(())
     }
+}
+
+/// A key that the type so far doesn't take.
+fn misplaced(key: &str, kind: MountKind) -> MountProblem {
+    let problem = Problem::MountKeyType {
+        key: key.to_owned(),
+        kind: kind.name().to_owned(),
+    };
+    let first = (kind == MountKind::Bind).then(|| "write `type=` first".to_owned());
+    (problem, first)
 }
 
 /// A size such as `64m` or `1.5 GiB`: binary units, with or without `b` or `ib`.

@@ -70,6 +70,13 @@ impl fmt::Display for Platform {
     }
 }
 
+/// What may stand alone for an architecture: Go's names, and others that are put in their form.
+const ARCHITECTURES: [&str; 25] = [
+    "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "loong64", "mips",
+    "mips64", "mips64le", "mipsle", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x",
+    "sparc", "sparc64", "wasm", "x86-64", "x86_64",
+];
+
 impl FromStr for Platform {
     type Err = ParsePlatformError;
 
@@ -90,7 +97,7 @@ impl FromStr for Platform {
             // `local` and a lone architecture mean the host's operating system.
             ["local"] => Ok(Self::host()),
             ["linux"] => Ok(Self::host()),
-            [arch] => Ok(Self::normal("linux", arch, None)),
+            [arch] if ARCHITECTURES.contains(&arch) => Ok(Self::normal("linux", arch, None)),
             [os, arch] => Ok(Self::normal(os, arch, None)),
             [os, arch, variant] => Ok(Self::normal(os, arch, Some(variant))),
             _ => Err(error()),

@@ -129,7 +129,7 @@ func describe(exec *pb.ExecOp) process {
 				pb.MountType_BIND: "bind", pb.MountType_CACHE: "cache", pb.MountType_TMPFS: "tmpfs",
 				pb.MountType_SECRET: "secret", pb.MountType_SSH: "ssh",
 			}[mount.MountType]
-			out.Mounts = append(out.Mounts, kind+" "+filepath.Clean(mount.Dest))
+			out.Mounts = append(out.Mounts, kind+" "+filepath.Join("/", mount.Dest))
 		}
 	}
 	for _, secret := range exec.Secretenv {

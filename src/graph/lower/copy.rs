@@ -38,7 +38,7 @@ impl Lowering<'_> {
 
         let (paths, heredocs) = self.sources(state, copy, span)?;
         let written = self.word(state, &copy.dest, span)?;
-        let dest = absolute(working_dir(state), &written);
+        let dest = absolute(&working_dir(state), &written);
         let mut actions = Vec::new();
         for path in &paths {
             history.push(' ');
@@ -167,8 +167,13 @@ impl Lowering<'_> {
         let span = instruction.span;
         let text = self.word(state, path, span)?;
         self.check_workdir(state, &text, span);
-        let dir = clean(&absolute(working_dir(state), &text));
-        state.config.config.working_dir.clone_from(&dir);
+        let dir = clean(&absolute(&working_dir(state), &text));
+        // An absolute directory stands in the configuration as it was written.
+        let shown = match text.starts_with('/') {
+            true => text,
+            false => dir.clone(),
+        };
+        state.config.config.working_dir.clone_from(&shown);
         let layer = dir != "/";
         if layer {
             let user = &state.config.config.user;
@@ -183,7 +188,7 @@ impl Lowering<'_> {
             });
             state.root = self.step(state, op, &instruction.text, span);
         }
-        commit(state, &format!("WORKDIR {dir}"), layer);
+        commit(state, &format!("WORKDIR {shown}"), layer);
         Ok(())
     }
 }

@@ -104,7 +104,7 @@ impl Lowering<'_> {
 
     /// The absolute place of a mount, which can't be the root directory.
     fn target(&self, state: &State, text: &str, span: Span) -> Result<String, LowerError> {
-        let target = clean(&absolute(working_dir(state), text));
+        let target = clean(&absolute(&working_dir(state), text));
         if target == "/" {
             let problem = Problem::MountRoot {
                 target: text.to_owned(),

@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     LowerError,
+    copy::clean,
     origin::Origin,
     stage::{Lowering, State, commit},
 };
@@ -59,7 +60,7 @@ impl Lowering<'_> {
             root: state.root,
             args,
             env,
-            cwd: working_dir(state).to_owned(),
+            cwd: working_dir(state),
             user: state.config.config.user.clone(),
             network: match run.network {
                 None | Some(RunNetwork::Default) => input.network,
@@ -172,11 +173,8 @@ impl Lowering<'_> {
 }
 
 /// The working directory at this point.
-pub(super) fn working_dir(state: &State) -> &str {
-    match state.config.config.working_dir.as_str() {
-        "" => "/",
-        dir => dir,
-    }
+pub(super) fn working_dir(state: &State) -> String {
+    clean(&state.config.config.working_dir)
 }
 
 /// The shell of the image with this line.
