@@ -167,6 +167,7 @@ def normal(answer):
     processes = []
     for process in answer.get("processes") or []:
         process = {key: value for key, value in process.items() if value}
+        process["cwd"] = os.path.normpath(process["cwd"])
         process.get("env", []).sort()
         processes.append(json.dumps(process, sort_keys=True))
     return {"config": config, "processes": sorted(processes)}
