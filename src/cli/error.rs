@@ -96,8 +96,6 @@ pub(super) enum CliError {
     Remote(Box<RemoteError>),
     #[error("the context has no `{}`", file.display())]
     NoDockerfile { file: PathBuf },
-    #[error("`{file}` is not a text in UTF-8")]
-    NoText { file: String },
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
     #[error("can't write the answer to stdout")]
@@ -186,7 +184,6 @@ impl CliError {
             Self::Fetch(error) => remote(&error.source),
             Self::Remote(error) => remote(error),
             Self::NoDockerfile { .. } => ExitCode::NotFound,
-            Self::NoText { .. } => ExitCode::InvalidDockerfile,
             Self::BaseLayout { source, .. } => layout(source),
             Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),

@@ -50,18 +50,21 @@ class BadDockerfile(support.EndToEnd):
     def test_forward_reference(self):
         self.said("FROM busybox AS first\nCOPY --from=1 / /x\nFROM busybox\n", options=["--target", "first"])
 
-    def test_not_supported_yet_is_an_error(self):
-        for line in ("ADD https://example.com/file /", "RUN --mount=type=secret,id=x true", "RUN --security=insecure true"):
+    def test_what_is_not_allowed_says_what_allows_it(self):
+        for line, hint in (("RUN --security=insecure true", "--allow security.insecure"), ("RUN --device=acme.com/gpu=all,required true", "acme.com/gpu")):
             said = self.said(f"FROM busybox\n{line}\n")
-            self.assertIn("not supported", said, line)
+            self.assertIn(hint, said, line)
             self.assertIn("Dockerfile:2", said, line)
 
-    def test_archive_of_an_unsupported_compression(self):
+    def test_frontend_that_is_not_built_in(self):
+        said = self.said("# syntax=example.com/other:1\nFROM busybox\n")
+        self.assertIn("example.com/other:1", said)
+
+    def test_corrupt_archives(self):
         import lzma
 
-        self.write("context/x.tar.xz", lzma.compress(bytes(10240)))
-        said = self.said("FROM busybox\nADD x.tar.xz /x\n", exit=30)
-        self.assertIn("xz archives are not supported", said)
+        self.write("context/x.tar.xz", lzma.compress(bytes(100000))[:60] + b"rubbish")
+        self.assertIn("x.tar.xz", self.said("FROM busybox\nADD x.tar.xz /x\n", exit=30))
 
     def test_binary_file(self):
         self.build_fails(20, self.write_binary())
@@ -112,8 +115,8 @@ class BadContext(support.EndToEnd):
         self.assertIn("nowhere", result.stderr)
 
     def test_unknown_user_in_chown(self):
-        said = self.build_fails(30, self.context("FROM busybox\nCOPY --chown=nosuchuser f /\n", {"f": ""}))
-        self.assertIn("nosuchuser", said)
+        said = self.build(self.context("FROM busybox\nCOPY --chown=nosuchuser f /\n", {"f": ""})).result.stderr
+        self.assertRegex(said, r"warning: .*no user or group `nosuchuser`")
 
     def test_failing_step(self):
         said = self.build_fails(30, self.context("FROM busybox\n\nRUN echo before; \\\n  echo told on stderr >&2; \\\n  exit 7\nRUN true\n"))

@@ -119,9 +119,8 @@ pub(super) async fn place(
             (path.display().to_string(), fs::read(&path)?, Some(path))
         }
     };
-    let text = String::from_utf8(text).map_err(|_| CliError::NoText {
-        file: source.clone(),
-    })?;
+    // Bytes that aren't UTF-8 become replacement characters, as in BuildKit.
+    let text = String::from_utf8_lossy(&text).into_owned();
     let dockerfile = dockerfile::parse(&source, &text)?;
     graph.dockerfiles.insert(source, text);
     let context = match given {

@@ -66,12 +66,21 @@ impl Plan<'_> {
         let Some(defaults) = self.default_globals() else {
             return;
         };
+        let mut given = defaults.clone();
+        for (name, value) in &self.input.build_args {
+            given.set(name, value);
+        }
         let lexer = Expander::new(self.input.dockerfile.escape);
         for stage in &self.input.dockerfile.stages {
             // What can't be expanded is an error later on.
             let Ok(expansion) = lexer.expand(&stage.base, &defaults) else {
                 return;
             };
+            // The layer target that an argument stands for is always given.
+            let given = lexer.expand(&stage.base, &given);
+            if given.is_ok_and(|base| self.input.parents.contains_key(&base.text)) {
+                continue;
+            }
             if expansion.text.parse::<Reference>().is_err() {
                 let message = format!(
                     "`{}` names no image when no `--build-arg` is given",
