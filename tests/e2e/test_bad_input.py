@@ -61,9 +61,16 @@ class BadDockerfile(support.EndToEnd):
         self.assertIn("example.com/other:1", said)
 
     def test_corrupt_archives(self):
+        import io
         import lzma
+        import tarfile
 
-        self.write("context/x.tar.xz", lzma.compress(bytes(100000))[:60] + b"rubbish")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            entry = tarfile.TarInfo("f")
+            entry.size = 200_000
+            archive.addfile(entry, io.BytesIO(os.urandom(entry.size)))
+        self.write("context/x.tar.xz", lzma.compress(packed.getvalue())[:100_000])
         self.assertIn("x.tar.xz", self.said("FROM busybox\nADD x.tar.xz /x\n", exit=30))
 
     def test_binary_file(self):
