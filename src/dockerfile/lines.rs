@@ -361,13 +361,16 @@ const BUILTIN_FRONTENDS: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-up
 /// is read here.
 pub fn is_builtin_frontend(name: &str) -> bool {
     let name = name.split_whitespace().next().unwrap_or_default();
-    let hosts = ["docker.io/", "index.docker.io/"];
-    let name = hosts
-        .iter()
-        .find_map(|host| name.strip_prefix(host))
-        .unwrap_or(name);
-    let end = name.find([':', '@']).unwrap_or(name.len());
-    BUILTIN_FRONTENDS.contains(&&name[..end])
+    let end = name.rfind('/').unwrap_or(0);
+    let end = name[end..]
+        .find([':', '@'])
+        .map_or(name.len(), |at| end + at);
+    let name = &name[..end];
+    // A registry's own `…/docker/dockerfile` is a mirror of it.
+    BUILTIN_FRONTENDS.iter().any(|known| {
+        let host = name.strip_suffix(known);
+        host.is_some_and(|host| host.is_empty() || host.ends_with('/'))
+    })
 }
 
 /// Whether the instruction is one whose `<<` words start heredocs.

@@ -254,6 +254,12 @@ fn the_standard_frontend_has_many_names() {
         ("docker/dockerfile:1", true),
         ("docker/dockerfile:experimental option", true),
         ("docker.io/docker/dockerfile-upstream:master-labs", true),
+        (
+            "mirror.example.com:5000/hub/docker/dockerfile:1.7@sha256:0",
+            true,
+        ),
+        ("example.com/notdocker/dockerfile", false),
+        ("docker/dockerfile/more", false),
         ("index.docker.io/docker/dockerfile:1.7", true),
         ("docker/dockerfile@sha256:0123", true),
         ("docker/dockerfiles", false),
