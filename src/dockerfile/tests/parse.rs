@@ -263,7 +263,7 @@ fn the_standard_frontend_has_many_names() {
         ("index.docker.io/docker/dockerfile:1.7", true),
         ("docker/dockerfile@sha256:0123", true),
         ("docker/dockerfiles", false),
-        ("example.com/docker/dockerfile", false),
+        ("example.com/docker/dockerfile", true),
     ] {
         for text in [
             format!("# syntax={name}\nFROM a\n"),
