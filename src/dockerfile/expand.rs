@@ -23,7 +23,7 @@ const MAX_LENGTH: usize = 4 << 20;
 
 /// Characters of patterns times characters of values that one word may make us compare.
 /// Patterns can hold values that substitutions have made long.
-const MAX_COMPARED: usize = 1 << 26;
+const MAX_COMPARED: usize = 1 << 24;
 
 /// Where the values of variables come from.
 pub trait Variables {
