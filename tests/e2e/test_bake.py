@@ -139,6 +139,11 @@ class Builds(support.EndToEnd):
         self.bake("--bake", "compose.yaml")
         self.layout("example-web-latest")
 
+    def test_compose_includes_are_refused(self):
+        self.put("compose.yaml", "include: [other.yaml]\nservices: {web: {build: lib}}\n")
+        said = self.bake("--bake", "compose.yaml", exit=21).stderr
+        self.assertIn("`include` is not supported", said)
+
     def test_errors(self):
         said = self.bake("--bake", ".", "appp", exit=2).stderr
         self.assertIn("did you mean `app`?", said)
