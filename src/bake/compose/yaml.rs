@@ -102,8 +102,30 @@ pub(super) fn place(text: &str, file: usize, line: usize, column: usize) -> Plac
     }
 }
 
+/// Where the value of a key has one of the tags that say how files are merged, and the tag. The
+/// parser drops tags, so the lines are looked at.
+fn merge_tag(text: &str) -> Option<(usize, usize, &'static str)> {
+    text.lines().enumerate().find_map(|(number, line)| {
+        let (key, value) = line.split_once(": ")?;
+        let is_key = !key.trim().is_empty() && !key.trim_start().contains([' ', '#']);
+        let tag = value.split_whitespace().next()?;
+        let tag = ["!reset", "!override"].into_iter().find(|t| *t == tag)?;
+        let column = line[..line.find(tag)?].chars().count() + 1;
+        is_key.then_some((number + 1, column, tag))
+    })
+}
+
 /// Reads one document.
 pub(super) fn read(text: &str, file: usize) -> Result<Node, Fault> {
+    if let Some((line, column, tag)) = merge_tag(text) {
+        let problem = Problem::Yaml {
+            message: format!("`{tag}` is not supported"),
+        };
+        let hint = "leave the value out of the first file, or change it with `--set`".to_owned();
+        return Err(Fault::from(problem)
+            .at(&place(text, file, line, column))
+            .hint(Some(hint)));
+    }
     let options = serde_saphyr::options! {
         strict_booleans: true,
         with_snippet: false,

@@ -411,6 +411,7 @@ fn recipe(
     let (dockerfile, path) = dockerfile(graph, name, target, dir)?;
     let ignore = ignore_file(&path, dir)?;
     let mut settings = settings.clone();
+    settings.implicit_platform = target.platforms.as_ref().is_none_or(Vec::is_empty);
     settings.labels.extend(target.labels.clone());
     steps(name, target, &mut settings)?;
     settings.network = match target.network.as_deref() {
