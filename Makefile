@@ -44,6 +44,7 @@ differential: rust
 	-scripts/setup-oracle >/dev/null
 	$(CARGO) build --locked
 	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/differential.py $(if $(K),-k $(K))
+	$(if $(K),,if command -v go >/dev/null; then python3 tests/e2e/language.py; fi)
 	MEMOBUILD_CI_BIN=$(DEBUG) python3 tests/e2e/refused.py $(if $(K),-k $(K))
 
 # Writes BuildKit's results to tests/e2e/cases/*/expected.json, and what both builders say of
