@@ -11,7 +11,7 @@
 //! | `vendor.example/class=name` | that device |
 //! | `vendor.example/class` | the first device of the kind, by name |
 //! | `vendor.example/class=*` | all devices of the kind |
-//! | anything else, or if there is none | all devices whose annotation [`CLASS`] is the name |
+//! | anything else, or if there is none | all devices whose annotation `org.mobyproject.buildkit.device.class` is the name |
 //!
 //! What names a device in a step's key is its qualified name, nothing of the files.
 

@@ -2,7 +2,7 @@
 //! systems as tars and directories.
 //!
 //! [`prepare`] has all bytes at hand and verified, and may find that a step must run again; what
-//! it gives is then written by [`write`], which doesn't touch the engine any more. So
+//! it gives is then written by [`write()`], which doesn't touch the engine any more. So
 //! nothing is written twice, and nothing before everything is there.
 //!
 //! Everything is a function of the graph and the layers: no clock, no host name. Times

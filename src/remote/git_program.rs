@@ -1,6 +1,6 @@
 //! The program `git`, started so that a repository can't make it do anything else.
 //!
-//! - Its environment is ours: the variables that [`Env::for_git`] names, and no other.
+//! - Its environment is ours: the variables that `Env::for_git` names, and no other.
 //! - Of the user's configuration it sees what is about access: credentials, addresses,
 //!   proxies, certificates ([`ACCESS_KEYS`]). Filters (LFS among them), aliases, hooks,
 //!   templates and programs of other kinds are left out, so that a tree is what the
