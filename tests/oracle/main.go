@@ -129,7 +129,12 @@ func describe(exec *pb.ExecOp) process {
 				pb.MountType_BIND: "bind", pb.MountType_CACHE: "cache", pb.MountType_TMPFS: "tmpfs",
 				pb.MountType_SECRET: "secret", pb.MountType_SSH: "ssh",
 			}[mount.MountType]
-			out.Mounts = append(out.Mounts, kind+" "+filepath.Join("/", mount.Dest))
+			// The executor takes a relative target from the working directory.
+			dest := mount.Dest
+			if !filepath.IsAbs(dest) {
+				dest = filepath.Join("/", exec.Meta.Cwd, dest)
+			}
+			out.Mounts = append(out.Mounts, kind+" "+filepath.Clean(dest))
 		}
 	}
 	for _, secret := range exec.Secretenv {
