@@ -35,6 +35,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 
 import builders
 import serve
@@ -49,10 +50,12 @@ OPTIONS = {
 _agents = {}
 
 
-def agent(work):
-    """The socket of this run's ssh agent."""
+def agent():
+    """The socket of this run's ssh agent, which outlives the case that asked for it first."""
     if not _agents:
-        _agents["default"] = builders.Agent(work)
+        state = tempfile.mkdtemp(prefix="agent-")
+        _agents["default"] = builders.Agent(state)
+        atexit.register(shutil.rmtree, state, ignore_errors=True)
         atexit.register(_agents["default"].close)
     return _agents["default"].socket
 
@@ -146,7 +149,7 @@ class Case:
                 setattr(recipe, option, self.options[option])
         self.add_secrets(recipe, directory)
         if self.options.get("ssh"):
-            recipe.ssh = agent(work)
+            recipe.ssh = agent()
         if os.path.isdir(self.path("serve")) or os.path.exists(self.path("prepare-serve")):
             served = os.path.join(directory, "serve")
             serve.prepare(self.path("serve"), self.path("prepare-serve"), served)
