@@ -2,8 +2,8 @@
 //!
 //! # What a build is
 //!
-//! A build starts from Dockerfiles, either one on the command line or the layer
-//! targets of a `memobuild.yml`. Each Dockerfile is parsed ([`dockerfile`]) and
+//! A build starts from Dockerfiles: one on the command line, the layer targets of a
+//! `memobuild.yml`, or the targets of a bake file ([`bake`]). Each Dockerfile is parsed ([`dockerfile`]) and
 //! lowered to one [`graph`] of *vertices* for all targets and platforms. Every
 //! vertex has a *definition key* and, once its inputs are solved, a *content key*
 //! ([`key`]). The [`engine`] solves vertices from the targets backwards: a key that
@@ -35,9 +35,9 @@
 //!
 //! | path | content | format |
 //! |---|---|---|
-//! | `$MEMOBUILD_CACHE_DIR` | blobs, results of steps, unpacked layers, cache mounts | `docs/internals/storage-format.md` |
+//! | `$MEMOBUILD_CACHE_DIR` | blobs, results of steps, unpacked layers, cache mounts, fetched sources | `docs/internals/storage-format.md` |
 //! | `.memobuild-output/<name>-<tag>` | the image | OCI image layout 1.1 |
-//! | `memobuild.yml` | layer targets and variants | `docs/reference/configuration.md` |
+//! | `memobuild.yml` | layer targets and variants, or the bake files to build | `docs/reference/configuration.md` |
 
 pub mod digest;
 pub mod event;
