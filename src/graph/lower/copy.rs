@@ -78,7 +78,7 @@ impl Lowering<'_> {
             mtime: state.clock.tick(),
         });
         state.root = self.step(state, op, &instruction.text, span);
-        commit(state, &history, true);
+        commit(state, history, true);
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Lowering<'_> {
             });
             state.root = self.step(state, op, &instruction.text, span);
         }
-        commit(state, &format!("WORKDIR {shown}"), layer);
+        commit(state, format!("WORKDIR {shown}"), layer);
         Ok(())
     }
 }

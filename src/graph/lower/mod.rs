@@ -25,6 +25,7 @@ mod copy;
 mod cycles;
 mod env;
 mod error;
+mod lists;
 mod mount;
 mod origin;
 mod outline;

@@ -447,6 +447,21 @@ impl<'a> Plan<'a> {
         children
     }
 
+    /// By stage number, whether it is the target, or the target starts from it, directly or
+    /// through other stages.
+    pub(super) fn below_target(&self) -> Vec<bool> {
+        let mut below = vec![false; self.stages.len()];
+        let mut next = Some(self.target);
+        while let Some(index) = next {
+            below[index] = true;
+            next = match self.stages[index].base {
+                Origin::Stage(base) => Some(base),
+                _ => None,
+            };
+        }
+        below
+    }
+
     pub(super) fn needed_images(&self) -> Result<Vec<(String, Platform)>, LowerError> {
         let mut images = Vec::new();
         let mut seen = HashSet::new();
