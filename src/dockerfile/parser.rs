@@ -113,6 +113,7 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
     };
     let keyword = keyword(&source, line, 0)?;
     if keyword == "FROM" {
+        let keyword = keyword.to_owned();
         let problem = Problem::OnBuildTrigger { keyword };
         return Err(DockerfileError::new(&source, whole, problem));
     }
@@ -121,9 +122,9 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
         line,
         escape: lines.escape,
     };
-    let kind = instruction::parse(&context, &keyword, keyword.len())?;
+    let kind = instruction::parse(&context, keyword, keyword.len())?;
     Ok(Instruction {
-        text: one_line(&line.text),
+        text: words::one_line(&line.text).into_owned(),
         span: line.span,
         written: written(line, &[]),
         kind,
@@ -162,9 +163,9 @@ impl Parser<'_> {
             line,
             escape: self.escape,
         };
-        let kind = instruction::parse(&context, &keyword, keyword.len())?;
+        let kind = instruction::parse(&context, keyword, keyword.len())?;
         let instruction = Instruction {
-            text: one_line(&line.text),
+            text: words::one_line(&line.text).into_owned(),
             span: line.span,
             written: written(line, &[]),
             kind,
@@ -175,6 +176,7 @@ impl Parser<'_> {
                 self.global_args.push(instruction);
             }
             None => {
+                let keyword = keyword.to_owned();
                 let problem = Problem::BeforeFrom { keyword };
                 return Err(DockerfileError::new(self.source, line.span, problem));
             }
@@ -225,7 +227,7 @@ impl Parser<'_> {
             name,
             platform,
             instructions: Vec::new(),
-            text: one_line(&line.text),
+            text: words::one_line(&line.text).into_owned(),
             span: line.span,
             written: written(line, &words[1..]),
         })
@@ -243,11 +245,15 @@ fn written(line: &Line, words: &[String]) -> Written {
 }
 
 /// The keyword that starts at offset `at` of the line, in upper case.
-pub(super) fn keyword(source: &Source, line: &Line, at: usize) -> Result<String, DockerfileError> {
+pub(super) fn keyword(
+    source: &Source,
+    line: &Line,
+    at: usize,
+) -> Result<&'static str, DockerfileError> {
     let rest = &line.text[at..];
     let word = rest.split(words::is_blank).next().unwrap_or_default();
-    let keyword = word.to_ascii_uppercase();
-    if KEYWORDS.contains(&keyword.as_str()) {
+    let known = KEYWORDS.iter();
+    if let Some(keyword) = known.copied().find(|k| k.eq_ignore_ascii_case(word)) {
         return Ok(keyword);
     }
     let hint = match nearest(word, KEYWORDS) {
@@ -270,9 +276,4 @@ fn is_stage_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c))
-}
-
-/// Runs of spaces as one.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -141,13 +141,13 @@ impl Lowering<'_> {
     ) -> Result<String, LowerError> {
         let mut ports = Vec::new();
         for word in words {
-            let expansion = Expander::new(self.plan.input.dockerfile.escape)
-                .expand(word, &state.env)
+            let expanded = Expander::new(self.plan.input.dockerfile.escape)
+                .words(word, &state.env)
                 .map_err(|cause| {
                     let text = word.clone();
                     self.plan.fail(span, Problem::Expand { text, cause })
                 })?;
-            for text in expansion.words {
+            for text in expanded {
                 self.check_port(&text, span);
                 let Some(range) = parse_ports(&text) else {
                     return Err(self.plan.fail(span, Problem::Port { text }));

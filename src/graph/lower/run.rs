@@ -1,5 +1,7 @@
 //! RUN: the process, and what it asks for. Its mounts are in `mount`.
 
+use std::borrow::Cow;
+
 use crate::{
     dockerfile::{
         Problem, Span,
@@ -75,10 +77,10 @@ impl Lowering<'_> {
             mtime: state.clock.tick(),
             epoch: state.clock.epoch,
         };
-        let mut text = instruction.text.clone();
+        let mut text = Cow::Borrowed(instruction.text.as_str());
         if let Some(heredoc) = run.heredocs.first() {
             let first = heredoc.content.trim().lines().next().unwrap_or_default();
-            text.push_str(&format!(" ({first}…)"));
+            text = format!("{text} ({first}…)").into();
         }
         state.root = self.step(state, Op::Exec(op), &text, span);
         commit(state, created_by, true);
@@ -181,8 +183,12 @@ pub(super) fn working_dir(state: &State) -> String {
 
 /// The shell of the image with this line.
 pub(super) fn with_shell(state: &State, line: String) -> Vec<String> {
-    let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
-    let mut args = state.config.config.shell.clone().unwrap_or_else(default);
+    const DEFAULT: [&str; 2] = ["/bin/sh", "-c"];
+    let mut args = Vec::with_capacity(DEFAULT.len() + 1);
+    match &state.config.config.shell {
+        Some(shell) => args.extend_from_slice(shell),
+        None => args.extend(DEFAULT.map(str::to_owned)),
+    }
     args.push(line);
     args
 }

@@ -1,6 +1,6 @@
 //! Lowering the stages that are needed, one after the other.
 
-use std::{cell::OnceCell, collections::HashMap, fmt::Write as _};
+use std::{cell::OnceCell, fmt::Write as _};
 
 use crate::{
     dockerfile::{
@@ -23,7 +23,7 @@ use super::{
     outline::Outlines,
     plan::Plan,
     rules::Once,
-    vertices,
+    vertices::Known,
 };
 
 /// Undefined variables for which a defined one with a similar name is looked for.
@@ -80,8 +80,7 @@ impl State {
 /// Lowering of one Dockerfile.
 pub(super) struct Lowering<'a> {
     pub(super) graph: &'a mut BuildGraph,
-    /// The graph's vertices by fingerprint.
-    pub(super) known: HashMap<u64, Vec<VertexId>>,
+    pub(super) known: Known,
     pub(super) plan: &'a Plan<'a>,
     /// By stage number.
     pub(super) done: Vec<Option<State>>,
@@ -101,7 +100,7 @@ pub(super) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     pub(super) fn new(graph: &'a mut BuildGraph, plan: &'a Plan<'a>) -> Self {
         Self {
-            known: vertices::known(graph),
+            known: Known::of(graph),
             graph,
             plan,
             done: plan.stages.iter().map(|_| None).collect(),
