@@ -207,10 +207,10 @@ pub enum CacheWarning {
         path: PathBuf,
     },
     /// An entry that can't be read counts as a miss.
-    #[error("cache entry `{key}` is unreadable and counts as a miss: {reason}")]
+    #[error("cache entry `{entry}` is unreadable and counts as a miss: {reason}")]
     UnreadableAction {
-        /// The entry's key.
-        key: CacheKey,
+        /// The entry's key, or its id where that isn't known.
+        entry: String,
         /// Why.
         reason: String,
     },
