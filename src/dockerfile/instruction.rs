@@ -163,10 +163,10 @@ impl Arguments<'_> {
         };
         if !first.contains('=') {
             // The old form: one name, and all the rest is its value.
-            let (key, value) = self
-                .text
-                .split_once(words::is_blank)
-                .ok_or_else(|| self.needs("a value: `name=value`"))?;
+            let (key, value) = self.text.split_once(words::is_blank).ok_or_else(|| {
+                let keyword = self.keyword.to_owned();
+                self.fail(self.context.line.span, Problem::WithoutValue { keyword })
+            })?;
             return Ok(vec![KeyValue {
                 key: key.to_owned(),
                 value: value.trim_start_matches(words::is_blank).to_owned(),
