@@ -234,11 +234,12 @@ impl Arguments<'_> {
             return Err(self.needs("an instruction"));
         }
         let keyword = parser::keyword(self.context.source, self.context.line, self.at)?;
-        if matches!(keyword.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
+        if matches!(keyword, "ONBUILD" | "FROM" | "MAINTAINER") {
             let span = self.context.line.at(self.at);
+            let keyword = keyword.to_owned();
             return Err(self.fail(span, Problem::OnBuildTrigger { keyword }));
         }
-        parse(self.context, &keyword, self.at + keyword.len())?;
+        parse(self.context, keyword, self.at + keyword.len())?;
         let mut trigger = self.text.to_owned();
         for heredoc in &self.context.line.heredocs {
             trigger.push('\n');

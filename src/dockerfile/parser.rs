@@ -150,6 +150,7 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
     };
     let keyword = keyword(&source, line, 0)?;
     if keyword == "FROM" {
+        let keyword = keyword.to_owned();
         let problem = Problem::OnBuildTrigger { keyword };
         return Err(DockerfileError::new(&source, whole, problem));
     }
@@ -158,9 +159,9 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
         line,
         escape: lines.escape,
     };
-    let kind = instruction::parse(&context, &keyword, keyword.len())?;
+    let kind = instruction::parse(&context, keyword, keyword.len())?;
     Ok(Instruction {
-        text: one_line(&line.text),
+        text: words::one_line(&line.text).into_owned(),
         span: line.span,
         written: written(line, &[]),
         kind,
@@ -186,9 +187,9 @@ impl Parser {
             line,
             escape: self.dockerfile.escape,
         };
-        let kind = instruction::parse(&context, &keyword, keyword.len())?;
+        let kind = instruction::parse(&context, keyword, keyword.len())?;
         let instruction = Instruction {
-            text: one_line(&line.text),
+            text: words::one_line(&line.text).into_owned(),
             span: line.span,
             written: written(line, &[]),
             kind,
@@ -199,6 +200,7 @@ impl Parser {
                 self.dockerfile.global_args.push(instruction);
             }
             None => {
+                let keyword = keyword.to_owned();
                 let problem = Problem::BeforeFrom { keyword };
                 return Err(DockerfileError::new(&source, line.span, problem));
             }
@@ -250,7 +252,7 @@ impl Parser {
             name,
             platform,
             instructions: Vec::new(),
-            text: one_line(&line.text),
+            text: words::one_line(&line.text).into_owned(),
             span: line.span,
             written: written(line, &words[1..]),
         })
@@ -278,11 +280,15 @@ fn written(line: &Line, words: &[String]) -> Written {
 }
 
 /// The keyword that starts at offset `at` of the line, in upper case.
-pub(super) fn keyword(source: &Source, line: &Line, at: usize) -> Result<String, DockerfileError> {
+pub(super) fn keyword(
+    source: &Source,
+    line: &Line,
+    at: usize,
+) -> Result<&'static str, DockerfileError> {
     let rest = &line.text[at..];
     let word = rest.split(words::is_blank).next().unwrap_or_default();
-    let keyword = word.to_ascii_uppercase();
-    if KEYWORDS.contains(&keyword.as_str()) {
+    let known = KEYWORDS.iter();
+    if let Some(keyword) = known.copied().find(|k| k.eq_ignore_ascii_case(word)) {
         return Ok(keyword);
     }
     let hint = match nearest(word, KEYWORDS) {
@@ -305,9 +311,4 @@ fn is_stage_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c))
-}
-
-/// Runs of spaces as one.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

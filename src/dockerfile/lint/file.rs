@@ -219,12 +219,13 @@ enum Casing {
     Upper,
 }
 
+/// The letter case of a keyword, all of whose letters are ASCII.
 fn casing(keyword: &str) -> Option<Casing> {
-    if keyword == keyword.to_lowercase() {
-        Some(Casing::Lower)
-    } else if keyword == keyword.to_uppercase() {
-        Some(Casing::Upper)
-    } else {
-        None
+    let has_upper = keyword.bytes().any(|b| b.is_ascii_uppercase());
+    let has_lower = keyword.bytes().any(|b| b.is_ascii_lowercase());
+    match (has_lower, has_upper) {
+        (_, false) => Some(Casing::Lower),
+        (false, true) => Some(Casing::Upper),
+        (true, true) => None,
     }
 }

@@ -213,7 +213,7 @@ impl<'a> Check<'a> {
 
     /// The images that [`Check::run`] wants and `images` lacks, as [`super::needed_images`].
     pub fn images(&self, images: &ImageTable) -> Result<Vec<(String, Platform)>, LowerError> {
-        Plan::new(self.input, images, &self.checks)?.needed_images()
+        Ok(Plan::new(self.input, images, &self.checks)?.needed_images())
     }
 
     /// The FROM of the first stage that wants this image.
