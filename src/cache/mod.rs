@@ -22,6 +22,8 @@ mod disk;
 mod error;
 mod gc;
 mod memory;
+#[cfg(feature = "object-storage")]
+pub mod object;
 mod record;
 mod scope;
 mod tier;
