@@ -84,18 +84,13 @@ impl Client {
         })
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// Starts an operation on `repository` that may take `limit`; `what` names it in
-    /// messages.
+    /// Starts an operation on `repository`; `what` names it in messages.
     pub(super) fn operation(
         self: &Arc<Self>,
         repository: &Repository,
         access: Access,
         what: String,
-        limit: Duration,
+        retry: Retry,
     ) -> Operation {
         Operation {
             client: self.clone(),
@@ -106,7 +101,7 @@ impl Client {
                 host: repository.host.clone(),
             },
             access,
-            retry: Retry::new(&self.limits, limit),
+            retry,
         }
     }
 
@@ -740,7 +735,8 @@ mod tests {
             ("[::1]:5000/a", "http://[::1]:5000/v2/a/x"),
         ] {
             let repository: Repository = repository.parse().unwrap();
-            let operation = client.operation(&repository, Access::Pull, String::new(), Duration::ZERO);
+            let retry = Retry::new(&client.limits, Duration::ZERO);
+            let operation = client.operation(&repository, Access::Pull, String::new(), retry);
             assert_eq!(operation.url("x").unwrap().as_str(), expected);
         }
     }

@@ -31,10 +31,10 @@ pub(crate) use error::is_tls;
 pub use error::{IntegrityError, RegistryError, Subject, Trouble};
 pub use push::UploadSource;
 pub use retry::Limits;
-pub(crate) use retry::{pause_after, retry_after};
+pub(crate) use retry::{backoff, pause_after, retry_after};
 pub use stream::BlobStream;
 
-use std::{ffi::OsString, io::Write, ops::Range, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, io::Write, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
@@ -48,6 +48,7 @@ use crate::{
 };
 use auth::Access;
 use client::{Client, Operation, text};
+use retry::Retry;
 
 /// Largest manifest or index in bytes; registries accept 4 MiB.
 const MANIFEST_LIMIT: u64 = 8 << 20;
@@ -88,15 +89,39 @@ impl Default for RegistryOptions {
 #[derive(Debug)]
 pub struct Registry {
     client: Arc<Client>,
+    limits: Limits,
 }
 
 impl Registry {
     /// A client. It needs a rustls provider: the process's default one, or ring, which
     /// it installs where there is none.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
+        let limits = options.limits.clone();
         Ok(Self {
             client: Arc::new(Client::new(options)?),
+            limits,
         })
+    }
+
+    /// The same client, with its connections and tokens, for operations with other limits.
+    /// [`Limits::connect`] and [`Limits::stall`] stay.
+    #[must_use]
+    pub fn with_limits(&self, limits: Limits) -> Self {
+        Self {
+            client: self.client.clone(),
+            limits,
+        }
+    }
+
+    fn operation(
+        &self,
+        repository: &Repository,
+        access: Access,
+        what: String,
+        limit: Duration,
+    ) -> Operation {
+        let retry = Retry::new(&self.limits, limit);
+        self.client.operation(repository, access, what, retry)
     }
 
     /// Finds the image of `reference` for `platform`: its manifest and configuration,
@@ -106,11 +131,11 @@ impl Registry {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<ResolvedManifest, RegistryError> {
-        let mut operation = self.client.operation(
+        let mut operation = self.operation(
             &reference.repository,
             Access::Pull,
             reference.familiar(),
-            self.client.limits().resolve,
+            self.limits.resolve,
         );
         let (digest, document) = operation
             .document(&reference.selector(), reference.digest, None)
@@ -138,11 +163,11 @@ impl Registry {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RegistryError> {
         let repository: Repository = repository.parse()?;
-        let mut operation = self.client.operation(
+        let mut operation = self.operation(
             &repository,
             Access::Pull,
             name_of(&repository, digest),
-            self.client.limits().blob,
+            self.limits.blob,
         );
         blob::fetch(&mut operation, digest, size, out, progress).await
     }
@@ -221,11 +246,11 @@ impl Registry {
         repository: &Repository,
         selector: &str,
     ) -> Result<Option<StoredManifest>, RegistryError> {
-        let mut operation = self.client.operation(
+        let mut operation = self.operation(
             repository,
             Access::Pull,
             selected(repository, selector),
-            self.client.limits().resolve,
+            self.limits.resolve,
         );
         let digest = selector.parse().ok();
         let manifest = operation.manifest(selector, digest, None).await;
@@ -248,11 +273,11 @@ impl Registry {
         media_type: &str,
         bytes: &Bytes,
     ) -> Result<Sha256Digest, RegistryError> {
-        let mut operation = self.client.operation(
+        let mut operation = self.operation(
             repository,
             Access::Push,
             selected(repository, selector),
-            self.client.limits().resolve,
+            self.limits.resolve,
         );
         push::manifest(&mut operation, selector, media_type, bytes).await
     }
@@ -264,8 +289,8 @@ impl Registry {
         digest: &Sha256Digest,
     ) -> Operation {
         let what = name_of(repository, digest);
-        let limit = self.client.limits().blob;
-        self.client.operation(repository, access, what, limit)
+        let limit = self.limits.blob;
+        self.operation(repository, access, what, limit)
     }
 }
 
