@@ -6,6 +6,7 @@ import os
 import subprocess
 
 import bakes
+import serve
 import support
 
 
@@ -183,6 +184,124 @@ class Builds(support.EndToEnd):
         said = self.bake("--bake", "odd.hcl").stderr
         self.assertIn("did you mean `dockerfile`?", said)
         self.assertIn("`cache-from` of target `default` has no effect yet", said)
+
+
+class Remote(support.EndToEnd):
+    """Contexts that are elsewhere."""
+
+    needs_root = False
+
+    SERVED = """
+        mkdir work && cd work && git init -q && mkdir sub
+        printf 'FROM scratch AS one\\nCOPY . /\\n' > Dockerfile
+        printf 'FROM scratch\\nCOPY . /other/\\n' > sub/other.dockerfile
+        echo repository > from.txt
+        echo subdirectory > sub/deep.txt
+        git add -A && git commit -qm one && cd ..
+        git clone -q --mirror work repo.git
+        tar -C work -cf context.tar Dockerfile from.txt
+        tar -C work/sub -cf sub.tar .
+        printf 'FROM scratch\\nCOPY --from=tree deep.txt /deep\\n' > Dockerfile
+        rm -rf work
+    """
+
+    def setUp(self):
+        super().setUp()
+        script = self.write("prepare", self.SERVED)
+        serve.prepare(None, script, self.path("served"))
+        self.server = serve.Server(self.path("served"))
+        self.addCleanup(self.server.close)
+
+    def bake(self, text, *words, exit=0, env=None):
+        self.write("docker-bake.hcl", text.replace("SERVER", self.server.address))
+        environment = serve.git_environment() | (env or {})
+        return self.memobuild("build", "--bake", "docker-bake.hcl", *words, cwd=self.directory, env=environment, exit=exit)
+
+    def files(self, name):
+        found = []
+        for parent, _, files in os.walk(self.path(name)):
+            found += [os.path.relpath(os.path.join(parent, file), self.path(name)) for file in files]
+        return sorted(found)
+
+    def test_repositories_and_archives(self):
+        self.bake("""
+            group "default" { targets = ["git", "sub", "tar", "file", "inline"] }
+            target "git" {
+              context = "SERVER/repo.git#main"
+              output = ["git"]
+            }
+            target "sub" {
+              context = "SERVER/repo.git#main:sub"
+              dockerfile = "other.dockerfile"
+              output = ["sub"]
+            }
+            target "tar" {
+              context = "SERVER/context.tar"
+              output = ["tar"]
+            }
+            target "file" {
+              context = "SERVER/Dockerfile"
+              contexts = { tree = "SERVER/repo.git#main:sub" }
+              output = ["file"]
+            }
+            target "inline" {
+              context = "SERVER/repo.git#main"
+              contexts = { url = "SERVER/sub.tar", made = "target:git" }
+              dockerfile-inline = <<EOT
+            FROM scratch
+            COPY sub/deep.txt /
+            COPY --from=url context /archive
+            COPY --from=made from.txt /made
+            EOT
+              output = ["inline"]
+            }
+        """)
+        self.assertEqual(self.files("git"), ["Dockerfile", "from.txt", "sub/deep.txt", "sub/other.dockerfile"])
+        self.assertEqual(self.files("sub"), ["other/deep.txt", "other/other.dockerfile"])
+        self.assertEqual(self.files("tar"), ["Dockerfile", "from.txt"])
+        self.assertEqual(self.files("file"), ["deep"])
+        self.assertEqual(self.files("inline"), ["archive", "deep.txt", "made"])
+        # What several targets name is asked for once.
+        self.assertEqual(self.server.requests.count("GET /context.tar"), 1)
+        asked = [request for request in self.server.requests if "/repo.git/info/refs" in request]
+        self.server.requests.clear()
+        self.bake('target "default" { context = "SERVER/repo.git#main" }', "--print")
+        self.assertEqual(self.server.requests, [], "printing fetches nothing")
+        self.assertEqual(len(asked), 4, asked)
+
+    def test_a_local_dockerfile_builds_a_remote_context(self):
+        self.write("local.dockerfile", "FROM scratch\nCOPY from.txt /\n")
+        self.bake("""
+            target "default" {
+              context = "SERVER/repo.git"
+              dockerfile = "cwd://local.dockerfile"
+              platforms = ["linux/amd64", "linux/arm64"]
+              output = ["type=local,dest=files"]
+            }
+        """)
+        self.assertEqual(self.files("files"), ["linux_amd64/from.txt", "linux_arm64/from.txt"])
+
+    def test_secrets_of_the_targets_open_repositories(self):
+        text = """
+            target "default" {
+              context = "SERVER/token/sesame/repo.git"
+              output = ["files"]
+            }
+        """
+        said = self.bake(text, exit=None)
+        self.assertEqual(said.returncode, 41, said.stderr)
+        secret = '  secret = ["id=GIT_AUTH_TOKEN,env=TOKEN"]\n            }\n        '
+        self.bake(text.rstrip().removesuffix("}") + secret, env={"TOKEN": "sesame"})
+        self.assertIn("from.txt", self.files("files"))
+
+    def test_what_is_not_there_and_standard_input(self):
+        said = self.bake('target "default" { context = "SERVER/none.tar" }', exit=42).stderr
+        self.assertIn("/none.tar", said)
+        for attribute in ("context", "dockerfile"):
+            said = self.bake(f'target "default" {{ {attribute} = "-" }}', exit=2).stderr
+            self.assertIn("can't have standard input", said)
+        said = self.bake('target "default" {\n contexts = { a = "-" }\n dockerfile-inline = "FROM scratch"\n}', exit=2).stderr
+        self.assertIn("can't have standard input", said)
 
 
 class Steps(support.EndToEnd):

@@ -116,8 +116,7 @@ pub(super) async fn run(
     configuration: Option<&Config>,
     call: &Call,
 ) -> Result<ExitCode, CliError> {
-    let sources = prepare::remote::sources(context, args, configuration, &Events::silent())?;
-    let asked = prepare::read(context, args, configuration, &sources).await;
+    let asked = prepare::read(context, args, configuration, &Events::silent()).await;
     if call.method == Method::Check {
         let registry = build::registry(context)?;
         let report = match asked {
