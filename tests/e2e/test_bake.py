@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 
 import bakes
@@ -132,6 +133,12 @@ class Builds(support.EndToEnd):
         self.bake()
         self.assertTrue(os.path.exists(os.path.join(self.directory, "tools.tar")))
         self.assertFalse(os.path.exists(os.path.join(self.directory, ".memobuild-output")))
+        for short in ("docker-bake.hcl", "[docker-bake.hcl]", "."):
+            os.remove(os.path.join(self.directory, "tools.tar"))
+            self.put("memobuild.yml", f"version: 1\nbake: {short}\n")
+            self.bake("--target", "tools")
+            self.assertTrue(os.path.exists(os.path.join(self.directory, "tools.tar")), short)
+        self.assertFalse(os.path.exists(os.path.join(self.directory, ".memobuild-output")))
         self.bake("--target", "app")
         self.assertTrue(os.path.exists(os.path.join(self.directory, ".memobuild-output", "example-app-1")))
 
@@ -176,6 +183,14 @@ class Builds(support.EndToEnd):
         self.assertIn("--> memobuild.yml:3:7", said)
         self.put("memobuild.yml", "version: 1\nbake: {files: []}\n")
         self.assertIn("`files` is empty", self.bake(exit=21).stderr)
+        self.put("memobuild.yml", "version: 1\nbake: []\n")
+        said = self.bake(exit=21).stderr
+        self.assertIn("`bake` is empty", said)
+        self.assertIn("--> memobuild.yml:2:7", said)
+        self.put("memobuild.yml", "version: 1\nbake: 5\n")
+        said = self.bake(exit=21).stderr
+        self.assertIn("expected a path, a list of paths, or a mapping", said)
+        self.assertIn("--> memobuild.yml:2:1", said)
         self.put("memobuild.yml", "version: 1\nbake: {file: docker-bake.hcl}\n")
         self.assertIn("did you mean `files`?", self.bake(exit=21).stderr)
 
@@ -184,6 +199,93 @@ class Builds(support.EndToEnd):
         said = self.bake("--bake", "odd.hcl").stderr
         self.assertIn("did you mean `dockerfile`?", said)
         self.assertIn("`cache-from` of target `default` has no effect yet", said)
+
+
+class Calls(support.EndToEnd):
+    """Targets that are asked about instead of built."""
+
+    needs_root = False
+
+    FILE = """
+        group "default" { targets = ["app", "image"] }
+        target "base" {
+          context = "lib"
+          dockerfile-inline = "FROM scratch\\nLABEL a b\\nCOPY . /base\\n"
+        }
+        target "app" {
+          description = "What is served"
+          contexts = { base = "target:base" }
+          dockerfile = "app.dockerfile"
+          output = ["type=registry"]
+          call = "check"
+        }
+        target "image" {
+          contexts = { base = "target:base" }
+          dockerfile-inline = "FROM base\\nARG WHO=me\\n"
+          output = ["image"]
+        }
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.write("docker-bake.hcl", self.FILE)
+        self.write("lib/a", "a")
+        self.write("app.dockerfile", "FROM base\nARG PORT=80\nCMD serve\nCOPY app.dockerfile /\n")
+
+    def bake(self, *words, exit=0):
+        return self.memobuild("build", "--bake", "docker-bake.hcl", *words, cwd=self.directory, exit=exit)
+
+    def test_a_target_is_checked_and_another_built(self):
+        said = self.bake(exit=11)
+        self.assertTrue(os.path.isdir(self.path("image", "base")))
+        self.assertTrue(said.stdout.startswith("app\nWhat is served\n\nwarning: JSONArgsRecommended"), said.stdout)
+        self.assertNotIn("LegacyKeyValueFormat", said.stdout)
+        self.assertNotIn("\nimage\n", said.stdout)
+        self.assertNotIn("COPY app.dockerfile", said.stderr)
+        # One that is only called builds nothing, whatever its output.
+        shutil.rmtree(self.path("image"))
+        self.bake("app", exit=11)
+        self.assertFalse(os.path.exists(self.path("image")))
+        self.bake("app", "--call", "check,ignorestatus=true")
+
+    def test_all_are_checked(self):
+        for option in (["--check"], ["--call", "check"]):
+            said = self.bake(*option, exit=11).stdout
+            parts = said.split("\n\n")
+            self.assertEqual(parts[0], "app\nWhat is served")
+            self.assertEqual([part.split("\n")[0] for part in parts if len(part.split()) == 1], ["base", "image"])
+            self.assertIn("--> base.dockerfile-inline:2", said)
+            self.assertTrue(said.endswith("image\n\nno violations\n"), said)
+        self.assertFalse(os.path.exists(self.path("image")))
+        annotated = self.bake("--call", "check,format=github", exit=11).stdout.splitlines()
+        self.assertEqual([line.split(" ")[1].split(",")[0] for line in annotated], ["file=app.dockerfile", "file=base.dockerfile-inline"])
+
+    def test_json_has_the_form_of_buildx(self):
+        answer = json.loads(self.bake("--call", "check,format=json", exit=11).stdout)
+        self.assertEqual(answer["group"], {"default": {"targets": ["app", "image"]}})
+        self.assertEqual(sorted(answer["target"]), ["app", "base", "image"])
+        app = answer["target"]["app"]
+        self.assertEqual(app["build"]["call"], "lint")
+        self.assertEqual([w["ruleName"] for w in app["check"]["warnings"]], ["JSONArgsRecommended"])
+        self.assertEqual([w["ruleName"] for w in answer["target"]["base"]["check"]["warnings"]], ["LegacyKeyValueFormat"])
+
+    def test_outlines_and_targets(self):
+        said = self.bake("--call", "outline", "app", "image").stdout
+        self.assertTrue(said.startswith("app\nWhat is served\n\nBUILD ARG   VALUE   DESCRIPTION\nPORT        80\n\n"), said)
+        self.assertIn("\nbase\n\n\nimage\n\nBUILD ARG   VALUE   DESCRIPTION\nWHO         me\n", said)
+        said = self.bake("--set", "*.call=targets", "image", "--call", "targets,format=json").stdout
+        self.assertEqual(json.loads(said)["target"]["image"]["targets"]["targets"][0]["base"], "base")
+
+    def test_a_dockerfile_that_cant_be_read_is_a_failure_of_its_target(self):
+        self.write("app.dockerfile", "FROM base\nCOPPY a b\n")
+        said = self.bake("--check", exit=20)
+        self.assertIn("COPPY", said.stderr)
+        self.assertIn("--> base.dockerfile-inline:2", said.stdout)
+
+    def test_wrong_calls(self):
+        said = self.bake("--set", "app.call=chek", exit=2).stderr
+        self.assertIn('`chek` in `call = "chek"` of target `app` is unknown', said)
+        self.assertEqual(json.loads(self.bake("--print", "--check").stdout)["target"]["image"]["call"], "lint")
 
 
 class Remote(support.EndToEnd):

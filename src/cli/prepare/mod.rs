@@ -19,6 +19,7 @@ use std::{
 
 use super::{CliError, Context, build::BuildArgs, config, images};
 use crate::{
+    bake::Plan,
     config::{Config, TargetName},
     dockerfile::Dockerfile,
     event::Events,
@@ -53,8 +54,8 @@ pub(super) struct Prepared {
 /// One Dockerfile to be lowered for one platform.
 pub(super) struct Recipe {
     pub(super) name: String,
-    /// What names of steps start with; may be empty.
-    prefix: String,
+    /// What names of steps start with: the target of a bake file, or the layer; may be empty.
+    pub(super) prefix: String,
     pub(super) dockerfile: Dockerfile,
     stage: Option<String>,
     platform: Platform,
@@ -69,11 +70,13 @@ pub(super) struct Recipe {
     settings: Settings,
 }
 
-/// Reads, parses and lowers everything that the command asks for.
+/// Reads, parses and lowers everything that the command asks for: the targets of `plan`, if there
+/// is one.
 pub(super) async fn prepare(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    plan: Option<&Plan>,
     registry: &Registry,
     events: &Events,
 ) -> Result<Prepared, CliError> {
@@ -85,7 +88,7 @@ pub(super) async fn prepare(
         secrets,
         agents,
         sources,
-    } = read(context, args, configuration, events).await?;
+    } = read(context, args, configuration, plan, events).await?;
     let references = parent_references(&recipes, configuration);
     let mut images = base_images(&recipes, &references, registry).await?;
     // What ADD fetches is known once the Dockerfiles are lowered, and is then there for
@@ -136,22 +139,19 @@ pub(super) async fn read(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    plan: Option<&Plan>,
     events: &Events,
 ) -> Result<Asked, CliError> {
     let mut graph = BuildGraph::default();
     let mut warnings: Vec<LowerWarning> = Vec::new();
     warnings.extend(configuration.and_then(layers::no_refresh));
-    let plan = match bake::source(args, configuration) {
-        Some(source) => Some(bake::plan(context, args, &source)?),
-        None => None,
-    };
-    let (secrets, agents) = match &plan {
+    let (secrets, agents) = match plan {
         Some(plan) => (bake::secrets(plan)?, bake::agents(plan)?),
         None => (args.secret.clone(), args.ssh.clone()),
     };
     let sources = remote::sources(context, args, configuration, &secrets, events)?;
     let settings = settings::settings(context, args, configuration, &sources, &mut graph).await?;
-    let (recipes, jobs) = match (&plan, configuration) {
+    let (recipes, jobs) = match (plan, configuration) {
         (Some(plan), _) => {
             warnings.extend(bake::warnings(plan));
             bake::recipes(context, args, plan, &settings, &sources, &mut graph).await?

@@ -14,8 +14,8 @@ use std::{
 };
 
 use crate::{
-    bake::{self, File, Inputs, Plan},
-    cli::{CliError, Context, build::BuildArgs},
+    bake::{self, File, Inputs, Plan, Target},
+    cli::{CliError, Context, build::BuildArgs, call::Call},
     config::{self, Config},
     fs,
     graph::lower::LowerWarning,
@@ -52,7 +52,12 @@ pub(in crate::cli) fn source(args: &BuildArgs, configuration: Option<&Config>) -
 }
 
 /// What the files define and the options ask for.
-pub(super) fn plan(context: &Context, args: &BuildArgs, source: &Source) -> Result<Plan, CliError> {
+pub(in crate::cli) fn plan(
+    context: &Context,
+    args: &BuildArgs,
+    source: &Source,
+    call: Option<Call>,
+) -> Result<Plan, CliError> {
     refuse(args)?;
     let mut files = Vec::new();
     for path in &source.files {
@@ -73,6 +78,7 @@ pub(super) fn plan(context: &Context, args: &BuildArgs, source: &Source) -> Resu
             overrides.push(format!("*.{key}=true"));
         }
     }
+    overrides.extend(call.map(|call| format!("*.call={}", call.method())));
     for stage in &args.no_cache_filter {
         overrides.push(format!("*.no-cache-filter+={stage}"));
     }
@@ -130,19 +136,14 @@ fn refuse(args: &BuildArgs) -> Result<(), CliError> {
 }
 
 /// `--print`.
-pub(in crate::cli) fn print(
-    context: &Context,
-    args: &BuildArgs,
-    source: Option<&Source>,
-) -> Result<(), CliError> {
-    let Some(source) = source else {
+pub(in crate::cli) fn print(plan: Option<&Plan>) -> Result<(), CliError> {
+    let Some(plan) = plan else {
         return Err(CliError::usage_hint(
             "`--print` shows what a bake file plans",
             "name the file with `--bake`",
         ));
     };
-    let plan = plan(context, args, source)?;
-    for warning in warnings(&plan) {
+    for warning in warnings(plan) {
         let hint = warning.hint.map(|hint| format!("\nhint: {hint}"));
         let text = format!("warning: {}{}", warning.message, hint.unwrap_or_default());
         // The plan goes to stdout; a closed stderr is no reason to keep it back.
@@ -150,6 +151,35 @@ pub(in crate::cli) fn print(
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", plan.to_json()).map_err(CliError::Answer)
+}
+
+/// The part of `plan` that has to do with the targets `roots`: these, and those that they use as
+/// contexts, which have no result of their own then.
+pub(in crate::cli) fn part(plan: &Plan, roots: &[&str]) -> Plan {
+    let mut part = Plan {
+        targets: BTreeMap::new(),
+        ..plan.clone()
+    };
+    let mut next = roots.to_vec();
+    while let Some(name) = next.pop() {
+        if part.targets.contains_key(name) {
+            continue;
+        }
+        let Some(target) = plan.targets.get(name) else {
+            continue;
+        };
+        next.extend(linked(target).map(|(_, name)| name));
+        let mut target = target.clone();
+        target.linked |= !roots.contains(&name);
+        part.targets.insert(name.to_owned(), target);
+    }
+    part
+}
+
+/// The targets that `target` uses, with the names of the contexts that they are.
+fn linked(target: &Target) -> impl Iterator<Item = (&str, &str)> {
+    let contexts = target.contexts.iter();
+    contexts.filter_map(|(name, source)| Some((name.as_str(), source.strip_prefix("target:")?)))
 }
 
 /// What is odd in the files, and what the plan asks for in vain.

@@ -12,7 +12,7 @@ use super::{
         remote::{self, Given},
         steps, words,
     },
-    EPOCH, joined,
+    EPOCH, joined, linked,
 };
 use crate::{
     bake::{self, Plan, Target},
@@ -25,9 +25,6 @@ use crate::{
     oci::{Platform, reference::Reference},
     remote::Sources,
 };
-
-/// What stands before the name of a target that is used as a context.
-const LINK: &str = "target:";
 
 /// What stands before paths that are those of the command even if the bake file is elsewhere.
 const CWD: &str = "cwd://";
@@ -45,7 +42,6 @@ pub(in crate::cli::prepare) async fn recipes(
     let mut jobs: Vec<ImageJob> = Vec::new();
     for name in order(plan) {
         let target = &plan.targets[name];
-        supported(name, target)?;
         let first = recipes.len();
         let base = base(context, args, (name, target), settings, sources, graph).await?;
         for platform in platforms(target)? {
@@ -100,10 +96,8 @@ fn order(plan: &Plan) -> Vec<&str> {
             return;
         }
         // There is no cycle: the plan was checked for that.
-        for linked in target.contexts.values() {
-            if let Some(linked) = linked.strip_prefix(LINK) {
-                visit(plan, linked, seen, out);
-            }
+        for (_, linked) in linked(target) {
+            visit(plan, linked, seen, out);
         }
         out.push(name);
     }
@@ -129,17 +123,6 @@ fn platforms(target: &Target) -> Result<Vec<Platform>, CliError> {
         out.push(Platform::host());
     }
     Ok(out)
-}
-
-/// Fails for what can't be built as it is meant.
-fn supported(name: &str, target: &Target) -> Result<(), CliError> {
-    match target.call.as_deref() {
-        None | Some("" | "build") => Ok(()),
-        Some(call) => Err(CliError::usage_hint(
-            format!("`call = \"{call}\"` of target `{name}` is not supported"),
-            "use `memobuild-ci build --call` with the Dockerfile",
-        )),
-    }
 }
 
 /// What steps of `target` get. It has what it asks for only if the command allows it.
@@ -226,13 +209,15 @@ async fn base(
         })?;
         settings.epoch = Some(epoch);
     }
+    let links: Vec<&str> = linked(target).map(|(name, _)| name).collect();
     for (context_name, source) in &target.contexts {
-        if !source.starts_with(LINK) {
-            let source = source.strip_prefix(CWD).unwrap_or(source);
-            no_stdin(name, source)?;
-            let source = remote::named(context_name, source, sources, graph).await?;
-            settings.named.insert(context_name.clone(), source);
+        if links.contains(&context_name.as_str()) {
+            continue;
         }
+        let source = source.strip_prefix(CWD).unwrap_or(source);
+        no_stdin(name, source)?;
+        let source = remote::named(context_name, source, sources, graph).await?;
+        settings.named.insert(context_name.clone(), source);
     }
     // Proxies are predefined arguments; they come from the environment.
     let mut build_args = words::build_args(context, args)?;
@@ -250,10 +235,8 @@ async fn base(
 fn recipe(plan: &Plan, name: &str, platform: Platform, base: &Base) -> Result<Recipe, CliError> {
     let target = &plan.targets[name];
     let mut links = Vec::new();
-    for (context_name, source) in &target.contexts {
-        if let Some(linked) = source.strip_prefix(LINK) {
-            links.push((context_name.clone(), link(plan, linked, &platform)?));
-        }
+    for (context_name, linked) in linked(target) {
+        links.push((context_name.to_owned(), link(plan, linked, &platform)?));
     }
     let several = target.platforms.as_ref().is_some_and(|list| list.len() > 1);
     Ok(Recipe {
