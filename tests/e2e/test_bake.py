@@ -147,18 +147,11 @@ class Builds(support.EndToEnd):
         self.bake("--bake", "compose.yaml")
         self.layout("example-web-latest")
 
-    def test_compose_merge_tags_are_refused(self):
-        self.put("compose.yaml", "services: {web: {build: lib}}\n")
-        for tag in ("!reset null", "!override {A: b}"):
-            self.put("other.yaml", f"services:\n  web:\n    build:\n      args: {tag}\n")
-            said = self.bake("--bake", "compose.yaml", "--bake", "other.yaml", exit=21).stderr
-            self.assertIn(f"`{tag.split()[0]}` is not supported", said)
-            self.assertIn("--> other.yaml:4:13", said)
-
-    def test_compose_includes_are_refused(self):
-        self.put("compose.yaml", "include: [other.yaml]\nservices: {web: {build: lib}}\n")
-        said = self.bake("--bake", "compose.yaml", exit=21).stderr
-        self.assertIn("`include` is not supported", said)
+    def test_compose_includes(self):
+        self.put("compose.yaml", "include: [sub/other.yaml]\nservices: {web: {build: !override {context: lib, dockerfile_inline: \"FROM scratch\\nCOPY x.txt /\"}}}\n")
+        self.put("sub/other.yaml", "services: {web: {image: example/web, build: {target: none}}}\n")
+        self.bake("--bake", "compose.yaml")
+        self.layout("example-web-latest")
 
     def test_errors(self):
         said = self.bake("--bake", ".", "appp", exit=2).stderr
