@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
 use super::{
-    ActionCache, ActionResult, BlobSource, BlobStore, CacheError, Producer, RECORD_VERSION,
+    ActionCache, ActionResult, BlobSource, BlobStore, CacheError, Producer, RECORD_VERSION, Scope,
     StepInfo,
 };
 use crate::{
@@ -53,7 +53,7 @@ pub fn sample_action(number: u64, blobs: &[Sha256Digest]) -> ActionResult {
             tool: "conformance".to_owned(),
             ..Producer::default()
         },
-        scope: "local".to_owned(),
+        scope: Scope::local(),
         signature: None,
     }
 }
@@ -190,12 +190,16 @@ pub async fn action_cache(cache: Arc<dyn ActionCache>) {
     let (first, second) = (sample_action(1, &[blob]), sample_action(2, &[]));
     let absent = sample_action(3, &[]).key;
 
-    let nothing = cache.lookup(&[absent]).await.expect("look-up works");
+    let local = [Scope::local()];
+    let nothing = cache
+        .lookup(&local, &[absent])
+        .await
+        .expect("look-up works");
     assert_eq!(nothing, [None], "a miss is none");
     cache.put(&first).await.expect("put works");
     cache.put(&second).await.expect("put works");
     let found = cache
-        .lookup(&[second.key, absent, first.key, second.key])
+        .lookup(&local, &[second.key, absent, first.key, second.key])
         .await
         .expect("look-up works");
     assert_eq!(
@@ -208,17 +212,65 @@ pub async fn action_cache(cache: Arc<dyn ActionCache>) {
         ],
         "answers come in the order of the questions"
     );
-    assert!(cache.lookup(&[]).await.expect("look-up works").is_empty());
+    assert!(
+        cache
+            .lookup(&local, &[])
+            .await
+            .expect("look-up works")
+            .is_empty()
+    );
 
     let mut newer = sample_action(1, &[]);
     newer.duration_ms = 99;
     cache.put(&newer).await.expect("put works");
-    let found = cache.lookup(&[newer.key]).await.expect("look-up works");
+    let found = cache
+        .lookup(&local, &[newer.key])
+        .await
+        .expect("look-up works");
     assert_eq!(found, [Some(newer)], "the last put counts");
 
     let many: Vec<CacheKey> = (0..5_000)
         .map(|n| sample_action(1_000_000 + n, &[]).key)
         .collect();
-    let found = cache.lookup(&many).await.expect("large batches work");
+    let found = cache
+        .lookup(&local, &many)
+        .await
+        .expect("large batches work");
     assert!(found.len() == many.len() && found.iter().all(Option::is_none));
+
+    scopes(&*cache).await;
+}
+
+/// Entries under one key in several scopes.
+async fn scopes(cache: &dyn ActionCache) {
+    let (main, dev) = (Scope::protected(), Scope::branch("conformance/dev"));
+    let pull = Scope::pull("7");
+    let of = |scope: &Scope, ms| ActionResult {
+        scope: scope.clone(),
+        duration_ms: ms,
+        ..sample_action(4, &[])
+    };
+    let key = of(&main, 0).key;
+    let find = async |scopes: &[&Scope]| {
+        let scopes: Vec<Scope> = scopes.iter().map(|s| (*s).clone()).collect();
+        let found = cache.lookup(&scopes, &[key]).await.expect("look-up works");
+        found.into_iter().next().flatten()
+    };
+    let (by_pull, by_dev) = (of(&pull, 1), of(&dev, 2));
+    cache.put(&by_pull).await.expect("put works");
+    cache.put(&by_dev).await.expect("put works");
+    assert_eq!(find(&[&main]).await, None, "no scope shows in another one");
+    assert_eq!(find(&[]).await, None);
+    assert_eq!(find(&[&main, &pull]).await, Some(by_pull.clone()));
+    assert_eq!(
+        find(&[&main, &dev, &pull]).await,
+        Some(by_dev.clone()),
+        "the first scope that has an entry counts, not the first that was written"
+    );
+    let by_main = of(&main, 3);
+    cache.put(&by_main).await.expect("put works");
+    cache.put(&by_pull).await.expect("put works");
+    assert_eq!(find(&[&main, &dev, &pull]).await, Some(by_main));
+    assert_eq!(find(&[&pull]).await, Some(by_pull), "none was replaced");
+    assert_eq!(find(&[&dev]).await, Some(by_dev));
 }

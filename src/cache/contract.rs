@@ -7,8 +7,10 @@
 use std::{
     future::Future,
     io::{self, Read},
+    ops::Range,
     path::PathBuf,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use sha2::Digest as _;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-use super::{ActionResult, CacheError};
+use super::{ActionResult, CacheError, Scope};
 use crate::{digest::Sha256Digest, fs, key::CacheKey};
 
 /// A future that borrows for `'a` and can move between threads.
@@ -42,18 +44,62 @@ pub trait BlobStore: Send + Sync {
         digest: Sha256Digest,
         source: BlobSource,
     ) -> BoxFuture<'_, Result<(), CacheError>>;
+
+    /// Keeps a blob that is a sequence of frames, which end at the offsets `ends` (ascending,
+    /// the last one is the blob's size). Backends that keep frames take only those that
+    /// they lack. The same promises as [`put`](Self::put), which it is elsewhere.
+    fn put_framed(
+        &self,
+        digest: Sha256Digest,
+        source: BlobSource,
+        ends: Arc<[u64]>,
+    ) -> BoxFuture<'_, Result<(), CacheError>> {
+        drop(ends);
+        self.put(digest, source)
+    }
+
+    /// Whether [`read_range`](Self::read_range) reads less than the whole blob.
+    fn has_ranges(&self) -> bool {
+        false
+    }
+
+    /// The bytes `range` of a blob, **not verified**: the caller compares what it
+    /// reads with digests of its own. None if the blob isn't there; fewer bytes than asked for are
+    /// [`CacheError::Corrupt`].
+    fn read_range(
+        &self,
+        digest: Sha256Digest,
+        range: Range<u64>,
+    ) -> BoxFuture<'_, Result<Option<Bytes>, CacheError>> {
+        Box::pin(async move {
+            let Some(blob) = self.get(digest).await? else {
+                return Ok(None);
+            };
+            let bytes = blob.read_all(digest).await?;
+            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+            match bytes.get(at(range.start)..at(range.end)) {
+                Some(part) => Ok(Some(Bytes::copy_from_slice(part))),
+                None => Err(CacheError::Corrupt {
+                    subject: digest.into(),
+                    what: format!("it has {} bytes", bytes.len()),
+                }),
+            }
+        })
+    }
 }
 
-/// Results of steps by their keys.
+/// Results of steps by their keys, in trust scopes.
 pub trait ActionCache: Send + Sync {
-    /// The results under `keys`, in their order; one round trip for all of them.
+    /// The results under `keys`, in their order, each from the first of `scopes` that has
+    /// one; one round trip for all of them where the backend can.
     fn lookup<'a>(
         &'a self,
+        scopes: &'a [Scope],
         keys: &'a [CacheKey],
     ) -> BoxFuture<'a, Result<Vec<Option<ActionResult>>, CacheError>>;
 
-    /// Keeps `result` under its key, in place of what stood there. The blobs it names
-    /// should be put first.
+    /// Keeps `result` under its key in its scope, in place of what stood there; other
+    /// scopes' entries stay. The blobs it names should be put first.
     fn put<'a>(&'a self, result: &'a ActionResult) -> BoxFuture<'a, Result<(), CacheError>>;
 }
 
@@ -96,6 +142,14 @@ pub enum BlobSource {
 }
 
 impl BlobSource {
+    /// Its size in bytes, if it can be told.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::File(path) => fs::size(path).ok(),
+        }
+    }
+
     /// The bytes, from the beginning, for blocking code.
     pub fn open(&self) -> Result<Box<dyn Read + Send>, CacheError> {
         Ok(match self {

@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-use super::CacheError;
-use crate::{digest::Sha256Digest, key::CacheKey};
+use super::{CacheError, EntryId};
+use crate::digest::Sha256Digest;
 
 /// Limits for what is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +73,8 @@ pub struct DerivedUse {
 /// An action as garbage collection sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionUse {
-    /// Its key.
-    pub key: CacheKey,
+    /// Where it is kept.
+    pub id: EntryId,
     /// Last use, in milliseconds since 1970.
     pub used: i64,
     /// The blobs it names.
@@ -116,7 +116,7 @@ impl Inventory {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcPlan {
     /// Actions, oldest first.
-    pub actions: Vec<CacheKey>,
+    pub actions: Vec<EntryId>,
     /// Blobs, oldest first within each limit.
     pub blobs: Vec<Sha256Digest>,
     /// Ids of derived data, likewise.
@@ -258,7 +258,7 @@ impl<'a> Sweep<'a> {
             }
             Candidate::Action(at) => {
                 let action = &inventory.actions[at];
-                self.plan.actions.push(action.key);
+                self.plan.actions.push(action.id);
                 for digest in &action.blobs {
                     let Some(at) = self.position.get(digest).copied() else {
                         continue;
@@ -282,8 +282,8 @@ mod tests {
     use super::*;
     use crate::digest::Blake3Digest;
 
-    fn key(n: usize) -> CacheKey {
-        CacheKey(Blake3Digest::of(&n.to_le_bytes()))
+    fn id(n: usize) -> EntryId {
+        EntryId(Blake3Digest::of(&n.to_le_bytes()))
     }
 
     fn digest(n: usize) -> Sha256Digest {
@@ -319,7 +319,7 @@ mod tests {
                         .zip(action_uses)
                         .enumerate()
                         .map(|(n, (blobs, used))| ActionUse {
-                            key: key(n),
+                            id: id(n),
                             used,
                             blobs: blobs.into_iter().map(digest).collect(),
                         })
@@ -384,7 +384,7 @@ mod tests {
     }
 
     fn apply(mut all: Inventory, plan: &GcPlan) -> Inventory {
-        all.actions.retain(|a| !plan.actions.contains(&a.key));
+        all.actions.retain(|a| !plan.actions.contains(&a.id));
         all.blobs.retain(|b| !plan.blobs.contains(&b.digest));
         all.derived.retain(|d| !plan.derived.contains(&d.id));
         all

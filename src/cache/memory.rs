@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, VerifyingReader,
+    ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, EntryId, Scope,
+    VerifyingReader,
 };
 use crate::{digest::Sha256Digest, key::CacheKey};
 
@@ -17,7 +18,7 @@ use crate::{digest::Sha256Digest, key::CacheKey};
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     blobs: Mutex<HashMap<Sha256Digest, Bytes>>,
-    actions: Mutex<HashMap<CacheKey, ActionResult>>,
+    actions: Mutex<HashMap<EntryId, ActionResult>>,
 }
 
 impl MemoryStore {
@@ -86,17 +87,22 @@ impl BlobStore for MemoryStore {
 impl ActionCache for MemoryStore {
     fn lookup<'a>(
         &'a self,
+        scopes: &'a [Scope],
         keys: &'a [CacheKey],
     ) -> BoxFuture<'a, Result<Vec<Option<ActionResult>>, CacheError>> {
         Box::pin(async move {
             let actions = lock(&self.actions);
-            Ok(keys.iter().map(|key| actions.get(key).cloned()).collect())
+            let find = |key| {
+                let mut ids = scopes.iter().map(|scope| EntryId::of(scope, key));
+                ids.find_map(|id| actions.get(&id).cloned())
+            };
+            Ok(keys.iter().map(find).collect())
         })
     }
 
     fn put<'a>(&'a self, result: &'a ActionResult) -> BoxFuture<'a, Result<(), CacheError>> {
         Box::pin(async move {
-            lock(&self.actions).insert(result.key, result.clone());
+            lock(&self.actions).insert(result.id(), result.clone());
             Ok(())
         })
     }

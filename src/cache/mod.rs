@@ -4,12 +4,15 @@
 //! [`ActionResult`] that names blobs. A *blob* is bytes under their SHA-256. Both are
 //! narrow traits, [`ActionCache`] and [`BlobStore`], with one [`conformance`] suite
 //! for everything that implements them. [`DiskStore`] is the local store, shared by
-//! all processes of a machine; [`MemoryStore`] serves tests.
+//! all processes of a machine; behind it stand [`Tier`]s that machines share; [`MemoryStore`]
+//! serves tests.
 //!
 //! Four outcomes are kept apart all the way up: a miss is `None`, and a
 //! [`CacheError`] says whether trying again can help, whether bytes are wrong, or
 //! whether something is broken. A caller that is building treats every error as a
 //! miss and says so with an event; no trouble of a cache fails a build.
+//!
+//! Every entry belongs to a trust [`Scope`]; a build reads those of its [`SearchOrder`].
 //!
 //! The layout of the local store is specified in `docs/internals/storage-format.md`.
 
@@ -18,17 +21,22 @@ mod contract;
 mod disk;
 mod error;
 mod gc;
+pub mod guard;
 mod memory;
 mod record;
+mod scope;
+mod tier;
 
 pub use contract::{ActionCache, Blob, BlobSource, BlobStore, BoxFuture, VerifyingReader};
 pub use disk::{
     BlobFile, BlobWriter, BuildLease, DiskStore, StoreStats, StoredAction, VerifiedBlob,
     VerifyReport,
 };
-pub use error::{CacheError, CacheWarning, Cause, Subject};
+pub use error::{CacheError, CacheWarning, Cause, Later, Subject};
 pub use gc::{
     ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
 };
 pub use memory::MemoryStore;
 pub use record::{ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo};
+pub use scope::{EntryId, Scope, ScopeError, SearchOrder, Trust};
+pub use tier::{Access, Tier, TierAddress, TierAddressError, TierKind};

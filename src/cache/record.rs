@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{EntryId, Scope};
 use crate::{
     digest::Sha256Digest,
     key::{CacheKey, KeyKind, RecipePart},
@@ -50,7 +51,7 @@ pub struct ActionResult {
     /// Who executed it.
     pub producer: Producer,
     /// The trust scope it was written under.
-    pub scope: String,
+    pub scope: Scope,
     /// Who vouches for it; none where no signer is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
@@ -117,6 +118,12 @@ pub enum RecordError {
         /// The version it states.
         found: u32,
     },
+    /// Kept in a scope that is not its own.
+    #[error("says that its scope is `{found}`")]
+    Scope {
+        /// The scope it states.
+        found: Scope,
+    },
     /// Kept under a key that is not its own.
     #[error("says that its key is `{found}`")]
     Key {
@@ -132,8 +139,8 @@ impl ActionResult {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads the JSON form of the entry kept under `key`.
-    pub fn decode(key: CacheKey, bytes: &[u8]) -> Result<Self, RecordError> {
+    /// Reads the JSON form of an entry, whatever its key is.
+    pub fn read(bytes: &[u8]) -> Result<Self, RecordError> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -143,7 +150,12 @@ impl ActionResult {
         if version != RECORD_VERSION {
             return Err(RecordError::Version { found: version });
         }
-        let record: Self = serde_json::from_slice(bytes).map_err(RecordError::Shape)?;
+        serde_json::from_slice(bytes).map_err(RecordError::Shape)
+    }
+
+    /// Reads the JSON form of the entry kept under `key`.
+    pub fn decode(key: CacheKey, bytes: &[u8]) -> Result<Self, RecordError> {
+        let record = Self::read(bytes)?;
         if record.key != key {
             return Err(RecordError::Key { found: record.key });
         }
@@ -157,6 +169,30 @@ impl ActionResult {
             ..self.clone()
         }
         .encode()
+    }
+
+    /// Reads the JSON form of the entry kept under `key` in one of `scopes`.
+    pub fn decode_in(scopes: &[Scope], key: CacheKey, bytes: &[u8]) -> Result<Self, RecordError> {
+        let record = Self::decode(key, bytes)?;
+        match scopes.contains(&record.scope) {
+            true => Ok(record),
+            false => Err(RecordError::Scope {
+                found: record.scope,
+            }),
+        }
+    }
+
+    /// The entry, if `id` is where it belongs.
+    pub fn kept_at(self, id: EntryId) -> Result<Self, RecordError> {
+        match self.id() == id {
+            true => Ok(self),
+            false => Err(RecordError::Key { found: self.key }),
+        }
+    }
+
+    /// Where it is kept.
+    pub fn id(&self) -> EntryId {
+        EntryId::of(&self.scope, &self.key)
     }
 
     /// The blobs it names: the layer and the layer's index.
@@ -230,7 +266,7 @@ mod tests {
             value: "AA==".to_owned(),
         });
         assert_eq!(record.signed_bytes(), before);
-        record.scope = "other".to_owned();
+        record.scope = Scope::protected();
         assert_ne!(record.signed_bytes(), before);
     }
 }

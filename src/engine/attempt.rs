@@ -305,7 +305,8 @@ impl Attempt {
         let mut found = session.executed(key);
         if found.is_none() && session.trusts(id) {
             let store = Arc::clone(&session.engine.store);
-            found = blocking(move || Ok(store.lookup(&[key]).unwrap_or_default()))
+            let scopes = session.engine.options.scopes.clone();
+            found = blocking(move || Ok(store.lookup(scopes.scopes(), &[key]).unwrap_or_default()))
                 .await?
                 .into_iter()
                 .flatten()
@@ -327,6 +328,9 @@ impl Attempt {
         record.kind = KeyKind::Definition;
         record.recipe = definition.stored();
         (record.parent, record.inputs) = chains(inputs);
+        // It is this build that says so of this key.
+        record.producer = session.engine.options.producer.clone();
+        record.scope = session.engine.options.scopes.own().clone();
         record.signature = None;
         self.save(vec![record]).await?;
         Ok(Some(solved))
@@ -361,7 +365,7 @@ impl Attempt {
             duration_ms,
             created: unix_now(),
             producer: session.engine.options.producer.clone(),
-            scope: session.engine.options.scope.clone(),
+            scope: session.engine.options.scopes.own().clone(),
             signature: None,
         });
         session.counters.ran(id, duration_ms);

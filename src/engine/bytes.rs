@@ -12,7 +12,9 @@ use std::{
 
 use super::{BuildError, Engine, ResultLayer, session::blocking};
 use crate::{
-    cache::{ActionResult, BlobFile, BlobWriter, CacheError, DiskStore, RECORD_VERSION, StepInfo},
+    cache::{
+        ActionResult, BlobFile, BlobWriter, CacheError, DiskStore, RECORD_VERSION, Scope, StepInfo,
+    },
     digest::Sha256Digest,
     event::{BuildEvent, Events},
     fs,
@@ -77,7 +79,9 @@ impl LayerBytes {
     ) -> Result<Vec<LayerBlob>, BuildError> {
         let keys: Vec<CacheKey> = layers.iter().map(index_key).collect();
         let store = Arc::clone(&self.store);
-        let found = blocking(move || Ok(store.lookup(&keys).unwrap_or_default())).await?;
+        let found =
+            blocking(move || Ok(store.lookup(&[Scope::local()], &keys).unwrap_or_default()))
+                .await?;
         let mut found = found.into_iter();
         Ok(layers
             .iter()
@@ -373,7 +377,7 @@ fn index_record(blob: &LayerBlob, index: Sha256Digest) -> ActionResult {
         duration_ms: 0,
         created: 0,
         producer: Default::default(),
-        scope: String::new(),
+        scope: Scope::local(),
         signature: None,
     }
 }

@@ -47,7 +47,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::{DiskStore, Producer},
+    cache::{DiskStore, Producer, SearchOrder},
     event::Events,
     oci::layer::LayerOptions,
     redact::{Redactor, SecretBytes},
@@ -95,6 +95,6 @@ pub struct EngineOptions {
     pub temp_dir: PathBuf,
     /// Who executes.
     pub producer: Producer,
-    /// The trust scope that entries are written under.
-    pub scope: String,
+    /// The trust scopes that entries are looked for in, and the one they are written under.
+    pub scopes: SearchOrder,
 }

@@ -13,7 +13,7 @@ use super::{
     session::blocking,
 };
 use crate::{
-    cache::{ActionResult, DiskStore, RECORD_VERSION, StepInfo},
+    cache::{ActionResult, DiskStore, RECORD_VERSION, Scope, StepInfo},
     graph::Op,
     key::{KeyKind, KeyRecipe},
     oci::{
@@ -88,7 +88,9 @@ impl Session {
         layer: &ResultLayer,
     ) -> Result<Option<LayerBlob>, BuildError> {
         let (store, key) = (Arc::clone(&self.engine.store), recipe.key());
-        let known = blocking(move || Ok(store.lookup(&[key]).unwrap_or_default())).await?;
+        let known =
+            blocking(move || Ok(store.lookup(&[Scope::local()], &[key]).unwrap_or_default()))
+                .await?;
         let known = known.into_iter().flatten().find_map(|record| record.layer);
         Ok(known
             .filter(|blob| blob.diff_id == layer.blob.diff_id && self.bytes.at_hand(Some(blob))))
@@ -143,7 +145,7 @@ impl Session {
             duration_ms: 0,
             created: 0,
             producer: self.engine.options.producer.clone(),
-            scope: self.engine.options.scope.clone(),
+            scope: Scope::local(),
             signature: None,
         };
         let store = Arc::clone(&self.engine.store);

@@ -18,7 +18,7 @@ use super::{
     files::{Contents, Source, places, select},
 };
 use crate::{
-    cache::ActionResult,
+    cache::{ActionResult, EntryId},
     context,
     dockerfile::pattern,
     event::Totals,
@@ -103,13 +103,15 @@ impl Session {
             .collect();
         let hits = {
             let store = Arc::clone(&engine.store);
-            let events = engine.events.clone();
+            let (events, scopes) = (engine.events.clone(), engine.options.scopes.clone());
             blocking(move || {
                 // Trouble with the index is a miss, said once.
-                let found = store.lookup(&wanted).unwrap_or_else(|error| {
-                    events.warn(format!("the cache's index can't be read: {error}"), None);
-                    Vec::new()
-                });
+                let found = store
+                    .lookup(scopes.scopes(), &wanted)
+                    .unwrap_or_else(|error| {
+                        events.warn(format!("the cache's index can't be read: {error}"), None);
+                        Vec::new()
+                    });
                 Ok(found.into_iter().flatten().map(|r| (r.key, r)).collect())
             })
             .await?
@@ -316,14 +318,14 @@ impl Session {
     /// Tells the store what was used, for its garbage collection.
     async fn touch(&self) {
         let store = Arc::clone(&self.engine.store);
-        let keys: Vec<CacheKey> = self.hits.keys().copied().collect();
+        let actions: Vec<EntryId> = self.hits.values().map(ActionResult::id).collect();
         let blobs = self
             .hits
             .values()
             .flat_map(ActionResult::blobs)
             .collect::<Vec<_>>();
         // Failing to note a use costs an eviction at worst.
-        let _ = blocking(move || Ok(store.touch(&keys, &blobs)?)).await;
+        let _ = blocking(move || Ok(store.touch(&actions, &blobs)?)).await;
     }
 }
 

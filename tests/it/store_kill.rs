@@ -11,7 +11,7 @@ use std::{
 };
 
 use memobuild_ci::{
-    cache::{DiskStore, GcPolicy, conformance::sample_action},
+    cache::{DiskStore, GcPolicy, Scope, conformance::sample_action},
     digest::Sha256Digest,
 };
 
@@ -109,7 +109,7 @@ fn write_and_check(store: &DiskStore, seed: u64) {
         let loose = put_blob(store, &mut random);
         mine.push((action, blob, loose));
         let keys: Vec<_> = mine.iter().map(|(action, ..)| action.key).collect();
-        let found = store.lookup(&keys).unwrap();
+        let found = store.lookup(&[Scope::local()], &keys).unwrap();
         for ((action, blob, loose), found) in mine.iter().zip(found) {
             assert_eq!(found.as_ref(), Some(action), "an action went under a lease");
             for digest in [blob, loose] {
@@ -187,7 +187,7 @@ fn a_store_survives_being_killed_again_and_again() {
             .filter_map(|line| line.strip_prefix("kept ")?.parse().ok())
             .map(|number| sample_action(number, &[]).key)
             .collect();
-        let found = store.lookup(&keys).unwrap();
+        let found = store.lookup(&[Scope::local()], &keys).unwrap();
         assert!(
             found.iter().all(Option::is_some),
             "what was kept stays kept"

@@ -11,7 +11,7 @@ use std::{
 };
 
 use memobuild_ci::{
-    cache::{CacheError, CacheWarning, DiskStore, GcPolicy, conformance::sample_action},
+    cache::{CacheError, CacheWarning, DiskStore, GcPolicy, Scope, conformance::sample_action},
     digest::Sha256Digest,
 };
 
@@ -111,12 +111,15 @@ fn full(disk: &Path) {
         "{refused:?}"
     );
     let lease = store.lease();
-    assert_eq!(store.lookup(&[action.key]).unwrap(), [Some(action.clone())]);
+    assert_eq!(
+        store.lookup(&[Scope::local()], &[action.key]).unwrap(),
+        [Some(action.clone())]
+    );
     let blob = store.open_blob_verified(&small).unwrap().unwrap();
     blob.finish().unwrap();
     // A second process may find no room for its part of the index; it works without.
     let second = DiskStore::open(disk.join("cache")).unwrap();
-    second.lookup(&[action.key]).unwrap();
+    second.lookup(&[Scope::local()], &[action.key]).unwrap();
     assert!(second.contains(&small).unwrap());
     drop((second, lease, filler));
 
@@ -124,7 +127,10 @@ fn full(disk: &Path) {
     drop(store);
     let store = DiskStore::open(disk.join("cache")).unwrap();
     assert_eq!(store.take_warnings(), [], "the index is whole");
-    assert_eq!(store.lookup(&[action.key]).unwrap(), [Some(action)]);
+    assert_eq!(
+        store.lookup(&[Scope::local()], &[action.key]).unwrap(),
+        [Some(action)]
+    );
     assert_eq!(store.verify(&mut |_| {}).unwrap().corrupt, []);
     store.put_action(&sample_action(9_999, &[])).unwrap();
 }
@@ -149,10 +155,13 @@ fn read_only(disk: &Path) {
         [CacheWarning::ReadOnly { path: dir }]
     );
     let lease = store.lease().unwrap();
-    assert_eq!(store.lookup(&[action.key]).unwrap(), [Some(action.clone())]);
+    assert_eq!(
+        store.lookup(&[Scope::local()], &[action.key]).unwrap(),
+        [Some(action.clone())]
+    );
     let reader = store.open_blob_verified(&blob).unwrap().unwrap();
     reader.finish().unwrap();
-    store.touch(&[action.key], &[blob]).unwrap();
+    store.touch(&[action.id()], &[blob]).unwrap();
     for error in [
         put(&store, b"more").unwrap_err(),
         store.put_action(&action).unwrap_err(),

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::DiskStore;
 use crate::{
-    cache::{ActionResult, CacheError, CacheWarning},
+    cache::{ActionResult, CacheError, CacheWarning, EntryId, RecordError, Scope},
     digest::{Blake3Digest, Sha256Digest},
     key::CacheKey,
 };
@@ -21,23 +21,29 @@ pub struct StoredAction {
 }
 
 impl DiskStore {
-    /// The results under `keys`, in their order, by one query. An unreadable entry is a
-    /// miss and a warning.
+    /// The results under `keys`, in their order, each from the first of `scopes` that has
+    /// one, by one query. An unreadable entry is a miss and a warning.
     ///
     /// Under a lease, a hit counts as a use.
-    pub fn lookup(&self, keys: &[CacheKey]) -> Result<Vec<Option<ActionResult>>, CacheError> {
-        let wanted = hex_list(keys.iter().map(|key| key.0.as_bytes()));
-        let unmarked: Vec<&[u8; 32]> = keys
-            .iter()
-            .map(|key| key.0.as_bytes())
-            .filter(|id| self.must_mark(id))
-            .collect();
+    pub fn lookup(
+        &self,
+        scopes: &[Scope],
+        keys: &[CacheKey],
+    ) -> Result<Vec<Option<ActionResult>>, CacheError> {
+        let id_list = |key: &CacheKey| {
+            let ids = scopes.iter().map(|scope| EntryId::of(scope, key));
+            ids.collect::<Vec<_>>()
+        };
+        let ids: Vec<Vec<EntryId>> = keys.iter().map(id_list).collect();
+        let all = || ids.iter().flatten().map(|id| id.0.as_bytes());
+        let wanted = hex_list(all());
+        let unmarked: Vec<&[u8; 32]> = all().filter(|id| self.must_mark(id)).collect();
         if !unmarked.is_empty() {
             // First the mark, then the look: what is found afterwards is protected. A
             // mark that fails costs protection, not the hit.
             let (ids, now) = (hex_list(unmarked.iter().copied()), self.now());
             let marked = self.shared.index.write("mark as used", |transaction| {
-                mark(transaction, "actions", "key", &ids, now)
+                mark(transaction, "actions", "id", &ids, now)
             });
             for id in unmarked {
                 self.note_mark(id, &marked);
@@ -45,8 +51,8 @@ impl DiskStore {
         }
         let rows = self.shared.index.read("look up keys in", |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT key, record FROM actions
-                 WHERE key IN (SELECT unhex(value) FROM json_each(?1))",
+                "SELECT id, record FROM actions
+                 WHERE id IN (SELECT unhex(value) FROM json_each(?1))",
             )?;
             statement
                 .query_map([&wanted], |row| {
@@ -56,14 +62,18 @@ impl DiskStore {
         })?;
         Ok(keys
             .iter()
-            .map(|key| self.decode(*key, rows.get(key.0.as_bytes())?))
+            .zip(&ids)
+            .map(|(key, ids)| {
+                let mut records = ids.iter().filter_map(|id| rows.get(id.0.as_bytes()));
+                records.find_map(|record| self.decode(scopes, *key, record))
+            })
             .collect())
     }
 
-    /// Keeps `result` under its key, in place of what stood there.
+    /// Keeps `result` under its key in its scope, in place of what stood there.
     pub fn put_action(&self, result: &ActionResult) -> Result<(), CacheError> {
         self.check_writable()?;
-        let (key, record, now) = (*result.key.0.as_bytes(), result.encode(), self.now());
+        let (id, record, now) = (*result.id().0.as_bytes(), result.encode(), self.now());
         let blobs = result.blobs();
         let put = self
             .shared
@@ -71,35 +81,35 @@ impl DiskStore {
             .write("enter an action into", |transaction| {
                 transaction
                     .prepare_cached(
-                        "INSERT OR REPLACE INTO actions (key, record, used) VALUES (?, ?, ?)",
+                        "INSERT OR REPLACE INTO actions (id, record, used) VALUES (?, ?, ?)",
                     )?
-                    .execute(params![&key[..], record, now])?;
+                    .execute(params![&id[..], record, now])?;
                 transaction
-                    .prepare_cached("DELETE FROM action_blobs WHERE key = ?")?
-                    .execute([&key[..]])?;
+                    .prepare_cached("DELETE FROM action_blobs WHERE id = ?")?
+                    .execute([&id[..]])?;
                 let mut insert = transaction.prepare_cached(
-                    "INSERT OR IGNORE INTO action_blobs (key, digest) VALUES (?, ?)",
+                    "INSERT OR IGNORE INTO action_blobs (id, digest) VALUES (?, ?)",
                 )?;
                 for digest in &blobs {
-                    insert.execute([&key[..], &digest.as_bytes()[..]])?;
+                    insert.execute([&id[..], &digest.as_bytes()[..]])?;
                 }
                 Ok(())
             });
-        self.note_mark(&key, &put);
+        self.note_mark(&id, &put);
         put
     }
 
     /// Notes that these were used now. For the end of a build, in one transaction; on
     /// a store that can't be written this does nothing.
-    pub fn touch(&self, keys: &[CacheKey], blobs: &[Sha256Digest]) -> Result<(), CacheError> {
-        if !self.is_writable() || (keys.is_empty() && blobs.is_empty()) {
+    pub fn touch(&self, actions: &[EntryId], blobs: &[Sha256Digest]) -> Result<(), CacheError> {
+        if !self.is_writable() || (actions.is_empty() && blobs.is_empty()) {
             return Ok(());
         }
         let now = self.now();
-        let keys = hex_list(keys.iter().map(|key| key.0.as_bytes()));
+        let actions = hex_list(actions.iter().map(|id| id.0.as_bytes()));
         let blobs = hex_list(blobs.iter().map(Sha256Digest::as_bytes));
         self.shared.index.write("note uses in", |transaction| {
-            mark(transaction, "actions", "key", &keys, now)?;
+            mark(transaction, "actions", "id", &actions, now)?;
             mark(transaction, "blobs", "digest", &blobs, now)
         })
     }
@@ -108,7 +118,7 @@ impl DiskStore {
     pub fn actions(&self) -> Result<Vec<StoredAction>, CacheError> {
         let rows = self.shared.index.read("list actions of", |connection| {
             connection
-                .prepare_cached("SELECT key, record, used FROM actions ORDER BY used DESC, key")?
+                .prepare_cached("SELECT id, record, used FROM actions ORDER BY used DESC, id")?
                 .query_map([], |row| {
                     Ok((row.get::<_, [u8; 32]>(0)?, record_bytes(row)?, row.get(2)?))
                 })?
@@ -116,25 +126,35 @@ impl DiskStore {
         })?;
         Ok(rows
             .into_iter()
-            .filter_map(|(key, record, used)| {
-                let key = CacheKey(Blake3Digest::from_bytes(key));
-                let result = self.decode(key, &record)?;
-                Some(StoredAction { result, used })
+            .filter_map(|(id, record, used)| {
+                let id = EntryId(Blake3Digest::from_bytes(id));
+                let result = ActionResult::read(&record).and_then(|result| result.kept_at(id));
+                match result {
+                    Ok(result) => Some(StoredAction { result, used }),
+                    Err(error) => {
+                        self.warn_unreadable(&id, &error);
+                        None
+                    }
+                }
             })
             .collect())
     }
 
-    fn decode(&self, key: CacheKey, record: &[u8]) -> Option<ActionResult> {
-        match ActionResult::decode(key, record) {
+    fn decode(&self, scopes: &[Scope], key: CacheKey, record: &[u8]) -> Option<ActionResult> {
+        match ActionResult::decode_in(scopes, key, record) {
             Ok(result) => Some(result),
             Err(error) => {
-                self.shared.index.warn(CacheWarning::UnreadableAction {
-                    key,
-                    reason: error.to_string(),
-                });
+                self.warn_unreadable(&key, &error);
                 None
             }
         }
+    }
+
+    fn warn_unreadable(&self, entry: &dyn std::fmt::Display, error: &RecordError) {
+        self.shared.index.warn(CacheWarning::UnreadableAction {
+            entry: entry.to_string(),
+            reason: error.to_string(),
+        });
     }
 }
 

@@ -6,8 +6,8 @@ use std::io;
 use super::DiskStore;
 use crate::{
     cache::{
-        ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, Subject,
-        VerifyingReader,
+        ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, Scope,
+        Subject, VerifyingReader,
     },
     digest::Sha256Digest,
     key::CacheKey,
@@ -83,11 +83,12 @@ impl BlobStore for DiskStore {
 impl ActionCache for DiskStore {
     fn lookup<'a>(
         &'a self,
+        scopes: &'a [Scope],
         keys: &'a [CacheKey],
     ) -> BoxFuture<'a, Result<Vec<Option<ActionResult>>, CacheError>> {
-        let (store, keys) = (self.clone(), keys.to_vec());
+        let (store, scopes, keys) = (self.clone(), scopes.to_vec(), keys.to_vec());
         Box::pin(blocking("look up keys in", self.dir(), move || {
-            Self::lookup(&store, &keys)
+            Self::lookup(&store, &scopes, &keys)
         }))
     }
 

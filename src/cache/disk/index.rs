@@ -4,8 +4,8 @@
 //!
 //! | table | columns |
 //! |---|---|
-//! | `actions` | `key` (32 bytes), `record` (JSON), `used` |
-//! | `action_blobs` | `key`, `digest`: the blobs an action names |
+//! | `actions` | `id` (32 bytes, see [`EntryId`](crate::cache::EntryId)), `record` (JSON), `used` |
+//! | `action_blobs` | `id`, `digest`: the blobs an action names |
 //! | `blobs` | `digest` (32 bytes), `size`, `created`, `used` |
 //!
 //! Times are milliseconds since 1970. The index says what is known and when it was
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Version of the tables.
-pub(super) const INDEX_VERSION: i64 = 1;
+pub(super) const INDEX_VERSION: i64 = 2;
 
 /// How long to wait for another process's transaction.
 const BUSY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -45,14 +45,14 @@ const STILL_BUSY: Duration = Duration::from_millis(100);
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS actions (
-    key BLOB PRIMARY KEY NOT NULL, record BLOB NOT NULL, used INTEGER NOT NULL);
+    id BLOB PRIMARY KEY NOT NULL, record BLOB NOT NULL, used INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS action_blobs (
-    key BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (key, digest)) WITHOUT ROWID;
+    id BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (id, digest)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS action_blobs_digest ON action_blobs (digest);
 CREATE TABLE IF NOT EXISTS blobs (
     digest BLOB PRIMARY KEY NOT NULL, size INTEGER NOT NULL,
     created INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 ";
 
 /// Fills the `blobs` table of a new index.
@@ -397,7 +397,7 @@ fn look(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     )?;
     if (version, tables) == (INDEX_VERSION, 3) {
         connection.query_row(
-            "SELECT (SELECT max(key) FROM actions), (SELECT max(key) FROM action_blobs),
+            "SELECT (SELECT max(id) FROM actions), (SELECT max(id) FROM action_blobs),
                     (SELECT max(digest) FROM blobs)",
             [],
             |_| Ok(()),

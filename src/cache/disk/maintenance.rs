@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cache::{
-        CacheError,
+        CacheError, EntryId,
         gc::{ActionUse, BlobUse, DerivedData, GcPolicy, GcReport, Inventory, millis, plan},
     },
     digest::{Blake3Digest, Sha256Digest},
@@ -204,18 +204,18 @@ impl DiskStore {
     fn inventory(&self, derived: &dyn DerivedData) -> Result<Inventory, CacheError> {
         let (actions, blobs) = self.shared.index.read("take stock of", |connection| {
             let mut actions: HashMap<[u8; 32], ActionUse> = connection
-                .prepare_cached("SELECT key, used FROM actions")?
+                .prepare_cached("SELECT id, used FROM actions")?
                 .query_map([], |row| {
-                    let key: [u8; 32] = row.get(0)?;
+                    let id: [u8; 32] = row.get(0)?;
                     let action = ActionUse {
-                        key: CacheKey(Blake3Digest::from_bytes(key)),
+                        id: EntryId(Blake3Digest::from_bytes(id)),
                         used: row.get(1)?,
                         blobs: Vec::new(),
                     };
-                    Ok((key, action))
+                    Ok((id, action))
                 })?
                 .collect::<rusqlite::Result<_>>()?;
-            let mut links = connection.prepare_cached("SELECT key, digest FROM action_blobs")?;
+            let mut links = connection.prepare_cached("SELECT id, digest FROM action_blobs")?;
             let mut links = links.query([])?;
             while let Some(row) = links.next()? {
                 if let Some(action) = actions.get_mut(&row.get::<_, [u8; 32]>(0)?) {
@@ -241,25 +241,25 @@ impl DiskStore {
         })
     }
 
-    /// Removes those of `keys` that have not been used since the plan was made.
-    fn remove_actions(&self, keys: &[CacheKey], horizon: i64) -> Result<usize, CacheError> {
+    /// Removes those of `actions` that have not been used since the plan was made.
+    fn remove_actions(&self, actions: &[EntryId], horizon: i64) -> Result<usize, CacheError> {
         let mut removed = 0;
-        for batch in keys.chunks(BATCH) {
+        for batch in actions.chunks(BATCH) {
             removed += self
                 .shared
                 .index
                 .write("remove actions from", |transaction| {
                     let mut removed = 0;
-                    for key in batch {
-                        let key = &key.0.as_bytes()[..];
+                    for id in batch {
+                        let id = &id.0.as_bytes()[..];
                         let rows = transaction
-                            .prepare_cached("DELETE FROM actions WHERE key = ? AND used < ?")?
-                            .execute(params![key, horizon])?;
+                            .prepare_cached("DELETE FROM actions WHERE id = ? AND used < ?")?
+                            .execute(params![id, horizon])?;
                         if rows > 0 {
                             removed += 1;
                             transaction
-                                .prepare_cached("DELETE FROM action_blobs WHERE key = ?")?
-                                .execute([key])?;
+                                .prepare_cached("DELETE FROM action_blobs WHERE id = ?")?
+                                .execute([id])?;
                         }
                     }
                     Ok(removed)

@@ -1,12 +1,17 @@
 //! The local store in one process. Several processes and `kill -9` are in
 //! `tests/it/store_kill.rs`, full and read-only disks in `tests/it/store_trouble.rs`.
 
-use std::{io::Read, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+use std::{
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use super::*;
 use crate::{
     cache::{
-        DerivedData, DerivedUse, GcPolicy,
+        DerivedData, DerivedUse, GcPolicy, Scope,
         conformance::{self, sample_action},
     },
     digest::Sha256Digest,
@@ -65,6 +70,8 @@ fn all() -> GcPolicy {
         keep_recent: Duration::from_secs(60),
     }
 }
+
+static LOCAL: LazyLock<[Scope; 1]> = LazyLock::new(|| [Scope::local()]);
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -130,7 +137,10 @@ fn what_was_put_is_there_after_reopening() {
     let action = sample_action(1, &[digest]);
     f.store.put_action(&action).unwrap();
     let store = f.reopen();
-    assert_eq!(store.lookup(&[action.key]).unwrap(), [Some(action)]);
+    assert_eq!(
+        store.lookup(&*LOCAL, &[action.key]).unwrap(),
+        [Some(action)]
+    );
     assert_eq!(read(&store, &digest).unwrap().unwrap(), b"hello");
     assert_eq!(store.take_warnings(), []);
 }
@@ -147,7 +157,7 @@ fn an_unreadable_entry_is_a_miss_with_a_warning() {
             t.execute("UPDATE actions SET record = '{'", [])
         })
         .unwrap();
-    assert_eq!(f.store.lookup(&[action.key]).unwrap(), [None]);
+    assert_eq!(f.store.lookup(&*LOCAL, &[action.key]).unwrap(), [None]);
     assert!(matches!(
         f.store.take_warnings()[..],
         [CacheWarning::UnreadableAction { .. }]
@@ -200,7 +210,7 @@ fn an_index_that_goes_bad_in_use_is_replaced() {
     std::fs::write(&path, bytes).unwrap();
     let store = DiskStore::open(dir.path().join("cache")).unwrap();
     let keys: Vec<_> = (0..2_000).map(|n| sample_action(n, &[]).key).collect();
-    store.lookup(&keys).unwrap();
+    store.lookup(&*LOCAL, &keys).unwrap();
     store.put_action(&sample_action(1, &[])).unwrap();
     assert!(
         store
@@ -211,7 +221,7 @@ fn an_index_that_goes_bad_in_use_is_replaced() {
     assert_eq!(store.stats().unwrap().blobs, 20);
     // Closing the corrupt one has not harmed the new one.
     let again = DiskStore::open(dir.path().join("cache")).unwrap();
-    assert!(again.lookup(&[sample_action(1, &[]).key]).unwrap()[0].is_some());
+    assert!(again.lookup(&*LOCAL, &[sample_action(1, &[]).key]).unwrap()[0].is_some());
     assert_eq!(again.take_warnings(), []);
 }
 
@@ -269,7 +279,7 @@ fn an_index_of_a_newer_version_is_left_alone() {
     // Blobs work; actions are kept for this process only.
     assert_eq!(read(&store, &digest).unwrap().unwrap(), b"hello");
     store.put_action(&sample_action(1, &[])).unwrap();
-    assert!(store.lookup(&[sample_action(1, &[]).key]).unwrap()[0].is_some());
+    assert!(store.lookup(&*LOCAL, &[sample_action(1, &[]).key]).unwrap()[0].is_some());
     assert!(store.gc(&all(), &()).unwrap_err().is_transient());
     let version: i64 = f
         .store
@@ -301,7 +311,10 @@ fn a_read_only_store_reads() {
     f.store.put_action(&action).unwrap();
     let store = DiskStore::open_read_only(f.store.dir()).unwrap();
     let _lease = store.lease().unwrap();
-    assert_eq!(store.lookup(&[action.key]).unwrap(), [Some(action.clone())]);
+    assert_eq!(
+        store.lookup(&*LOCAL, &[action.key]).unwrap(),
+        [Some(action.clone())]
+    );
     assert_eq!(read(&store, &digest).unwrap().unwrap(), b"hello");
     assert!(matches!(store.writer(), Err(CacheError::ReadOnly { .. })));
     assert!(matches!(
@@ -312,7 +325,7 @@ fn a_read_only_store_reads() {
         store.gc(&all(), &()),
         Err(CacheError::ReadOnly { .. })
     ));
-    store.touch(&[action.key], &[digest]).unwrap();
+    store.touch(&[action.id()], &[digest]).unwrap();
     assert!(DiskStore::open_read_only(f.dir.path().join("none")).is_err());
 }
 
@@ -345,7 +358,7 @@ fn gc_spares_what_a_running_build_has_looked_at() {
 
     let build = f.reopen();
     let lease = build.lease().unwrap();
-    build.lookup(&[hit.key]).unwrap();
+    build.lookup(&*LOCAL, &[hit.key]).unwrap();
     build.contains(&base).unwrap();
     // The build goes on for long: only the lease protects what it used at its start.
     let policy = GcPolicy {
@@ -355,7 +368,7 @@ fn gc_spares_what_a_running_build_has_looked_at() {
     std::thread::sleep(Duration::from_millis(5));
     let report = f.store.gc(&policy, &()).unwrap();
     assert_eq!((report.actions, report.blobs), (1, 1));
-    assert!(build.lookup(&[hit.key]).unwrap()[0].is_some());
+    assert!(build.lookup(&*LOCAL, &[hit.key]).unwrap()[0].is_some());
     assert_eq!(read(&build, &layer).unwrap().unwrap(), b"layer of a hit");
     assert_eq!(read(&build, &base).unwrap().unwrap(), b"base image layer");
 
@@ -387,7 +400,7 @@ fn touch_counts_as_use() {
     let action = sample_action(1, &[]);
     f.store.put_action(&action).unwrap();
     f.age(HOUR);
-    f.store.touch(&[action.key], &[digest]).unwrap();
+    f.store.touch(&[action.id()], &[digest]).unwrap();
     let report = f.store.gc(&all(), &()).unwrap();
     assert_eq!((report.actions, report.blobs), (0, 0));
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{BuildArgs, CompressionArg, secrets};
 use crate::{
-    cache::Producer,
+    cache::{Producer, Scope, SearchOrder},
     cli::{CliError, Context, prepare::Prepared},
     config::{self, BuildSettings, CaCertificates, units},
     engine::EngineOptions,
@@ -75,7 +75,7 @@ pub(super) fn options(
             tool: concat!("memobuild-ci ", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Producer::default()
         },
-        scope: "local".to_owned(),
+        scopes: SearchOrder::new(Scope::local(), []),
     })
 }
 

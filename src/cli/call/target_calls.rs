@@ -20,6 +20,7 @@ use crate::{
         prepare,
     },
     config::Config,
+    dockerfile::lint::SETTINGS_ARGUMENT,
     event::Events,
     registry::Registry,
 };
@@ -162,7 +163,10 @@ async fn check_target(
     let events = Events::silent();
     match prepare::read(context, args, configuration, Some(part), &events).await {
         Ok(asked) => Ok(check::check(asked, configuration, registry, Some(name)).await),
-        Err(error) => Report::of_unread(error),
+        Err(error) => {
+            let settings = part.targets[name].args.get(SETTINGS_ARGUMENT);
+            Report::of_unparsed(error, settings.map(String::as_str))
+        }
     }
 }
 
