@@ -31,6 +31,7 @@ use super::{
     prepare::{self, Prepared},
 };
 use crate::{
+    bake::{Plan, Target},
     cache::{DiskStore, GcPolicy},
     config::Config,
     dockerfile::lint,
@@ -46,31 +47,63 @@ use crate::{
 pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
     args.refuse_what_is_missing()?;
     let configuration = prepare::configuration(context, args)?;
+    let call = call::Call::of(args)?;
+    let source = prepare::bake::source(args, configuration.as_ref());
+    let plan = match &source {
+        Some(source) => Some(prepare::bake::plan(context, args, source, call)?),
+        None => None,
+    };
     if args.print {
-        let source = prepare::bake::source(args, configuration.as_ref());
-        prepare::bake::print(context, args, source.as_ref())?;
+        prepare::bake::print(plan.as_ref())?;
         return Ok(ExitCode::Success);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    let result = match call::Call::of(args)? {
-        Some(call) => runtime.block_on(call::run(context, args, configuration.as_ref(), &call)),
-        None => {
-            let built = runtime.block_on(build(context, args, configuration.as_ref()));
-            built.map(|()| ExitCode::Success)
+    let configuration = configuration.as_ref();
+    let result = runtime.block_on(async {
+        match (&plan, call) {
+            (Some(plan), _) => build_plan(context, args, configuration, plan, call).await,
+            (None, Some(call)) => call::run(context, args, configuration, call).await,
+            (None, None) => {
+                let built = build(context, args, configuration, None).await;
+                built.map(|()| ExitCode::Success)
+            }
         }
-    };
+    });
     // Blocking work that was interrupted must not hold the program up.
     runtime.shutdown_background();
     result
+}
+
+/// Builds the targets of a bake file, then answers the calls of those that are called instead.
+async fn build_plan(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+    plan: &Plan,
+    call: Option<call::Call>,
+) -> Result<ExitCode, CliError> {
+    let calls = call::TargetCalls::of(plan, call)?;
+    let built = |(name, target): &(&String, &Target)| !target.linked && !calls.has(name);
+    let built = plan.targets.iter().filter(built);
+    let built: Vec<&str> = built.map(|(name, _)| name.as_str()).collect();
+    if !built.is_empty() {
+        let part = prepare::bake::part(plan, &built);
+        build(context, args, configuration, Some(&part)).await?;
+    }
+    match calls.is_empty() {
+        true => Ok(ExitCode::Success),
+        false => calls.run(context, args, configuration, plan).await,
+    }
 }
 
 async fn build(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    plan: Option<&Plan>,
 ) -> Result<(), CliError> {
     let events = Events::new(ui::Progress::new(
         progress_mode(context, args),
@@ -81,7 +114,7 @@ async fn build(
     let mut watchers = JoinSet::new();
     let signalled = watch_signals(&mut watchers, &stop)?;
     let result = tokio::select! {
-        result = build_until_done(context, args, configuration, &events, &stop) => result,
+        result = build_until_done(context, args, configuration, plan, &events, &stop) => result,
         () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
             Err(BuildError::Interrupted.into())
         }
@@ -103,12 +136,13 @@ async fn build_until_done(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    plan: Option<&Plan>,
     events: &Events,
     stop: &CancellationToken,
 ) -> Result<(), CliError> {
     let registry = Arc::new(registry(context)?);
     let prepared = tokio::select! {
-        prepared = prepare::prepare(context, args, configuration, &registry, events) => prepared?,
+        prepared = prepare::prepare(context, args, configuration, plan, &registry, events) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
