@@ -10,8 +10,8 @@
 //! Not everything is worth it. A layer that takes longer to bring to a tier and back than its step took to
 //! execute is left out, by what was measured of the line so far; small layers always go.
 //!
-//! No trouble reaches the caller: it is a warning, and a tier that refuses writes, or
-//! that fails [`PATIENCE`] times in a row, gets no more of them in this build.
+//! No trouble reaches the caller: it is a warning. A tier that refuses writes gets no more of them
+//! in this build; one that fails [`PATIENCE`] times in a row is left to the next build.
 
 use std::{
     ops::Range,
@@ -93,9 +93,17 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct TierState {
-    /// Gets no more writes.
-    closed: AtomicBool,
+    /// Refuses writes.
+    refused: AtomicBool,
+    /// Failures since the last success.
     failures: AtomicUsize,
+}
+
+impl TierState {
+    /// Whether it failed so often that it is left to the next build.
+    fn is_given_up(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= PATIENCE
+    }
 }
 
 /// What came of saving to one tier.
@@ -267,7 +275,7 @@ impl Shared {
     /// The tiers of `among` that may be written.
     fn open_tiers(&self, among: Option<Range<usize>>) -> Vec<usize> {
         let open = |n: &usize| {
-            self.lines[*n].tier.access.write && !self.states[*n].closed.load(Ordering::Relaxed)
+            self.lines[*n].tier.access.write && !self.states[*n].refused.load(Ordering::Relaxed)
         };
         let among = among.unwrap_or(0..self.lines.len());
         (0..self.lines.len())
@@ -358,7 +366,10 @@ impl Shared {
 
     async fn save_to(&self, tier: usize, job: &SaveJob) -> Saved {
         let (line, state) = (&self.lines[tier], &self.states[tier]);
-        if state.closed.load(Ordering::Relaxed) {
+        if state.refused.load(Ordering::Relaxed) {
+            return Saved::Never;
+        }
+        if state.is_given_up() {
             return Saved::Later;
         }
         let error = match self.bring(line, job).await {
@@ -372,14 +383,12 @@ impl Shared {
         line.trouble(Act::Write, &error);
         match error {
             CacheError::Denied { .. } | CacheError::ReadOnly { .. } => {
-                state.closed.store(true, Ordering::Relaxed);
+                state.refused.store(true, Ordering::Relaxed);
                 Saved::Never
             }
             CacheError::Corrupt { .. } => Saved::Never,
             _ => {
-                if state.failures.fetch_add(1, Ordering::Relaxed) + 1 >= PATIENCE {
-                    state.closed.store(true, Ordering::Relaxed);
-                }
+                state.failures.fetch_add(1, Ordering::Relaxed);
                 Saved::Later
             }
         }
@@ -462,4 +471,123 @@ impl Shared {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::{Access, ActionCache as _, MemoryStore, Tier, conformance::sample_action},
+        event::Recorder,
+    };
+
+    struct Case {
+        _dir: tempfile::TempDir,
+        store: Arc<DiskStore>,
+        tier: Arc<MemoryStore>,
+        recorder: Arc<Recorder>,
+        saver: Saver,
+    }
+
+    fn case() -> Case {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(DiskStore::open(dir.path()).unwrap());
+        let (tier, recorder) = (Arc::new(MemoryStore::default()), Arc::default());
+        let events = Events::new(Arc::<Recorder>::clone(&recorder));
+        let line = Line::new(
+            Tier {
+                name: "memory://".to_owned(),
+                actions: tier.clone(),
+                blobs: tier.clone(),
+                access: Access::FULL,
+            },
+            events.clone(),
+        );
+        let saver = Saver::new(
+            store.clone(),
+            Arc::new([line]),
+            Scope::local(),
+            Vouching::default(),
+            events,
+        );
+        Case {
+            _dir: dir,
+            store,
+            tier,
+            recorder,
+            saver,
+        }
+    }
+
+    /// A step that took so long and gave a layer that is said to have so many bytes.
+    fn job(case: &Case, number: u64, ms: u64, size: u64) -> SaveJob {
+        let mut out = case.store.writer().unwrap();
+        std::io::Write::write_all(&mut out, &number.to_le_bytes()).unwrap();
+        let digest = out.commit(None).unwrap();
+        let mut entry = sample_action(number, &[digest]);
+        entry.duration_ms = ms;
+        entry.layer.as_mut().unwrap().size = size;
+        SaveJob {
+            entries: vec![entry],
+            ends: Vec::new(),
+            tiers: None,
+            source: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_takes_longer_to_bring_than_to_make_is_not_saved() {
+        let case = case();
+        // Nothing is measured: 50 MiB a second are assumed, so 100 MiB take 2 s each way.
+        let hundred = 100 << 20;
+        let jobs = [
+            job(&case, 1, 3_999, hundred),
+            job(&case, 2, 4_000, hundred),
+            job(&case, 3, 0, SMALL - 1),
+        ];
+        for job in &jobs {
+            case.saver.save(job.clone()).await;
+        }
+        let report = case.saver.finish(Duration::from_secs(60)).await.unwrap();
+        assert_eq!((report.results, report.left, report.new_bytes), (2, 0, 16));
+        let keys: Vec<_> = jobs.iter().map(|job| job.entries[0].key).collect();
+        let found = case.tier.lookup(&[Scope::local()], &keys).await.unwrap();
+        let there: Vec<bool> = found.iter().map(Option::is_some).collect();
+        assert_eq!(there, [false, true, true]);
+        let verdicts: Vec<_> = case
+            .recorder
+            .events()
+            .into_iter()
+            .filter(|event| matches!(event, BuildEvent::NotWorthSaving { .. }))
+            .collect();
+        assert_eq!(
+            verdicts,
+            [BuildEvent::NotWorthSaving {
+                name: "[app 1/9] RUN true".to_owned(),
+                tier: "memory://".to_owned(),
+                bytes: hundred,
+                step_ms: 3_999,
+                transfer_ms: 4_000,
+            }]
+        );
+        assert!(case.store.unfinished_saves().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_is_gone_is_nothing_to_save() {
+        let case = case();
+        let mut job = job(&case, 1, 10, 8);
+        let layer = job.entries[0].layer.as_mut().unwrap();
+        layer.digest = Sha256Digest::of(b"elsewhere");
+        case.saver.save(job.clone()).await;
+        let report = case.saver.finish(Duration::from_secs(60)).await.unwrap();
+        assert_eq!((report.results, report.left), (0, 0));
+        let found = case
+            .tier
+            .lookup(&[Scope::local()], &[job.entries[0].key])
+            .await
+            .unwrap();
+        assert_eq!(found, [None]);
+        assert!(case.store.unfinished_saves().unwrap().is_empty());
+    }
 }
