@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     bake::{Plan, Target},
-    cache::{DiskStore, GcPolicy},
+    cache::{DiskStore, GcPolicy, Vouching},
     config::Config,
     dockerfile::lint,
     engine::{BuildError, Engine, EngineOptions, Session},
@@ -113,11 +113,12 @@ async fn build(
     let stop = CancellationToken::new();
     let mut watchers = JoinSet::new();
     let signalled = watch_signals(&mut watchers, &stop)?;
+    let saving = CancellationToken::new();
     let result = tokio::select! {
-        result = build_until_done(context, args, configuration, plan, &events, &stop) => result,
-        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
-            Err(BuildError::Interrupted.into())
-        }
+        result = build_until_done(
+            context, args, configuration, plan, &events, &stop, &saving,
+        ) => result,
+        () = overdue(&stop, &saving) => Err(BuildError::Interrupted.into()),
     };
     match (result, signalled.load(Ordering::SeqCst)) {
         (Err(CliError::Build(error)), signal)
@@ -132,6 +133,36 @@ async fn build(
 /// How long a build that was told to stop may take to do so.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long it may take then to save what it has made.
+const SAVE_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a build waits at its end for what it saves to remote caches.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Waits until a build that was told to stop should have done so. `saving` is cancelled once it
+/// has nothing to do but to save.
+async fn overdue(stop: &CancellationToken, saving: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
+    if saving.is_cancelled() {
+        tokio::time::sleep(SAVE_GRACE).await;
+    }
+}
+
+/// Waits for what a build still has to save: no longer than the time it has, and a build that is
+/// told to stop has little.
+async fn finish_saving(session: &Session, stop: &CancellationToken, saving: &CancellationToken) {
+    saving.cancel();
+    let hurry = async {
+        stop.cancelled().await;
+        tokio::time::sleep(SAVE_GRACE).await;
+    };
+    tokio::select! {
+        () = session.finish_saving(SAVE_TIMEOUT) => {}
+        () = hurry => session.finish_saving(Duration::ZERO).await,
+    }
+}
+
 async fn build_until_done(
     context: &Context,
     args: &BuildArgs,
@@ -139,6 +170,7 @@ async fn build_until_done(
     plan: Option<&Plan>,
     events: &Events,
     stop: &CancellationToken,
+    saving: &CancellationToken,
 ) -> Result<(), CliError> {
     let registry = Arc::new(registry(context)?);
     let prepared = tokio::select! {
@@ -162,6 +194,8 @@ async fn build_until_done(
     let lease = store.lease()?;
     let engine = Engine {
         store: Arc::new(store),
+        tiers: Vec::new(),
+        vouching: Vouching::default(),
         registry,
         events: events.clone(),
         redactor: Arc::new(redactor(context, &options)),
@@ -183,6 +217,7 @@ async fn build_until_done(
         Ok(prepared) => export::write(prepared, events, stop).await,
         Err(error) => Err(ExportError::Build(error)),
     };
+    finish_saving(&session, stop, saving).await;
     for warning in session.engine().store.take_warnings() {
         events.warn(warning.to_string(), None);
     }
