@@ -22,9 +22,11 @@ mod disk;
 mod error;
 mod gc;
 mod memory;
+pub mod open;
 mod record;
 mod scope;
 mod tier;
+pub mod trust;
 
 pub use contract::{ActionCache, Blob, BlobSource, BlobStore, BoxFuture, VerifyingReader};
 pub use disk::{
