@@ -21,6 +21,7 @@ mod contract;
 mod disk;
 mod error;
 mod gc;
+pub mod guard;
 mod memory;
 pub mod open;
 mod record;
@@ -33,7 +34,7 @@ pub use disk::{
     BlobFile, BlobWriter, BuildLease, DiskStore, StoreStats, StoredAction, VerifiedBlob,
     VerifyReport,
 };
-pub use error::{CacheError, CacheWarning, Cause, Subject};
+pub use error::{CacheError, CacheWarning, Cause, Later, Subject};
 pub use gc::{
     ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
 };

@@ -11,6 +11,7 @@
 mod environment;
 pub mod extras;
 pub mod lower;
+mod shared_map;
 pub mod source;
 
 pub use environment::Environment;

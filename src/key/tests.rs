@@ -679,3 +679,22 @@ fn the_specification_names_all_contexts() {
         assert!(SPECIFICATION.contains(&format!("`{context}`")), "{context}");
     }
 }
+
+#[test]
+fn contexts_that_were_given_up_are_not_used() {
+    let (_, versions) = SPECIFICATION.split_once("## Versions").unwrap();
+    let (versions, _) = versions.split_once("## Vectors").unwrap();
+    let rows = versions.lines().filter_map(|l| l.strip_prefix("| `"));
+    let given_up: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert!(!given_up.is_empty());
+    for kind in KeyKind::ALL {
+        let context = kind.context();
+        assert!(!given_up.contains(&context), "{context}");
+        let (name, version) = context.rsplit_once(" v").unwrap();
+        // All earlier versions are in the table.
+        for earlier in 1..version.parse::<u32>().unwrap() {
+            let earlier = format!("{name} v{earlier}");
+            assert!(given_up.contains(&earlier.as_str()), "{earlier}");
+        }
+    }
+}

@@ -28,7 +28,7 @@ pub use credentials::{Credentials, CredentialsError};
 pub(crate) use error::is_tls;
 pub use error::{IntegrityError, RegistryError, Subject, Trouble};
 pub use retry::Limits;
-pub(crate) use retry::{pause_after, retry_after};
+pub(crate) use retry::{backoff, pause_after, retry_after};
 
 use std::{ffi::OsString, io::Write, path::PathBuf};
 
