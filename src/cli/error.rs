@@ -81,7 +81,7 @@ pub(super) enum CliError {
     #[error(transparent)]
     Export(Box<ExportError>),
     #[error(transparent)]
-    Caches(#[from] CachesError),
+    Caches(Box<CachesError>),
     #[error("the build was interrupted")]
     Signal { signal: i32 },
     #[error("the local cache can't be used")]
@@ -115,6 +115,12 @@ impl From<RegistryError> for CliError {
 impl From<BakeError> for CliError {
     fn from(error: BakeError) -> Self {
         Self::Bake(Box::new(error))
+    }
+}
+
+impl From<CachesError> for CliError {
+    fn from(error: CachesError) -> Self {
+        Self::Caches(Box::new(error))
     }
 }
 
@@ -258,7 +264,7 @@ impl CliError {
             Self::Fetch(error) => error.as_ref(),
             Self::Remote(error) => error.as_ref(),
             Self::Ssh(error) => error,
-            Self::Caches(error) => error,
+            Self::Caches(error) => error.as_ref(),
             Self::Export(error) => match error.as_ref() {
                 ExportError::Annotation(error) => error,
                 error => error,

@@ -123,6 +123,9 @@ pub(super) fn caches(
     registry: &Arc<Registry>,
     events: &Events,
 ) -> Result<Caches, CliError> {
+    if settings.mounts.is_some_and(|mounts| mounts.save) {
+        events.warn("`cache.mounts` has no effect yet", None);
+    }
     let ci = ci::detect(&context.env);
     let (scope, origin) = scope(context, args, settings)?;
     let setting = Origin::Setting("cache.also-read");
