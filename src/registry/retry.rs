@@ -18,9 +18,9 @@ pub struct Limits {
     pub connect: Duration,
     /// Without a single byte from the registry.
     pub stall: Duration,
-    /// To resolve a reference, all requests and retries together.
+    /// To resolve a reference or to push a manifest, all requests and retries together.
     pub resolve: Duration,
-    /// To fetch one blob, all requests and retries together.
+    /// To fetch or push one blob, all requests and retries together.
     pub blob: Duration,
     /// Failures in a row, without progress, that are survived.
     pub retries: u32,
@@ -46,18 +46,18 @@ impl Default for Limits {
 
 /// The retries of one operation.
 #[derive(Debug)]
-pub(super) struct Retry<'a> {
-    limits: &'a Limits,
+pub(super) struct Retry {
+    limits: Limits,
     limit: Duration,
     deadline: Instant,
     failures: u32,
 }
 
-impl<'a> Retry<'a> {
+impl Retry {
     /// Starts an operation that may take `limit`.
-    pub(super) fn new(limits: &'a Limits, limit: Duration) -> Self {
+    pub(super) fn new(limits: &Limits, limit: Duration) -> Self {
         Self {
-            limits,
+            limits: limits.clone(),
             limit,
             deadline: Instant::now() + limit,
             failures: 0,
@@ -97,7 +97,7 @@ impl<'a> Retry<'a> {
         if !error.may_pass() {
             return Err(error);
         }
-        let Some(pause) = pause_after(self.limits, self.failures, error.retry_after()) else {
+        let Some(pause) = pause_after(&self.limits, self.failures, error.retry_after()) else {
             return Err(error);
         };
         if Instant::now() + pause >= self.deadline {
@@ -180,6 +180,7 @@ mod tests {
     fn limited(retry_after: Option<Duration>) -> RegistryError {
         RegistryError::RateLimited {
             subject: Subject {
+                act: "get",
                 what: "a".to_owned(),
                 host: "h".to_owned(),
             },
@@ -208,7 +209,7 @@ mod tests {
             ..Limits::default()
         };
         let mut retry = Retry::new(&limits, Duration::from_secs(100));
-        let fails = |retry: &mut Retry<'_>| retry.next_pause(limited(None)).is_err();
+        let fails = |retry: &mut Retry| retry.next_pause(limited(None)).is_err();
         assert!(!fails(&mut retry) && !fails(&mut retry));
         retry.progressed();
         assert!(!fails(&mut retry) && !fails(&mut retry));
