@@ -27,12 +27,14 @@ mod line;
 mod memory;
 #[cfg(feature = "object-storage")]
 pub mod object;
+pub mod open;
 mod rate;
 mod record;
 mod save;
 mod scope;
 mod tier;
 mod tiered;
+pub mod trust;
 mod vouch;
 
 pub use contract::{ActionCache, Blob, BlobSource, BlobStore, BoxFuture, VerifyingReader};
