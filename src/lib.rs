@@ -28,7 +28,7 @@
 //! | the outside | [`registry`], [`cache`], [`remote`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
 //! | operations | [`context`], [`engine`], [`export`] |
-//! | faces | [`ui`] |
+//! | faces | [`ui`], [`server`] |
 //! | command line | [`cli`] |
 //!
 //! # Files on disk
@@ -67,6 +67,7 @@ pub mod context;
 pub mod engine;
 pub mod export;
 
+pub mod server;
 pub mod ui;
 
 pub mod cli;

@@ -21,6 +21,7 @@ mod contract;
 mod disk;
 mod error;
 mod gc;
+pub mod http;
 mod memory;
 mod record;
 mod scope;
