@@ -33,7 +33,10 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         keep_unset: variant & 16 != 0,
         ..Expander::new(escape)
     };
-    match expander.expand(text, &variables) {
+    let result = expander.expand(text, &variables);
+    let words = expander.words(text, &variables);
+    assert_eq!(words.err(), result.clone().err());
+    match result {
         Ok(expansion) => {
             assert!(expansion.text.len() <= LONGEST);
             assert!(

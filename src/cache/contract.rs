@@ -142,6 +142,14 @@ pub enum BlobSource {
 }
 
 impl BlobSource {
+    /// Its size in bytes, if it can be told.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::File(path) => fs::size(path).ok(),
+        }
+    }
+
     /// The bytes, from the beginning, for blocking code.
     pub fn open(&self) -> Result<Box<dyn Read + Send>, CacheError> {
         Ok(match self {

@@ -2,12 +2,33 @@
 //!
 //! A miss is not here: it is `None`.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 use crate::{digest::Sha256Digest, fs::FsError, key::CacheKey};
 
 /// The underlying error of a [`CacheError`].
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The cause of a [`CacheError::Transient`] where the cache said when to come back: a `Retry-After`.
+#[derive(Debug, thiserror::Error)]
+#[error("it asks to wait for {} s", .after.as_secs())]
+pub struct Later {
+    /// How long to wait.
+    pub after: Duration,
+    /// Why.
+    #[source]
+    pub source: Option<Cause>,
+}
+
+impl Later {
+    /// The pause that a cache asked for with this error.
+    pub fn asked_by(error: &CacheError) -> Option<Duration> {
+        match error {
+            CacheError::Transient { source, .. } => Some(source.downcast_ref::<Self>()?.after),
+            _ => None,
+        }
+    }
+}
 
 /// What a [`CacheError`] is about.
 #[derive(Debug, Clone, PartialEq, Eq)]

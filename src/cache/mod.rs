@@ -21,8 +21,11 @@ mod contract;
 mod disk;
 mod error;
 mod gc;
+pub mod guard;
 pub mod http;
 mod memory;
+#[cfg(feature = "object-storage")]
+pub mod object;
 mod record;
 mod scope;
 mod tier;
@@ -32,7 +35,7 @@ pub use disk::{
     BlobFile, BlobWriter, BuildLease, DiskStore, StoreStats, StoredAction, VerifiedBlob,
     VerifyReport,
 };
-pub use error::{CacheError, CacheWarning, Cause, Subject};
+pub use error::{CacheError, CacheWarning, Cause, Later, Subject};
 pub use gc::{
     ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
 };

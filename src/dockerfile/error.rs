@@ -1,6 +1,6 @@
 //! What can be wrong with a Dockerfile.
 
-use std::{fmt, fmt::Write as _};
+use std::{fmt, fmt::Write as _, sync::Arc};
 
 use super::{
     address::AddressError,
@@ -24,7 +24,7 @@ pub struct DockerfileError {
     pub span: Span,
     /// What may help.
     pub hint: Option<String>,
-    excerpt: String,
+    source: Arc<Source>,
 }
 
 /// What is wrong with a Dockerfile.
@@ -56,6 +56,8 @@ pub enum Problem {
         keyword: String,
         expected: &'static str,
     },
+    #[error("`{keyword}` needs a value: `name=value`")]
+    WithoutValue { keyword: String },
     #[error("`{word}` in `{keyword}` is not of the form `name=value`")]
     NotKeyValue { keyword: String, word: String },
     #[error("`{keyword}` has a variable without a name")]
@@ -161,6 +163,15 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Whether BuildKit sees it while it takes instructions apart, before it looks at what
+    /// any of them means.
+    pub(super) fn is_of_form(&self) -> bool {
+        matches!(
+            self,
+            Self::NotStrings { .. } | Self::WithoutValue { .. } | Self::NotKeyValue { .. }
+        )
+    }
+
     /// The word of the Dockerfile that it is about, for problems that are found after
     /// parsing.
     fn word(&self) -> Option<&str> {
@@ -202,7 +213,7 @@ impl DockerfileError {
             problem: Box::new(problem),
             file: source.name.clone(),
             span,
-            excerpt: source.excerpt(span),
+            source: Arc::new(source.clone()),
         }
     }
 
@@ -221,8 +232,13 @@ impl DockerfileError {
     }
 
     /// The lines it is about, numbered.
-    pub fn excerpt(&self) -> &str {
-        &self.excerpt
+    pub fn excerpt(&self) -> String {
+        self.source.excerpt(self.span)
+    }
+
+    /// The file that it is about.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
     }
 
     /// The whole message:
@@ -241,7 +257,7 @@ impl DockerfileError {
             "  --> {}:{}:{}",
             self.file, self.span.start, self.span.column
         );
-        out.push_str(&self.excerpt);
+        out.push_str(&self.excerpt());
         if let Some(hint) = &self.hint {
             let _ = writeln!(out, "hint: {hint}");
         }

@@ -77,8 +77,6 @@ pub enum ExpandError {
 pub struct Expansion {
     /// The text, quotes and escapes removed.
     pub text: String,
-    /// The text split at spaces that weren't quoted.
-    pub words: Vec<String>,
     /// Variables that were asked for and are set.
     pub used: BTreeSet<String>,
     /// Variables that were asked for and aren't set, whether or not `${name:-word}` says
@@ -123,22 +121,42 @@ impl Expander {
 
     /// Expands `text`.
     pub fn expand(&self, text: &str, variables: &dyn Variables) -> Result<Expansion, ExpandError> {
-        let mut run = Run {
-            options: *self,
-            variables,
-            chars: text.chars().peekable(),
-            depth: 0,
-            compared: 0,
-            used: BTreeSet::new(),
-            unset: BTreeSet::new(),
-        };
-        let (text, words) = run.until(None, self.keep_escapes)?;
+        let is_special = |c: char| matches!(c, '$' | '\'' | '"') || c == self.escape;
+        if text.len() <= MAX_LENGTH && !text.contains(is_special) {
+            return Ok(Expansion {
+                text: text.to_owned(),
+                ..Expansion::default()
+            });
+        }
+        let mut run = self.start(text, variables);
+        let text = run.until(None, self.keep_escapes)?;
         Ok(Expansion {
             text,
-            words,
             used: run.used,
             unset: run.unset,
         })
+    }
+
+    /// Expands `text` and splits it at the spaces that weren't quoted.
+    pub fn words(&self, text: &str, variables: &dyn Variables) -> Result<Vec<String>, ExpandError> {
+        let mut run = self.start(text, variables);
+        run.words = Some(Words::default());
+        run.until(None, self.keep_escapes)?;
+        Ok(run.words.map(Words::finish).unwrap_or_default())
+    }
+
+    fn start<'a>(&self, text: &'a str, variables: &'a dyn Variables) -> Run<'a> {
+        Run {
+            options: *self,
+            variables,
+            length: text.len(),
+            chars: text.chars().peekable(),
+            depth: 0,
+            compared: 0,
+            words: None,
+            used: BTreeSet::new(),
+            unset: BTreeSet::new(),
+        }
     }
 }
 
@@ -165,6 +183,13 @@ impl Words {
         self.open = true;
     }
 
+    fn push_quoted(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.current.push_str(text);
+            self.open = true;
+        }
+    }
+
     fn finish(mut self) -> Vec<String> {
         if !self.current.is_empty() {
             self.done.push(self.current);
@@ -176,45 +201,62 @@ impl Words {
 struct Run<'a> {
     options: Expander,
     variables: &'a dyn Variables,
+    /// Bytes of the text.
+    length: usize,
     chars: Peekable<Chars<'a>>,
     depth: usize,
     compared: usize,
+    /// Those of the text itself, if they are wanted; the words of a substitution are part of
+    /// them.
+    words: Option<Words>,
     used: BTreeSet<String>,
     unset: BTreeSet<String>,
 }
 
 impl Run<'_> {
     /// Everything up to `stop`, which is consumed, or to the end.
-    fn until(
-        &mut self,
-        stop: Option<char>,
-        keep_escapes: bool,
-    ) -> Result<(String, Vec<String>), ExpandError> {
+    fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<String, ExpandError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(ExpandError::TooDeep);
         }
         let outer = std::mem::replace(&mut self.options.keep_escapes, keep_escapes);
-        let result = self.until_inner(stop);
+        let result = match self.depth {
+            1 => {
+                let mut words = self.words.take();
+                let result = self.until_inner(stop, words.as_mut());
+                self.words = words;
+                result
+            }
+            _ => self.until_inner(stop, None),
+        };
         self.options.keep_escapes = outer;
         self.depth -= 1;
         result
     }
 
-    fn until_inner(&mut self, stop: Option<char>) -> Result<(String, Vec<String>), ExpandError> {
+    fn until_inner(
+        &mut self,
+        stop: Option<char>,
+        mut words: Option<&mut Words>,
+    ) -> Result<String, ExpandError> {
         let mut text = String::new();
-        let mut words = Words::default();
+        if self.depth == 1 {
+            text.reserve(self.length);
+        }
         while let Some(c) = self.chars.next() {
             if text.len() > MAX_LENGTH {
                 return Err(ExpandError::TooLong);
             }
             if Some(c) == stop {
-                return Ok((text, words.finish()));
+                return Ok(text);
             }
             match c {
                 '$' => {
                     let value = self.dollar()?;
-                    value.chars().for_each(|c| words.push(c));
+                    if let Some(words) = &mut words {
+                        value.chars().for_each(|c| words.push(c));
+                    }
                     text.push_str(&value);
                 }
                 '\'' | '"' if !self.options.plain_quotes => {
@@ -223,29 +265,35 @@ impl Run<'_> {
                     } else {
                         self.single_quoted()?
                     };
-                    value.chars().for_each(|c| words.push_raw(c));
-                    // An empty pair of quotes opens a word without making one.
-                    words.open = true;
+                    if let Some(words) = &mut words {
+                        words.push_quoted(&value);
+                        // An empty pair of quotes opens a word without making one.
+                        words.open = true;
+                    }
                     text.push_str(&value);
                 }
                 '<' => {
                     let value = self.heredoc_mark();
-                    value.chars().for_each(|c| words.push_raw(c));
+                    if let Some(words) = &mut words {
+                        words.push_quoted(&value);
+                    }
                     text.push_str(&value);
                 }
                 c if c == self.options.escape => {
-                    if self.options.keep_escapes {
-                        words.push_raw(c);
-                        text.push(c);
-                    }
+                    let escaped = self.chars.next();
+                    let escape = Some(c).filter(|_| self.options.keep_escapes);
                     // An escape at the very end means nothing.
-                    if let Some(c) = self.chars.next() {
-                        words.push_raw(c);
+                    for c in escape.into_iter().chain(escaped) {
+                        if let Some(words) = &mut words {
+                            words.push_raw(c);
+                        }
                         text.push(c);
                     }
                 }
                 c => {
-                    words.push(c);
+                    if let Some(words) = &mut words {
+                        words.push(c);
+                    }
                     text.push(c);
                 }
             }
@@ -254,7 +302,7 @@ impl Run<'_> {
             Some('/') => Err(ExpandError::NoSlash),
             Some(_) => Err(ExpandError::OpenBrace),
             None if text.len() > MAX_LENGTH => Err(ExpandError::TooLong),
-            None => Ok((text, words.finish())),
+            None => Ok(text),
         }
     }
 
@@ -366,7 +414,7 @@ impl Run<'_> {
         modifier: char,
         null_is_unset: bool,
     ) -> Result<String, ExpandError> {
-        let (word, _) = self.until(Some('}'), false)?;
+        let word = self.until(Some('}'), false)?;
         let value = self.value(name);
         let colon = if null_is_unset { ":" } else { "" };
         if value.is_none() && self.options.keep_unset {
@@ -392,7 +440,7 @@ impl Run<'_> {
 
     /// `${name#pattern}` and its kin.
     fn trimmed(&mut self, name: &str, modifier: char) -> Result<String, ExpandError> {
-        let (word, _) = self.until(Some('}'), true)?;
+        let word = self.until(Some('}'), true)?;
         let value = self.value(name);
         if value.is_none() && self.options.keep_unset {
             return Ok(format!("${{{name}{modifier}{word}}}"));
@@ -413,8 +461,8 @@ impl Run<'_> {
     /// `${name/pattern/text}` and `${name//pattern/text}`.
     fn replaced(&mut self, name: &str) -> Result<String, ExpandError> {
         let all = self.chars.next_if_eq(&'/').is_some();
-        let (text, _) = self.until(Some('/'), true)?;
-        let (replacement, _) = self.until(Some('}'), true)?;
+        let text = self.until(Some('/'), true)?;
+        let replacement = self.until(Some('}'), true)?;
         let value = self.value(name);
         if value.is_none() && self.options.keep_unset {
             let slashes = if all { "//" } else { "/" };

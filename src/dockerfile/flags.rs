@@ -88,6 +88,10 @@ impl<'a> Flags<'a> {
     }
 
     fn take_all(&mut self, name: &'static str) -> Vec<Flag> {
+        // The known ones are told to whoever wrote an unknown one.
+        if self.flags.is_empty() {
+            return Vec::new();
+        }
         self.known.push(name);
         let (taken, rest) = std::mem::take(&mut self.flags)
             .into_iter()

@@ -10,7 +10,9 @@ impl Problem {
             Self::BeforeFrom { .. } => "move it below `FROM image`",
             Self::DuplicateFlag { .. } => "leave only one of them",
             Self::FlagWithoutValue { flag, .. } => return Some(format!("write `{flag}=value`")),
-            Self::Arguments { keyword, .. } => return example(keyword),
+            Self::Arguments { keyword, .. } | Self::WithoutValue { keyword } => {
+                return example(keyword);
+            }
             Self::EmptyName { .. } => "write `name=value` without a space before `=`",
             Self::NotStrings { .. } => "put each word in double quotes: `[\"sleep\", \"1\"]`",
             Self::FromWord { .. } => "write `FROM image AS name`",

@@ -163,10 +163,10 @@ impl Arguments<'_> {
         };
         if !first.contains('=') {
             // The old form: one name, and all the rest is its value.
-            let (key, value) = self
-                .text
-                .split_once(words::is_blank)
-                .ok_or_else(|| self.needs("a value: `name=value`"))?;
+            let (key, value) = self.text.split_once(words::is_blank).ok_or_else(|| {
+                let keyword = self.keyword.to_owned();
+                self.fail(self.context.line.span, Problem::WithoutValue { keyword })
+            })?;
             return Ok(vec![KeyValue {
                 key: key.to_owned(),
                 value: value.trim_start_matches(words::is_blank).to_owned(),
@@ -234,11 +234,12 @@ impl Arguments<'_> {
             return Err(self.needs("an instruction"));
         }
         let keyword = parser::keyword(self.context.source, self.context.line, self.at)?;
-        if matches!(keyword.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
+        if matches!(keyword, "ONBUILD" | "FROM" | "MAINTAINER") {
             let span = self.context.line.at(self.at);
+            let keyword = keyword.to_owned();
             return Err(self.fail(span, Problem::OnBuildTrigger { keyword }));
         }
-        parse(self.context, &keyword, self.at + keyword.len())?;
+        parse(self.context, keyword, self.at + keyword.len())?;
         let mut trigger = self.text.to_owned();
         for heredoc in &self.context.line.heredocs {
             trigger.push('\n');

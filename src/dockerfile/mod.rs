@@ -36,7 +36,7 @@ pub use mount::{DeviceFlag, Mount, MountFlag, MountKind, bytes, csv_fields};
 pub use parser::{parse, parse_trigger};
 pub use source::{Source, Span};
 pub use suggest::nearest;
-pub use words::is_heredoc;
+pub use words::{is_heredoc, one_line};
 
 #[cfg(test)]
 mod tests;

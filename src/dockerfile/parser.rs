@@ -7,7 +7,7 @@ use super::{
     error::{DockerfileError, Problem},
     flags::Flags,
     instruction::{self, Context},
-    lines::{self, Line},
+    lines::{self, Line, Lines},
     source::{Source, Span},
     suggest::nearest,
     words,
@@ -35,60 +35,97 @@ const KEYWORDS: [&str; 18] = [
     "ONBUILD",
 ];
 
+/// A file that can't be parsed to its end.
+#[derive(Debug)]
+pub(super) struct Unparsed {
+    pub(super) error: DockerfileError,
+    /// What stands before the error, perhaps without a stage. None if the error is one of the
+    /// file's form, which is all that BuildKit sees then.
+    pub(super) before: Option<Dockerfile>,
+    /// The instruction with the error.
+    pub(super) at: Option<(Written, Span)>,
+}
+
 /// Parses the Dockerfile `text`, which the user knows as `name`.
 pub fn parse(name: &str, text: &str) -> Result<Dockerfile, DockerfileError> {
     let source = Arc::new(Source {
         name: name.to_owned(),
         text: text.to_owned(),
     });
-    let lines = lines::read(&source)?;
-    let whole = Span {
-        start: 1,
-        end: 1,
+    parse_source(&source).map_err(|unparsed| unparsed.error)
+}
+
+/// Parses a Dockerfile; what was read is not lost where that fails.
+pub(super) fn parse_source(source: &Arc<Source>) -> Result<Dockerfile, Box<Unparsed>> {
+    let formless = |error| {
+        Box::new(Unparsed {
+            error,
+            before: None,
+            at: None,
+        })
+    };
+    let lines = lines::read(source).map_err(formless)?;
+    let Some(first) = lines.lines.first() else {
+        let whole = Span {
+            start: 1,
+            end: 1,
+            column: 1,
+        };
+        let error = DockerfileError::new(source, whole, Problem::Empty);
+        return Err(formless(error));
+    };
+    let mut parser = Parser {
+        dockerfile: Dockerfile {
+            source: source.clone(),
+            escape: lines.escape,
+            syntax: lines.syntax.clone(),
+            global_args: Vec::new(),
+            stages: Vec::new(),
+            warnings: warnings(&lines),
+        },
+    };
+    for line in &lines.lines {
+        if let Err(error) = parser.line(line) {
+            let has_form = !error.problem.is_of_form();
+            return Err(Box::new(Unparsed {
+                before: has_form.then_some(parser.dockerfile),
+                at: Some((written(line, &words_of_from(line)), line.span)),
+                error,
+            }));
+        }
+    }
+    if parser.dockerfile.stages.is_empty() {
+        return Err(Box::new(Unparsed {
+            error: DockerfileError::new(source, first.span, Problem::NoStage),
+            before: Some(parser.dockerfile),
+            at: None,
+        }));
+    }
+    Ok(parser.dockerfile)
+}
+
+/// What is odd about the form of the file.
+fn warnings(lines: &Lines) -> Vec<ParseWarning> {
+    let at = |number| Span {
+        start: number,
+        end: number,
         column: 1,
     };
-    if lines.lines.is_empty() {
-        return Err(DockerfileError::new(&source, whole, Problem::Empty));
-    }
-    let mut parser = Parser {
-        source: &source,
-        escape: lines.escape,
-        global_args: Vec::new(),
-        stages: Vec::new(),
-        warnings: Vec::new(),
-    };
-    if let Some((number, name, near)) = &lines.misspelt {
-        parser.warnings.push(ParseWarning {
+    let misspelt = lines
+        .misspelt
+        .iter()
+        .map(|(number, name, near)| ParseWarning {
             rule: "MisspeltDirective",
             message: format!("`# {name}=` is a comment; the directive is `# {near}=`"),
-            span: Span {
-                start: *number,
-                end: *number,
-                column: 1,
-            },
+            span: at(*number),
         });
-    }
-    for line in &lines.lines {
-        parser.line(line)?;
-    }
-    let Parser {
-        global_args,
-        stages,
-        warnings,
-        ..
-    } = parser;
-    if stages.is_empty() {
-        let span = lines.lines[0].span;
-        return Err(DockerfileError::new(&source, span, Problem::NoStage));
-    }
-    Ok(Dockerfile {
-        escape: lines.escape,
-        syntax: lines.syntax,
-        global_args,
-        stages,
-        warnings,
-        source,
-    })
+    let empty_lines = lines.lines.iter().filter_map(|line| line.empty_line);
+    let continued = empty_lines.map(|number| ParseWarning {
+        rule: "NoEmptyContinuation",
+        message: "an empty line continues an instruction".to_owned(),
+        span: at(number),
+    });
+    misspelt.chain(continued).collect()
 }
 
 /// Parses a trigger of ONBUILD as an image's configuration has it. Places in the result
@@ -113,6 +150,7 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
     };
     let keyword = keyword(&source, line, 0)?;
     if keyword == "FROM" {
+        let keyword = keyword.to_owned();
         let problem = Problem::OnBuildTrigger { keyword };
         return Err(DockerfileError::new(&source, whole, problem));
     }
@@ -121,72 +159,61 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, DockerfileError> {
         line,
         escape: lines.escape,
     };
-    let kind = instruction::parse(&context, &keyword, keyword.len())?;
+    let kind = instruction::parse(&context, keyword, keyword.len())?;
     Ok(Instruction {
-        text: one_line(&line.text),
+        text: words::one_line(&line.text).into_owned(),
         span: line.span,
         written: written(line, &[]),
         kind,
     })
 }
 
-struct Parser<'a> {
-    source: &'a Source,
-    escape: char,
-    global_args: Vec<Instruction>,
-    stages: Vec<Stage>,
-    warnings: Vec<ParseWarning>,
+struct Parser {
+    /// What was read so far.
+    dockerfile: Dockerfile,
 }
 
-impl Parser<'_> {
+impl Parser {
     fn line(&mut self, line: &Line) -> Result<(), DockerfileError> {
-        if let Some(number) = line.empty_line {
-            self.warnings.push(ParseWarning {
-                rule: "NoEmptyContinuation",
-                message: "an empty line continues an instruction".to_owned(),
-                span: Span {
-                    start: number,
-                    end: number,
-                    column: 1,
-                },
-            });
-        }
-        let keyword = keyword(self.source, line, 0)?;
+        let source = self.dockerfile.source.clone();
+        let keyword = keyword(&source, line, 0)?;
         if keyword == "FROM" {
             let stage = self.from(line)?;
-            self.stages.push(stage);
+            self.dockerfile.stages.push(stage);
             return Ok(());
         }
         let context = Context {
-            source: self.source,
+            source: &source,
             line,
-            escape: self.escape,
+            escape: self.dockerfile.escape,
         };
-        let kind = instruction::parse(&context, &keyword, keyword.len())?;
+        let kind = instruction::parse(&context, keyword, keyword.len())?;
         let instruction = Instruction {
-            text: one_line(&line.text),
+            text: words::one_line(&line.text).into_owned(),
             span: line.span,
             written: written(line, &[]),
             kind,
         };
-        match self.stages.last_mut() {
+        match self.dockerfile.stages.last_mut() {
             Some(stage) => stage.instructions.push(instruction),
             None if matches!(instruction.kind, InstructionKind::Arg(_)) => {
-                self.global_args.push(instruction);
+                self.dockerfile.global_args.push(instruction);
             }
             None => {
+                let keyword = keyword.to_owned();
                 let problem = Problem::BeforeFrom { keyword };
-                return Err(DockerfileError::new(self.source, line.span, problem));
+                return Err(DockerfileError::new(&source, line.span, problem));
             }
         }
         Ok(())
     }
 
     fn from(&self, line: &Line) -> Result<Stage, DockerfileError> {
-        let (mut flags, at) = Flags::split(self.source, line, "FROM", 4, self.escape);
+        let Dockerfile { source, escape, .. } = &self.dockerfile;
+        let (mut flags, at) = Flags::split(source, line, "FROM", 4, *escape);
         let platform = flags.value("--platform")?.filter(|p| !p.is_empty());
         flags.finish()?;
-        let fail = |span, problem| Err(DockerfileError::new(self.source, span, problem));
+        let fail = |span, problem| Err(DockerfileError::new(source, span, problem));
         let words = words::plain_words(&line.text[at..]);
         let (base, name) = match words.as_slice() {
             [base] => (base.clone(), None),
@@ -225,11 +252,21 @@ impl Parser<'_> {
             name,
             platform,
             instructions: Vec::new(),
-            text: one_line(&line.text),
+            text: words::one_line(&line.text).into_owned(),
             span: line.span,
             written: written(line, &words[1..]),
         })
     }
+}
+
+/// What follows the image in FROM, in a line that may be wrong; nothing in other instructions.
+fn words_of_from(line: &Line) -> Vec<String> {
+    let words = words::plain_words(&line.text);
+    let is_from = words
+        .first()
+        .is_some_and(|w| w.eq_ignore_ascii_case("FROM"));
+    let after = words.iter().skip(1).skip_while(|w| w.starts_with("--"));
+    after.skip(1).filter(|_| is_from).cloned().collect()
 }
 
 /// How the instruction of `line` looks; `words` are FROM's after the image.
@@ -243,11 +280,15 @@ fn written(line: &Line, words: &[String]) -> Written {
 }
 
 /// The keyword that starts at offset `at` of the line, in upper case.
-pub(super) fn keyword(source: &Source, line: &Line, at: usize) -> Result<String, DockerfileError> {
+pub(super) fn keyword(
+    source: &Source,
+    line: &Line,
+    at: usize,
+) -> Result<&'static str, DockerfileError> {
     let rest = &line.text[at..];
     let word = rest.split(words::is_blank).next().unwrap_or_default();
-    let keyword = word.to_ascii_uppercase();
-    if KEYWORDS.contains(&keyword.as_str()) {
+    let known = KEYWORDS.iter();
+    if let Some(keyword) = known.copied().find(|k| k.eq_ignore_ascii_case(word)) {
         return Ok(keyword);
     }
     let hint = match nearest(word, KEYWORDS) {
@@ -270,9 +311,4 @@ fn is_stage_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c))
-}
-
-/// Runs of spaces as one.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -4,24 +4,31 @@
 /// it is near enough to be what was meant: at most half its length, and 3.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.to_lowercase().chars().collect();
+    let (mut chars, mut row) = (Vec::new(), Vec::new());
     candidates
         .into_iter()
         .filter_map(|candidate| {
-            let chars: Vec<char> = candidate.to_lowercase().chars().collect();
+            chars.clear();
+            if candidate.is_ascii() {
+                chars.extend(candidate.chars().map(|c| c.to_ascii_lowercase()));
+            } else {
+                chars.extend(candidate.to_lowercase().chars());
+            }
             // Most words of a foreign text are out of reach by length alone.
             if word.len().abs_diff(chars.len()) > 3 {
                 return None;
             }
             let limit = (chars.len() / 2).clamp(1, 3);
-            Some((distance(&word, &chars, limit)?, candidate))
+            Some((distance(&word, &chars, &mut row, limit)?, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
 /// Levenshtein's distance, with one row; none if it is more than `limit`.
-fn distance(a: &[char], b: &[char], limit: usize) -> Option<usize> {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+fn distance(a: &[char], b: &[char], row: &mut Vec<usize>, limit: usize) -> Option<usize> {
+    row.clear();
+    row.extend(0..=b.len());
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;

@@ -1,5 +1,7 @@
 //! Splitting the arguments of an instruction.
 
+use std::borrow::Cow;
+
 use super::expand::Expander;
 
 /// Spaces that separate words; a no-break space doesn't.
@@ -50,6 +52,28 @@ pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
     words
 }
 
+/// The words of `text` with one space between two.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    let mut before = b' ';
+    let is_single = text.bytes().all(|byte| {
+        let is_letter = byte.is_ascii() && !char::from(byte).is_whitespace();
+        let fits = is_letter || (byte == b' ' && before != b' ');
+        before = byte;
+        fits
+    });
+    if is_single && before != b' ' {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    Cow::Owned(out)
+}
+
 /// Arguments in JSON form.
 pub(super) enum Json {
     /// An array of strings.
@@ -98,8 +122,8 @@ pub(super) fn heredoc_words(line: &str) -> Vec<HeredocWord> {
         keep_unset: true,
         ..Expander::new('\\')
     };
-    match lexer.expand(line, &()) {
-        Ok(expansion) => expansion.words.iter().filter_map(|w| heredoc(w)).collect(),
+    match lexer.words(line, &()) {
+        Ok(words) => words.iter().filter_map(|w| heredoc(w)).collect(),
         // A line that isn't complete, such as one with an open quote, has none.
         Err(_) => Vec::new(),
     }
@@ -128,7 +152,7 @@ pub(super) fn heredoc(word: &str) -> Option<HeredocWord> {
             keep_quotes,
             ..Expander::new('\\')
         };
-        Some(lexer.expand(rest, &()).ok()?.words)
+        lexer.words(rest, &()).ok()
     };
     let (unquoted, quoted) = (words(false)?, words(true)?);
     let ([name], [quoted]) = (unquoted.as_slice(), quoted.as_slice()) else {
@@ -141,4 +165,24 @@ pub(super) fn heredoc(word: &str) -> Option<HeredocWord> {
         expand: quotes(name) == quotes(quoted),
         chomp,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_spaces_become_one() {
+        for (text, expected) in [
+            ("RUN a b", "RUN a b"),
+            (" RUN\ta  b\n", "RUN a b"),
+            ("a\u{2003}b", "a b"),
+            ("a ", "a"),
+            ("", ""),
+            (" ", ""),
+        ] {
+            assert_eq!(one_line(text), expected, "{text:?}");
+        }
+        assert!(matches!(one_line("RUN a b"), Cow::Borrowed(_)));
+    }
 }

@@ -10,7 +10,8 @@ use crate::digest::{Blake3Digest, KeyEncoder};
 const STORED_VALUE_MAX: usize = 256;
 
 /// The kinds of key. Each has a context string of its own, so that keys of two kinds
-/// never meet; the version at its end changes whenever the meaning of a part does.
+/// never meet; the version at its end changes whenever the meaning of a part does, or the
+/// same recipe gives another layer. A context that was given up is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyKind {
@@ -42,11 +43,11 @@ impl KeyKind {
     /// The context string for BLAKE3's key derivation.
     pub fn context(self) -> &'static str {
         match self {
-            Self::Definition => "memobuild-ci 2026-11 definition key v1",
-            Self::Content => "memobuild-ci 2026-11 content key v1",
+            Self::Definition => "memobuild-ci 2026-11 definition key v2",
+            Self::Content => "memobuild-ci 2026-11 content key v2",
             Self::Recompression => "memobuild-ci 2026-11 recompressed layer v1",
             Self::LayerIndex => "memobuild-ci 2026-11 layer index v1",
-            Self::Selection => "memobuild-ci 2026-11 selected files v1",
+            Self::Selection => "memobuild-ci 2026-11 selected files v2",
             Self::Plan => "memobuild-ci 2026-11 layer plan v1",
         }
     }

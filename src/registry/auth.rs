@@ -1,19 +1,21 @@
 //! Authentication to registries: challenges, Basic, and bearer tokens (distribution
 //! project, "Token Authentication"; OAuth 2 refresh for identity tokens).
 //!
-//! A request goes out with what worked last for its repository, or with nothing. A
-//! 401 answer carries challenges; the best one we can meet is met once, and a second
-//! 401 means denied. Credentials go only to the registry itself and to the token
+//! A request goes out with what worked last for its repository and [`Access`], or with nothing. A
+//! 401 answer carries challenges; the best one we can meet is met once, by one of the requests
+//! that run side by side, and a second 401 means denied. Credentials go only to the registry itself and to the token
 //! server it names, over https or to this machine.
 
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use reqwest::RequestBuilder;
 use serde::Deserialize;
+
+use crate::oci::Repository;
 
 /// What stands in the `Authorization` header.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,27 +45,88 @@ impl Authorization {
     }
 }
 
-/// What worked last, by repository.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<String, Authorization>>);
+/// What an operation does to its repository. A token is for one of these.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Access {
+    /// Reads.
+    Pull,
+    /// Reads and writes.
+    Push,
+    /// Takes blobs over from the repository with this path on the same host.
+    Mount(String),
+}
 
-impl Sessions {
-    /// What worked last for `repository`.
-    pub(super) fn get(&self, repository: &str) -> Option<Authorization> {
-        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(repository).cloned()
+impl Access {
+    /// What is done, as a verb.
+    pub(super) fn act(&self) -> &'static str {
+        match self {
+            Self::Pull => "get",
+            Self::Push | Self::Mount(_) => "push",
+        }
     }
 
-    /// Remembers what works for `repository`.
-    pub(super) fn set(&self, repository: String, authorization: Authorization) {
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.insert(repository, authorization);
+    /// The scopes of a token for it, where the registry asks for `asked`.
+    pub(super) fn scopes(&self, repository: &Repository, asked: Option<&str>) -> Vec<String> {
+        let own = |actions| format!("repository:{}:{actions}", repository.path);
+        match self {
+            Self::Pull => vec![asked.map_or_else(|| own("pull"), str::to_owned)],
+            // The first request may only read, and the registry ask for no more than that.
+            Self::Push => vec![own("pull,push")],
+            Self::Mount(from) => vec![own("pull,push"), format!("repository:{from}:pull")],
+        }
+    }
+}
+
+/// How we authenticate.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// The header.
+    pub(super) authorization: Authorization,
+    /// Whether the user's credentials are behind it.
+    pub(super) with_credentials: bool,
+}
+
+/// What worked last for one repository and access.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    last: Mutex<Option<Arc<Proof>>>,
+    /// Held by who asks for a token.
+    pub(super) renewal: tokio::sync::Mutex<()>,
+}
+
+impl Session {
+    /// What worked last.
+    pub(super) fn proof(&self) -> Option<Arc<Proof>> {
+        self.lock().clone()
+    }
+
+    /// Remembers what should work.
+    pub(super) fn set(&self, proof: Proof) -> Arc<Proof> {
+        let proof = Arc::new(proof);
+        *self.lock() = Some(proof.clone());
+        proof
     }
 
     /// Forgets what no longer works.
-    pub(super) fn forget(&self, repository: &str) {
+    pub(super) fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Proof>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All sessions, by repository and access.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<HashMap<(Repository, Access), Arc<Session>>>);
+
+impl Sessions {
+    /// That of `repository` and `access`.
+    pub(super) fn of(&self, repository: &Repository, access: &Access) -> Arc<Session> {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.remove(repository);
+        let key = (repository.clone(), access.clone());
+        sessions.entry(key).or_default().clone()
     }
 }
 

@@ -25,7 +25,7 @@ struct Partial<'a> {
 
 /// Writes a blob to `out`; see [`Registry::fetch_blob`](super::Registry::fetch_blob).
 pub(super) async fn fetch(
-    operation: &mut Operation<'_>,
+    operation: &mut Operation,
     digest: &Sha256Digest,
     size: u64,
     out: &mut (dyn Write + Send),
@@ -74,7 +74,7 @@ impl Partial<'_> {
     /// One request for all that is missing.
     async fn fetch_rest(
         &mut self,
-        operation: &Operation<'_>,
+        operation: &Operation,
         path: &str,
     ) -> Result<(), RegistryError> {
         let from = self.done;
@@ -112,7 +112,7 @@ impl Partial<'_> {
     }
 
     /// The position of the answer's first byte in the blob.
-    fn start(&self, operation: &Operation<'_>, response: &Response) -> Result<u64, RegistryError> {
+    fn start(&self, operation: &Operation, response: &Response) -> Result<u64, RegistryError> {
         if response.status() != StatusCode::PARTIAL_CONTENT {
             return Ok(0);
         }
@@ -131,7 +131,7 @@ impl Partial<'_> {
     }
 
     /// Writes and hashes `bytes`.
-    fn take(&mut self, operation: &Operation<'_>, bytes: &[u8]) -> Result<(), RegistryError> {
+    fn take(&mut self, operation: &Operation, bytes: &[u8]) -> Result<(), RegistryError> {
         let done = self.done + bytes.len() as u64;
         if done > self.size {
             return Err(self.wrong_size(operation, done));
@@ -148,7 +148,7 @@ impl Partial<'_> {
         Ok(())
     }
 
-    fn wrong_size(&self, operation: &Operation<'_>, actual: u64) -> RegistryError {
+    fn wrong_size(&self, operation: &Operation, actual: u64) -> RegistryError {
         operation.corrupt(IntegrityError::Size {
             expected: self.size,
             actual,

@@ -1,22 +1,23 @@
 //! One request after the other: addresses, authentication, classification of answers.
 
 use std::{
-    sync::{Arc, Once},
+    sync::{Arc, Mutex, Once, OnceLock, PoisonError},
     time::Duration,
 };
 
 use reqwest::{
-    Certificate, RequestBuilder, Response, StatusCode, Url,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE},
+    Certificate, Method, RequestBuilder, Response, StatusCode, Url,
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
     redirect,
 };
 use time::OffsetDateTime;
+use tokio::time::{Instant, timeout};
 
 use super::{
     MANIFEST_LIMIT, RegistryOptions,
-    auth::{Authorization, Challenge, Sessions, TokenAnswer},
+    auth::{Access, Authorization, Challenge, Proof, Sessions, TokenAnswer},
     credentials::{Credentials, Keychain},
-    error::{IntegrityError, RegistryError, Subject, is_tls, message_in},
+    error::{IntegrityError, RegistryError, Subject, is_quota, is_tls, message_in},
     retry::{Limits, Retry, retry_after},
 };
 use crate::{
@@ -46,6 +47,10 @@ pub(super) struct Client {
     remote: Result<reqwest::Client, Arc<reqwest::Error>>,
     /// For registries on this machine: plain http, no proxy.
     local: reqwest::Client,
+    /// What both are made of, for [`uploads`](Self::uploads).
+    setup: Setup,
+    /// As `remote` and `local`, for requests with long bodies.
+    uploads: [OnceLock<Result<reqwest::Client, Arc<reqwest::Error>>>; 2],
     keychain: Keychain,
     sessions: Sessions,
     limits: Limits,
@@ -59,23 +64,17 @@ impl Client {
             let pem = fs::read(path).map_err(RegistryError::Authority)?;
             authorities.extend(Certificate::from_pem_bundle(&pem).map_err(setup)?);
         }
-        let builder = |is_local| {
-            reqwest::Client::builder()
-                .user_agent(&options.user_agent)
-                .connect_timeout(options.limits.connect)
-                .read_timeout(options.limits.stall)
-                .redirect(redirects(is_local))
-                // Our own policy decides.
-                .retry(reqwest::retry::never())
+        let setup = Setup {
+            user_agent: options.user_agent,
+            authorities,
+            connect: options.limits.connect,
         };
-        let mut remote = builder(false);
-        if !authorities.is_empty() {
-            remote = remote.tls_certs_merge(authorities);
-        }
-        let local = builder(true).no_proxy().tls_certs_only([]);
+        let stall = Some(options.limits.stall);
         Ok(Self {
-            remote: remote.build().map_err(Arc::new),
-            local: local.build().map_err(setup)?,
+            remote: setup.remote(stall).map_err(Arc::new),
+            local: setup.local(stall).map_err(self::setup)?,
+            setup,
+            uploads: Default::default(),
             keychain: Keychain {
                 docker_config: options.docker_config,
                 helper_path: options.helper_path,
@@ -85,26 +84,24 @@ impl Client {
         })
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// Starts an operation on `repository` that may take `limit`; `what` names it in
-    /// messages.
-    pub(super) fn operation<'a>(
-        &'a self,
-        repository: &'a Repository,
+    /// Starts an operation on `repository`; `what` names it in messages.
+    pub(super) fn operation(
+        self: &Arc<Self>,
+        repository: &Repository,
+        access: Access,
         what: String,
-        limit: Duration,
-    ) -> Operation<'a> {
+        retry: Retry,
+    ) -> Operation {
         Operation {
-            client: self,
-            repository,
+            client: self.clone(),
+            repository: repository.clone(),
             subject: Subject {
+                act: access.act(),
                 what,
                 host: repository.host.clone(),
             },
-            retry: Retry::new(&self.limits, limit),
+            access,
+            retry,
         }
     }
 
@@ -116,6 +113,59 @@ impl Client {
                 .remote
                 .as_ref()
                 .map_err(|error| RegistryError::Client(error.clone())),
+        }
+    }
+
+    /// The HTTP client for requests to `host` whose bodies take their time.
+    fn uploads(&self, host: &str) -> Result<&reqwest::Client, RegistryError> {
+        let is_local = is_loopback(host);
+        let made = self.uploads[usize::from(is_local)].get_or_init(|| {
+            let made = match is_local {
+                true => self.setup.local(None),
+                false => self.setup.remote(None),
+            };
+            made.map_err(Arc::new)
+        });
+        made.as_ref()
+            .map_err(|error| RegistryError::Client(error.clone()))
+    }
+}
+
+/// What HTTP clients are made of.
+#[derive(Debug)]
+struct Setup {
+    user_agent: String,
+    authorities: Vec<Certificate>,
+    connect: Duration,
+}
+
+impl Setup {
+    /// For all registries but this machine's. `stall` is the longest silence; reqwest counts it from
+    /// the first byte of a request on, so requests with long bodies have none.
+    fn remote(&self, stall: Option<Duration>) -> Result<reqwest::Client, reqwest::Error> {
+        let mut builder = self.builder(false, stall);
+        if !self.authorities.is_empty() {
+            builder = builder.tls_certs_merge(self.authorities.clone());
+        }
+        builder.build()
+    }
+
+    /// For registries on this machine.
+    fn local(&self, stall: Option<Duration>) -> Result<reqwest::Client, reqwest::Error> {
+        let builder = self.builder(true, stall).no_proxy().tls_certs_only([]);
+        builder.build()
+    }
+
+    fn builder(&self, is_local: bool, stall: Option<Duration>) -> reqwest::ClientBuilder {
+        let builder = reqwest::Client::builder()
+            .user_agent(&self.user_agent)
+            .connect_timeout(self.connect)
+            .redirect(redirects(is_local))
+            // Our own policy decides.
+            .retry(reqwest::retry::never());
+        match stall {
+            Some(stall) => builder.read_timeout(stall),
+            None => builder,
         }
     }
 }
@@ -158,15 +208,17 @@ fn is_safe(url: &Url, is_local: bool) -> bool {
     }
 }
 
-/// A running operation: a repository, a deadline, a count of failures.
-pub(super) struct Operation<'a> {
-    client: &'a Client,
-    repository: &'a Repository,
+/// A running operation: a repository, what is done to it, a deadline, a count of failures.
+#[derive(Debug)]
+pub(super) struct Operation {
+    client: Arc<Client>,
+    repository: Repository,
+    access: Access,
     subject: Subject,
-    retry: Retry<'a>,
+    retry: Retry,
 }
 
-impl Operation<'_> {
+impl Operation {
     pub(super) fn subject(&self) -> &Subject {
         &self.subject
     }
@@ -196,6 +248,24 @@ impl Operation<'_> {
         digest: Option<Sha256Digest>,
         size: Option<u64>,
     ) -> Result<(Sha256Digest, Document), RegistryError> {
+        let (headers, actual, bytes) = self.manifest(selector, digest, size).await?;
+        let served_as = text(&headers, CONTENT_TYPE.as_str());
+        match Document::parse(&bytes, served_as) {
+            Ok(document) => Ok((actual, document)),
+            Err(source) => Err(RegistryError::Manifest {
+                subject: self.subject.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Fetches the bytes of the manifest `selector`, a tag or a digest, and verifies them.
+    pub(super) async fn manifest(
+        &mut self,
+        selector: &str,
+        digest: Option<Sha256Digest>,
+        size: Option<u64>,
+    ) -> Result<(HeaderMap, Sha256Digest, Vec<u8>), RegistryError> {
         let path = format!("manifests/{selector}");
         let accept = ACCEPTED_MANIFESTS.join(", ");
         let (headers, bytes) = self.bytes(&path, &accept, MANIFEST_LIMIT).await?;
@@ -209,14 +279,7 @@ impl Operation<'_> {
                 actual,
             }));
         }
-        let served_as = text(&headers, CONTENT_TYPE.as_str());
-        match Document::parse(&bytes, served_as) {
-            Ok(document) => Ok((actual, document)),
-            Err(source) => Err(RegistryError::Manifest {
-                subject: self.subject.clone(),
-                source,
-            }),
-        }
+        Ok((headers, actual, bytes))
     }
 
     /// Fetches and verifies a blob that fits into memory.
@@ -302,26 +365,97 @@ impl Operation<'_> {
         prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
         let http = self.client.http(&self.repository.host)?;
-        let session = self.repository.to_string();
-        let send = async |authorization: Option<&Authorization>| {
-            let request = prepare(http.get(url.clone()));
-            let request = match authorization {
-                Some(authorization) => authorization.apply(request),
-                None => request,
+        self.authenticated(url, || prepare(http.get(url.clone())))
+            .await
+    }
+
+    /// One request of any method, with authentication. `prepare` adds headers and a body, which
+    /// may take as long as it moves: `pulse` is beaten when it does. Gives only answers of success.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        pulse: &Pulse,
+        prepare: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let http = self.client.uploads(&self.repository.host)?;
+        let request = || prepare(http.request(method.clone(), url.clone()));
+        let stall = self.client.limits.stall;
+        tokio::select! {
+            answer = self.authenticated(url, request) => answer,
+            () = pulse.stalled(stall) => Err(RegistryError::Stalled {
+                subject: self.subject.clone(),
+                limit: stall,
+            }),
+        }
+    }
+
+    /// Sends a request, which `request` makes, and once more with what a 401 answer asks for.
+    async fn authenticated(
+        &self,
+        url: &Url,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let send = async |proof: Option<&Proof>| {
+            let request = match proof {
+                Some(proof) => proof.authorization.apply(request()),
+                None => request(),
             };
             request.send().await.map_err(|error| self.network(error))
         };
-        let known = self.client.sessions.get(&session);
-        let first = send(known.as_ref()).await?;
-        if first.status() != StatusCode::UNAUTHORIZED {
-            return self.success(first, known.is_some()).await;
+        // Uploads may lead to a storage elsewhere, which our credentials are not for.
+        if !self.is_ours(url)? {
+            return self.success(send(None).await?, false).await;
         }
-        self.client.sessions.forget(&session);
-        let (authorization, with_credentials) = self.authorize(first).await?;
-        let second = send(Some(&authorization)).await?;
-        let second = self.success(second, with_credentials).await?;
-        self.client.sessions.set(session, authorization);
-        Ok(second)
+        let session = (self.client.sessions).of(&self.repository, &self.access);
+        let known = session.proof();
+        let first = send(known.as_deref()).await?;
+        if first.status() != StatusCode::UNAUTHORIZED {
+            let with_credentials = known.is_some_and(|proof| proof.with_credentials);
+            return self.success(first, with_credentials).await;
+        }
+        // Side by side, requests would all ask for a token of their own.
+        let renewing = session.renewal.lock().await;
+        let proof = match session.proof() {
+            Some(newer) if known.as_ref() != Some(&newer) => newer,
+            _ => {
+                session.forget();
+                let (authorization, with_credentials) = self.authorize(first).await?;
+                session.set(Proof {
+                    authorization,
+                    with_credentials,
+                })
+            }
+        };
+        drop(renewing);
+        let second = send(Some(&proof)).await?;
+        if second.status() == StatusCode::UNAUTHORIZED {
+            session.forget();
+        }
+        self.success(second, proof.with_credentials).await
+    }
+
+    /// Whether `url` leads to the registry itself.
+    fn is_ours(&self, url: &Url) -> Result<bool, RegistryError> {
+        let own = self.url("")?;
+        let place = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
+        Ok(place(url) == place(&own))
+    }
+
+    /// The address that a `Location` header in the answer to a request for `base` names.
+    pub(super) fn location(&self, base: &Url, headers: &HeaderMap) -> Result<Url, RegistryError> {
+        let location = text(headers, LOCATION.as_str()).and_then(|text| base.join(text).ok());
+        let mut url = location
+            .ok_or_else(|| self.protocol("doesn't say where to upload to".to_owned()))?;
+        // Registries behind a proxy may not know that they are spoken to by https.
+        if base.scheme() == "https" && url.host_str() == base.host_str() && url.port().is_none() {
+            // Both are schemes of the web: there is no way to fail.
+            let _ = url.set_scheme("https");
+        }
+        match is_safe(&url, self.repository.is_loopback()) {
+            true => Ok(url),
+            false => Err(self.protocol("sends uploads to plain http".to_owned())),
+        }
     }
 
     /// Meets the challenges of a 401 answer; tells whether credentials were used.
@@ -351,7 +485,8 @@ impl Operation<'_> {
             Challenge::Basic => None,
         });
         if let Some((realm, service, scope)) = bearer {
-            let token = self.token(realm, service, scope, &credentials).await?;
+            let scopes = self.access.scopes(&self.repository, scope);
+            let token = self.token(realm, service, &scopes, &credentials).await?;
             return Ok((Authorization::Bearer(token), with_credentials));
         }
         match credentials {
@@ -367,7 +502,7 @@ impl Operation<'_> {
         &self,
         realm: &str,
         service: Option<&str>,
-        scope: Option<&str>,
+        scopes: &[String],
         credentials: &Credentials,
     ) -> Result<String, RegistryError> {
         let mut url = Url::parse(realm)
@@ -376,11 +511,15 @@ impl Operation<'_> {
             .ok_or_else(|| self.protocol("names a token server that is not https".to_owned()))?;
         // The host that is spoken to decides between proxy and none.
         let http = self.client.http(url.host_str().unwrap_or_default())?;
-        let own_scope = format!("repository:{}:pull", self.repository.path);
-        let mut parameters = vec![("scope", scope.unwrap_or(&own_scope))];
-        parameters.extend(service.map(|service| ("service", service)));
+        let service = service.map(|service| ("service", service));
+        let mut parameters: Vec<(&str, &str)> =
+            scopes.iter().map(|scope| ("scope", scope.as_str())).collect();
+        parameters.extend(service);
+        let joined = scopes.join(" ");
         let request = match credentials {
             Credentials::IdentityToken(token) => {
+                parameters = vec![("scope", &joined)];
+                parameters.extend(service);
                 parameters.extend([
                     ("grant_type", "refresh_token"),
                     ("client_id", "memobuild-ci"),
@@ -424,11 +563,37 @@ impl Operation<'_> {
             return Ok(response);
         }
         let subject = self.subject.clone();
+        let is_upload = self.access != Access::Pull;
         let retry_after = text(response.headers(), RETRY_AFTER.as_str())
             .and_then(|header| retry_after(header, OffsetDateTime::now_utc()));
         Err(match status {
+            StatusCode::INSUFFICIENT_STORAGE
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::PAYMENT_REQUIRED
+                if is_upload =>
+            {
+                RegistryError::Quota {
+                    subject,
+                    message: self.message(response).await,
+                }
+            }
+            StatusCode::METHOD_NOT_ALLOWED if is_upload => RegistryError::ReadOnly {
+                subject,
+                message: self.message(response).await,
+            },
+            StatusCode::BAD_REQUEST | StatusCode::PRECONDITION_FAILED if is_upload => {
+                match self.message(response).await {
+                    message if is_quota(&message) => RegistryError::Quota { subject, message },
+                    message => RegistryError::Refused { subject, message },
+                }
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                self.denied(response, with_credentials).await
+                match self.denied(response, with_credentials).await {
+                    RegistryError::Denied { message, .. } if is_upload && is_quota(&message) => {
+                        RegistryError::Quota { subject, message }
+                    }
+                    error => error,
+                }
             }
             StatusCode::NOT_FOUND => RegistryError::NotFound {
                 subject,
@@ -470,17 +635,22 @@ impl Operation<'_> {
     /// The whole body, of at most `limit` bytes.
     async fn body(&self, mut response: Response, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.network(error))?
-        {
+        let stall = self.client.limits.stall;
+        loop {
+            let chunk = timeout(stall, response.chunk())
+                .await
+                .map_err(|_| RegistryError::Stalled {
+                    subject: self.subject.clone(),
+                    limit: stall,
+                })?;
+            let Some(chunk) = chunk.map_err(|error| self.network(error))? else {
+                return Ok(body);
+            };
             if body.len() as u64 + chunk.len() as u64 > limit {
                 return Err(self.protocol(format!("sends more than {limit} bytes")));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
     }
 
     /// A failure below HTTP. The address is left out: redirects carry signatures.
@@ -511,6 +681,32 @@ impl Operation<'_> {
     }
 }
 
+/// When a body moved last.
+#[derive(Debug, Clone)]
+pub(super) struct Pulse(Arc<Mutex<Instant>>);
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// Something moved.
+    pub(super) fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Ends when nothing has moved for so long.
+    async fn stalled(&self, stall: Duration) {
+        loop {
+            let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() >= stall {
+                return;
+            }
+            tokio::time::sleep_until(last + stall).await;
+        }
+    }
+}
+
 /// The text of a header.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
@@ -530,7 +726,7 @@ mod tests {
 
     #[test]
     fn addresses_are_https_but_on_this_machine() {
-        let client = Client::new(RegistryOptions::default()).unwrap();
+        let client = Arc::new(Client::new(RegistryOptions::default()).unwrap());
         for (repository, expected) in [
             ("debian", "https://registry-1.docker.io/v2/library/debian/x"),
             ("ghcr.io/a/b", "https://ghcr.io/v2/a/b/x"),
@@ -539,7 +735,8 @@ mod tests {
             ("[::1]:5000/a", "http://[::1]:5000/v2/a/x"),
         ] {
             let repository: Repository = repository.parse().unwrap();
-            let operation = client.operation(&repository, String::new(), Duration::ZERO);
+            let retry = Retry::new(&client.limits, Duration::ZERO);
+            let operation = client.operation(&repository, Access::Pull, String::new(), retry);
             assert_eq!(operation.url("x").unwrap().as_str(), expected);
         }
     }

@@ -12,6 +12,8 @@ use crate::{
 /// What was asked for and of whom; the beginning of every message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
+    /// What is done, as a verb: `get` or `push`.
+    pub act: &'static str,
     /// An image reference, or a blob of a repository.
     pub what: String,
     /// The registry's host as in references.
@@ -103,7 +105,7 @@ pub enum IntegrityError {
 #[non_exhaustive]
 pub enum RegistryError {
     /// No connection, or it broke or stalled more often than we retry.
-    #[error("can't get {subject}: the connection to `{}` failed", subject.host)]
+    #[error("can't {} {subject}: the connection to `{}` failed", subject.act, subject.host)]
     Unreachable {
         /// What was asked for.
         subject: Subject,
@@ -112,7 +114,7 @@ pub enum RegistryError {
         source: reqwest::Error,
     },
     /// The certificate or the TLS session was refused.
-    #[error("can't get {subject}: `{}` can't be trusted (TLS)", subject.host)]
+    #[error("can't {} {subject}: `{}` can't be trusted (TLS)", subject.act, subject.host)]
     Tls {
         /// What was asked for.
         subject: Subject,
@@ -121,7 +123,7 @@ pub enum RegistryError {
         source: reqwest::Error,
     },
     /// A redirect to plain http, or too many of them.
-    #[error("can't get {subject}: `{}` redirects to where we don't follow", subject.host)]
+    #[error("can't {} {subject}: `{}` redirects to where we don't follow", subject.act, subject.host)]
     Redirect {
         /// What was asked for.
         subject: Subject,
@@ -130,7 +132,7 @@ pub enum RegistryError {
         source: reqwest::Error,
     },
     /// The registry failed with 5xx or 408.
-    #[error("can't get {subject}: `{}` failed with status {status}{}", subject.host, Said(message))]
+    #[error("can't {} {subject}: `{}` failed with status {status}{}", subject.act, subject.host, Said(message))]
     Server {
         /// What was asked for.
         subject: Subject,
@@ -142,15 +144,23 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
     },
     /// Too many requests.
-    #[error("can't get {subject}: `{}` limits the rate of requests{}", subject.host, Wait(retry_after))]
+    #[error("can't {} {subject}: `{}` limits the rate of requests{}", subject.act, subject.host, Wait(retry_after))]
     RateLimited {
         /// What was asked for.
         subject: Subject,
         /// How long the registry asks to wait.
         retry_after: Option<Duration>,
     },
+    /// Nothing has moved for too long.
+    #[error("can't {} {subject}: `{}` has been silent for {} s", subject.act, subject.host, limit.as_secs_f64())]
+    Stalled {
+        /// What was asked for.
+        subject: Subject,
+        /// The longest silence that is borne.
+        limit: Duration,
+    },
     /// The time for the whole operation is up.
-    #[error("can't get {subject}: `{}` took longer than {} s", subject.host, limit.as_secs_f64())]
+    #[error("can't {} {subject}: `{}` took longer than {} s", subject.act, subject.host, limit.as_secs_f64())]
     Deadline {
         /// What was asked for.
         subject: Subject,
@@ -158,7 +168,7 @@ pub enum RegistryError {
         limit: Duration,
     },
     /// The registry refuses.
-    #[error("can't get {subject}: access denied by `{}`{}", subject.host, Said(message))]
+    #[error("can't {} {subject}: access denied by `{}`{}", subject.act, subject.host, Said(message))]
     Denied {
         /// What was asked for.
         subject: Subject,
@@ -167,8 +177,32 @@ pub enum RegistryError {
         /// Whether we had credentials to show.
         with_credentials: bool,
     },
+    /// There is no room left for the user.
+    #[error("can't {} {subject}: no space left in `{}`{}", subject.act, subject.host, Said(message))]
+    Quota {
+        /// What was to be pushed.
+        subject: Subject,
+        /// What the registry said.
+        message: String,
+    },
+    /// The registry takes no pushes.
+    #[error("can't {} {subject}: `{}` is read-only{}", subject.act, subject.host, Said(message))]
+    ReadOnly {
+        /// What was to be pushed.
+        subject: Subject,
+        /// What the registry said.
+        message: String,
+    },
+    /// The registry doesn't accept what was pushed, for instance a manifest whose blobs it lacks.
+    #[error("can't {} {subject}: refused by `{}`{}", subject.act, subject.host, Said(message))]
+    Refused {
+        /// What was to be pushed.
+        subject: Subject,
+        /// What the registry said.
+        message: String,
+    },
     /// The credentials can't be had.
-    #[error("can't get {subject}: no credentials for `{}`", subject.host)]
+    #[error("can't {} {subject}: no credentials for `{}`", subject.act, subject.host)]
     Credentials {
         /// What was asked for.
         subject: Subject,
@@ -213,7 +247,7 @@ pub enum RegistryError {
         source: ManifestError,
     },
     /// The registry answered outside of the protocol.
-    #[error("can't get {subject}: `{}` {problem}", subject.host)]
+    #[error("can't {} {subject}: `{}` {problem}", subject.act, subject.host)]
     Protocol {
         /// What was asked for.
         subject: Subject,
@@ -231,6 +265,15 @@ pub enum RegistryError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The bytes to be pushed can't be read.
+    #[error("can't push {subject}")]
+    Read {
+        /// What was to be pushed.
+        subject: Subject,
+        /// Why.
+        #[source]
+        source: FsError,
     },
     /// The HTTP client can't be set up, for instance for want of root certificates.
     #[error("can't set up the HTTP client")]
@@ -271,16 +314,22 @@ impl RegistryError {
             Self::Unreachable { .. }
             | Self::Server { .. }
             | Self::RateLimited { .. }
+            | Self::Stalled { .. }
             | Self::Deadline { .. } => Trouble::Transient,
-            Self::Denied { .. } | Self::Credentials { .. } => Trouble::Denied,
+            Self::Denied { .. }
+            | Self::Credentials { .. }
+            | Self::Quota { .. }
+            | Self::ReadOnly { .. } => Trouble::Denied,
             Self::NotFound { .. } | Self::NoPlatform { .. } => Trouble::NotFound,
             Self::Integrity { .. } => Trouble::Integrity,
-            Self::Manifest { .. } | Self::Protocol { .. } | Self::Redirect { .. } => {
-                Trouble::Unsupported
-            }
+            Self::Manifest { .. }
+            | Self::Protocol { .. }
+            | Self::Redirect { .. }
+            | Self::Refused { .. } => Trouble::Unsupported,
             Self::Tls { .. }
             | Self::Repository(_)
             | Self::Write { .. }
+            | Self::Read { .. }
             | Self::Client(_)
             | Self::Authority(_) => Trouble::Local,
         }
@@ -371,6 +420,15 @@ pub(crate) fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
+/// Whether what a registry says with a refusal means that the user's room is used up; there is
+/// no code for it.
+pub(super) fn is_quota(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["quota", "storage limit", "exceed the configured upper limit"]
+        .iter()
+        .any(|sign| message.contains(sign))
+}
+
 /// The first message of a registry's error document, shortened and printable; empty
 /// if there is none (distribution specification 1.1, "Error Codes").
 pub(super) fn message_in(body: &[u8]) -> String {
@@ -397,6 +455,7 @@ mod tests {
     #[test]
     fn messages_say_what_and_who_and_hints_can_be_pasted() {
         let subject = Subject {
+            act: "get",
             what: "ghcr.io/acme/app:1".to_owned(),
             host: "ghcr.io".to_owned(),
         };

@@ -18,9 +18,9 @@ pub struct Limits {
     pub connect: Duration,
     /// Without a single byte from the registry.
     pub stall: Duration,
-    /// To resolve a reference, all requests and retries together.
+    /// To resolve a reference or to push a manifest, all requests and retries together.
     pub resolve: Duration,
-    /// To fetch one blob, all requests and retries together.
+    /// To fetch or push one blob, all requests and retries together.
     pub blob: Duration,
     /// Failures in a row, without progress, that are survived.
     pub retries: u32,
@@ -46,18 +46,18 @@ impl Default for Limits {
 
 /// The retries of one operation.
 #[derive(Debug)]
-pub(super) struct Retry<'a> {
-    limits: &'a Limits,
+pub(super) struct Retry {
+    limits: Limits,
     limit: Duration,
     deadline: Instant,
     failures: u32,
 }
 
-impl<'a> Retry<'a> {
+impl Retry {
     /// Starts an operation that may take `limit`.
-    pub(super) fn new(limits: &'a Limits, limit: Duration) -> Self {
+    pub(super) fn new(limits: &Limits, limit: Duration) -> Self {
         Self {
-            limits,
+            limits: limits.clone(),
             limit,
             deadline: Instant::now() + limit,
             failures: 0,
@@ -97,7 +97,7 @@ impl<'a> Retry<'a> {
         if !error.may_pass() {
             return Err(error);
         }
-        let Some(pause) = pause_after(self.limits, self.failures, error.retry_after()) else {
+        let Some(pause) = pause_after(&self.limits, self.failures, error.retry_after()) else {
             return Err(error);
         };
         if Instant::now() + pause >= self.deadline {
@@ -118,18 +118,20 @@ pub(crate) fn pause_after(
     match asked {
         _ if failures > limits.retries => None,
         Some(asked) => (asked <= limits.longest_pause).then_some(asked),
-        None => Some(backoff(limits, failures, random())),
+        None => Some(backoff(limits.backoff, failures, limits.longest_pause)),
     }
 }
 
 /// The pause after so many failures: between half and one and a half of the doubled
 /// base, so that jobs that failed together don't come back together.
-fn backoff(limits: &Limits, failures: u32, random: u64) -> Duration {
-    let doubled = limits
-        .backoff
-        .saturating_mul(1 << failures.saturating_sub(1).min(16));
+pub(crate) fn backoff(base: Duration, failures: u32, longest: Duration) -> Duration {
+    jittered(base, failures, longest, random())
+}
+
+fn jittered(base: Duration, failures: u32, longest: Duration, random: u64) -> Duration {
+    let doubled = base.saturating_mul(1 << failures.saturating_sub(1).min(16));
     let thousandths = 500 + u32::try_from(random % 1001).unwrap_or(0);
-    (doubled.saturating_mul(thousandths) / 1000).min(limits.longest_pause)
+    (doubled.saturating_mul(thousandths) / 1000).min(longest)
 }
 
 /// A number good enough for jitter: the standard library's random hash keys.
@@ -155,7 +157,8 @@ mod tests {
     #[test]
     fn pauses_double_with_jitter_up_to_the_longest() {
         let limits = Limits::default();
-        let ms = |failures, random| backoff(&limits, failures, random).as_millis();
+        let (base, longest) = (limits.backoff, limits.longest_pause);
+        let ms = |failures, random| jittered(base, failures, longest, random).as_millis();
         assert_eq!((ms(1, 0), ms(1, 500), ms(1, 1000)), (250, 500, 750));
         assert_eq!((ms(2, 500), ms(3, 500)), (1000, 2000));
         assert_eq!(ms(u32::MAX, 1000), 60_000);
@@ -177,6 +180,7 @@ mod tests {
     fn limited(retry_after: Option<Duration>) -> RegistryError {
         RegistryError::RateLimited {
             subject: Subject {
+                act: "get",
                 what: "a".to_owned(),
                 host: "h".to_owned(),
             },
@@ -205,7 +209,7 @@ mod tests {
             ..Limits::default()
         };
         let mut retry = Retry::new(&limits, Duration::from_secs(100));
-        let fails = |retry: &mut Retry<'_>| retry.next_pause(limited(None)).is_err();
+        let fails = |retry: &mut Retry| retry.next_pause(limited(None)).is_err();
         assert!(!fails(&mut retry) && !fails(&mut retry));
         retry.progressed();
         assert!(!fails(&mut retry) && !fails(&mut retry));

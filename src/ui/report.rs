@@ -173,7 +173,7 @@ impl Details {
             let span = error.span;
             return Self {
                 place: Some(format!("{}:{}:{}", error.file, span.start, span.column)),
-                excerpt: Some(error.excerpt().to_owned()),
+                excerpt: Some(error.excerpt()),
                 hint: error.hint.clone(),
                 ..Self::default()
             };

@@ -125,12 +125,27 @@ class Call(support.EndToEnd):
         self.assertIn(f"::error file={context}/Dockerfile,line=2,endLine=2,title=build error::", said)
         answer = json.loads(self.call("check,format=json", context, exit=INVALID).stdout)
         self.assertEqual(answer["buildError"]["location"]["ranges"][0]["start"]["line"], 2)
-        # A file that can't be parsed has no violations, but a place.
-        context = self.context("FROM scratch\nRUNN x\n")
+
+    def test_a_file_that_does_not_parse(self):
+        """It has the violations that stand before the error."""
+        text = "FROM scratch AS Base\nMAINTAINER joe\nRUNN x\nMAINTAINER jane\n"
+        context = self.context(text)
+        result = self.call("check", context, exit=INVALID)
+        self.assertIn(f"warning: StageNameCasing: stage name `Base` is not lower case\n  --> {context}/Dockerfile:1\n", result.stdout)
+        self.assertIn("\n2 violations; ", result.stdout)
+        self.assertIn("error: unknown instruction `RUNN`", result.stderr)
         answer = json.loads(self.call("check,format=json", context, exit=INVALID).stdout)
-        self.assertEqual(answer["warnings"], [])
-        self.assertEqual(answer["buildError"]["location"]["ranges"], [{"start": {"line": 2}, "end": {"line": 2}}])
+        self.assertEqual([w["ruleName"] for w in answer["warnings"]], ["StageNameCasing", "MaintainerDeprecated"])
+        self.assertEqual(answer["buildError"]["location"]["ranges"], [{"start": {"line": 3}, "end": {"line": 3}}])
         self.assertEqual(answer["sources"][0]["filename"], f"{context}/Dockerfile")
+        skip = ("--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=StageNameCasing")
+        said = self.call("check,format=github", context, *skip, exit=INVALID).stdout
+        self.assertEqual([line.split(" ")[0] for line in said.splitlines()], ["::warning", "::error"], said)
+        # A Dockerfile that is in no file is shown as well.
+        words = ("--call", "check,format=json", "-f", "-", context)
+        answer = json.loads(self.memobuild("build", *words, stdin=f"{context}/Dockerfile", exit=INVALID).stdout)
+        self.assertEqual(len(answer["warnings"]), 2)
+        self.assertEqual(answer["buildError"]["location"]["ranges"][0]["start"]["line"], 3)
 
     def test_a_base_image_that_is_not_there(self):
         """A check needs base images, and says where the missing one is wanted; the rest doesn't."""

@@ -108,7 +108,7 @@ All stages are checked; with `--target` those that it needs. Without `CONTEXT` a
 | `--call check,format=gitlab` | a code quality report: write it to a file that `artifacts:reports:codequality` names |
 
 The exit code is 0 without violations and 11 with some. A Dockerfile that can't be built ends with the code of that error, such as 20, after the
-violations found so far; one that can't be parsed has no violations, only the error. `--call check,ignorestatus=true` gives 0 instead of 11, for jobs
+violations found so far: those above the error, if it can't be parsed. `--call check,ignorestatus=true` gives 0 instead of 11, for jobs
 that only report. 11 is not 20, because the Dockerfile is valid and a build of it can work; and not 1, which says that something failed. All codes are on [their page](exit-codes.md).
 
 ## Settings

@@ -1,8 +1,6 @@
 //! `--call check`: all Dockerfiles are lowered for their warnings, and nothing is run.
 
-use std::{
-    collections::HashMap, error::Error, fmt::Write as _, io::Write as _, path::Path, sync::Arc,
-};
+use std::{collections::HashMap, error::Error, fmt::Write as _, io::Write as _, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
@@ -17,10 +15,9 @@ use crate::{
     dockerfile::{
         DockerfileError, Source, Span,
         ignore::Ignore,
-        lint::{Rule, rule},
+        lint::{Rule, check_unparsed, rule},
     },
     engine::BuildError,
-    fs,
     graph::{
         BuildGraph, ImageTable,
         lower::{Check, LowerError, LowerInput, LowerWarning, Parent},
@@ -95,10 +92,7 @@ pub(super) async fn check(
             }
         }
     }
-    report
-        .violations
-        .sort_by_key(|violation| (violation.source, violation.start));
-    report
+    report.sorted()
 }
 
 /// Warnings with what went wrong, and where if the error itself doesn't know.
@@ -170,21 +164,21 @@ fn check_ignore_file(graph: &BuildGraph, recipe: &Recipe) -> Result<(), CliError
 }
 
 impl Report {
-    /// For a Dockerfile that can't be parsed; other errors come back.
-    pub(super) fn of_unread(error: CliError) -> Result<Self, CliError> {
+    /// For a Dockerfile that can't be parsed; other errors come back. `settings` is what the
+    /// build argument for them says.
+    pub(super) fn of_unparsed(error: CliError, settings: Option<&str>) -> Result<Self, CliError> {
         let CliError::Dockerfile(inner) = &error else {
             return Err(error);
         };
-        let Ok(text) = fs::read_to_string(Path::new(&inner.file)) else {
-            return Err(error);
-        };
         let mut report = Self::default();
-        let source = report.source(&Arc::new(Source {
-            name: inner.file.clone(),
-            text,
-        }));
+        let source = report.source(inner.source());
+        for found in check_unparsed(inner, settings) {
+            if let Some(rule) = rule(found.rule) {
+                report.enter(rule, &found.message, found.hint, source, found.span);
+            }
+        }
         report.fail(source, error, None);
-        Ok(report)
+        Ok(report.sorted())
     }
 
     /// The position of a source, which is entered once.
@@ -201,20 +195,42 @@ impl Report {
             let (Some(rule), Some(location)) = (rule(warning.rule), warning.location) else {
                 continue;
             };
-            let violation = Violation {
-                rule,
-                // Words of the file stand in it.
-                message: ui::harmless(&warning.message),
-                hint: warning.hint,
-                source,
+            let span = Span {
                 start: location.start,
                 end: location.end,
+                column: 1,
             };
-            // One file may be built for several platforms.
-            if !self.violations.contains(&violation) {
-                self.violations.push(violation);
-            }
+            self.enter(rule, &warning.message, warning.hint, source, span);
         }
+    }
+
+    fn enter(
+        &mut self,
+        rule: &'static Rule,
+        message: &str,
+        hint: Option<String>,
+        source: usize,
+        span: Span,
+    ) {
+        let violation = Violation {
+            rule,
+            // Words of the file stand in it.
+            message: ui::harmless(message),
+            hint,
+            source,
+            start: span.start,
+            end: span.end,
+        };
+        // One file may be built for several platforms.
+        if !self.violations.contains(&violation) {
+            self.violations.push(violation);
+        }
+    }
+
+    fn sorted(mut self) -> Self {
+        let place = |violation: &Violation| (violation.source, violation.start);
+        self.violations.sort_by_key(place);
+        self
     }
 
     fn fail(&mut self, source: usize, error: CliError, place: Option<Span>) {

@@ -19,7 +19,7 @@ use super::{
     build::{self, BuildArgs},
     prepare,
 };
-use crate::{config::Config, event::Events};
+use crate::{config::Config, dockerfile::lint::SETTINGS_ARGUMENT, event::Events};
 
 /// What `--call` or `--check` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,11 @@ pub(super) async fn run(
         let registry = build::registry(context)?;
         let report = match asked {
             Ok(asked) => check::check(asked, configuration, &registry).await,
-            Err(error) => check::Report::of_unread(error)?,
+            Err(error) => {
+                let given = prepare::build_args(context, args)?;
+                let settings = given.get(SETTINGS_ARGUMENT).map(String::as_str);
+                check::Report::of_unparsed(error, settings)?
+            }
         };
         return report.tell(context, *call);
     }

@@ -32,6 +32,7 @@ use crate::{
     remote::Sources,
 };
 use settings::Settings;
+pub(super) use words::build_args;
 
 /// Everything that is decided before a step is looked at.
 pub(super) struct Prepared {

@@ -19,7 +19,7 @@ pub(super) fn platforms(args: &BuildArgs) -> Result<Vec<Platform>, CliError> {
 }
 
 /// `--build-arg NAME=VALUE`, or `NAME` for the value of the environment.
-pub(super) fn build_args(
+pub(in crate::cli) fn build_args(
     context: &Context,
     args: &BuildArgs,
 ) -> Result<BTreeMap<String, String>, CliError> {

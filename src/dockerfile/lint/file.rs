@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use super::{Settings, Violation, rules::rule};
 use crate::dockerfile::{
-    ast::{ArgPair, Dockerfile, Instruction, InstructionKind, Stage, Written},
+    ast::{ArgPair, Dockerfile, Instruction, InstructionKind, ParseWarning, Stage, Written},
+    error::DockerfileError,
+    parser::parse_source,
     source::Span,
 };
 
@@ -17,25 +19,37 @@ pub fn check_file(dockerfile: &Dockerfile, settings: &Settings) -> Vec<Violation
         settings,
         found: Vec::new(),
     };
-    for warning in &dockerfile.warnings {
-        file.add(
-            settings,
-            warning.rule,
-            warning.message.clone(),
-            warning.span,
-        );
-    }
-    for instruction in &dockerfile.global_args {
-        file.instruction(instruction);
-    }
-    for stage in &dockerfile.stages {
-        file.from(stage);
-        for instruction in &stage.instructions {
-            file.instruction(instruction);
-        }
-    }
+    file.instructions(dockerfile);
     file.stage_names(&dockerfile.stages);
     file.casing(&dockerfile.stages);
+    file.found
+}
+
+/// The violations in a file that can't be parsed, as BuildKit finds them: those in what stands
+/// before `error` and in the instruction that it is about; none where the error is in the form
+/// of the file or of an instruction. `argument` is the build argument that replaces `# check=`.
+pub fn check_unparsed(error: &DockerfileError, argument: Option<&str>) -> Vec<Violation> {
+    let source = error.source();
+    let directive = || Settings::directive(&source.text).map(|(_, text)| text);
+    let text = argument.or_else(directive).unwrap_or_default();
+    let (Ok(settings), Err(unparsed)) = (Settings::parse(text), parse_source(source)) else {
+        return Vec::new();
+    };
+    let mut file = File {
+        settings: &settings,
+        found: Vec::new(),
+    };
+    let Some(before) = &unparsed.before else {
+        return Vec::new();
+    };
+    file.instructions(before);
+    if let Some((written, span)) = &unparsed.at {
+        if written.keyword.eq_ignore_ascii_case("FROM") {
+            file.from_casing(written, *span);
+        } else if written.keyword.eq_ignore_ascii_case("MAINTAINER") {
+            file.maintainer(written, *span);
+        }
+    }
     file.found
 }
 
@@ -56,16 +70,33 @@ impl File<'_> {
         }
     }
 
+    /// What is odd about each line and each instruction by itself.
+    fn instructions(&mut self, dockerfile: &Dockerfile) {
+        for ParseWarning {
+            rule,
+            message,
+            span,
+        } in &dockerfile.warnings
+        {
+            self.add(self.settings, rule, message.clone(), *span);
+        }
+        for instruction in &dockerfile.global_args {
+            self.instruction(instruction);
+        }
+        for stage in &dockerfile.stages {
+            self.from(stage);
+            for instruction in &stage.instructions {
+                self.instruction(instruction);
+            }
+        }
+    }
+
     fn instruction(&mut self, instruction: &Instruction) {
         let (written, span) = (&instruction.written, instruction.span);
-        let settings = self.settings.with_comments(&written.comments);
         match &instruction.kind {
-            InstructionKind::Maintainer(_) => {
-                let message = "MAINTAINER is deprecated; use \
-                               `LABEL org.opencontainers.image.authors=…`";
-                self.add(&settings, "MaintainerDeprecated", message.to_owned(), span);
-            }
+            InstructionKind::Maintainer(_) => self.maintainer(written, span),
             InstructionKind::Arg(pairs) => {
+                let settings = self.settings.with_comments(&written.comments);
                 let names: Vec<&str> = pairs.iter().map(|p: &ArgPair| p.name.as_str()).collect();
                 self.description(&settings, "ARG", &names, written, span);
             }
@@ -73,13 +104,28 @@ impl File<'_> {
         }
     }
 
+    fn maintainer(&mut self, written: &Written, span: Span) {
+        let settings = self.settings.with_comments(&written.comments);
+        let message = "MAINTAINER is deprecated; use `LABEL org.opencontainers.image.authors=…`";
+        self.add(&settings, "MaintainerDeprecated", message.to_owned(), span);
+    }
+
     fn from(&mut self, stage: &Stage) {
         let (written, span) = (&stage.written, stage.span);
+        self.from_casing(written, span);
+        if let Some(name) = &stage.name {
+            let settings = self.settings.with_comments(&written.comments);
+            self.description(&settings, "FROM", &[name], written, span);
+        }
+    }
+
+    /// The letter case of a FROM, which may be wrong otherwise.
+    fn from_casing(&mut self, written: &Written, span: Span) {
         let settings = self.settings.with_comments(&written.comments);
-        let [r#as, name] = written.words.as_slice() else {
+        let [r#as, name, rest @ ..] = written.words.as_slice() else {
             return;
         };
-        if *name != name.to_lowercase() {
+        if rest.is_empty() && *name != name.to_lowercase() {
             let message = format!("stage name `{name}` is not lower case");
             self.add(&settings, "StageNameCasing", message, span);
         }
@@ -94,8 +140,6 @@ impl File<'_> {
             let message = format!("`{as}` is not in the letter case of `{keyword}`");
             self.add(&settings, "FromAsCasing", message, span);
         }
-        let names: Vec<&str> = stage.name.as_deref().into_iter().collect();
-        self.description(&settings, "FROM", &names, written, span);
     }
 
     /// The comment before an instruction that defines `names` describes one of them.
@@ -175,12 +219,13 @@ enum Casing {
     Upper,
 }
 
+/// The letter case of a keyword, all of whose letters are ASCII.
 fn casing(keyword: &str) -> Option<Casing> {
-    if keyword == keyword.to_lowercase() {
-        Some(Casing::Lower)
-    } else if keyword == keyword.to_uppercase() {
-        Some(Casing::Upper)
-    } else {
-        None
+    let has_upper = keyword.bytes().any(|b| b.is_ascii_uppercase());
+    let has_lower = keyword.bytes().any(|b| b.is_ascii_lowercase());
+    match (has_lower, has_upper) {
+        (_, false) => Some(Casing::Lower),
+        (false, true) => Some(Casing::Upper),
+        (true, true) => None,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The rules ([`RULES`]), their names and the places they are reported at are those of BuildKit's
 //! linter; the texts are ours. This module has what all rules share, the table and the
-//! [`Settings`], and the rules that need only the parsed file ([`check_file`]). Rules about what
+//! [`Settings`], and the rules that need only the parsed file ([`check_file`], or [`check_unparsed`]). Rules about what
 //! words mean (variables, platforms, ports, paths) fire while lowering
 //! (`graph::lower::check`), which knows the variables.
 
@@ -10,9 +10,9 @@ mod file;
 mod rules;
 mod settings;
 
-pub use file::check_file;
+pub use file::{check_file, check_unparsed};
 pub use rules::{RULES, Rule, rule};
-pub use settings::{Settings, SettingsError};
+pub use settings::{SETTINGS_ARGUMENT, Settings, SettingsError};
 
 use super::source::Span;
 

@@ -33,6 +33,9 @@ struct Selection {
     names: BTreeSet<String>,
 }
 
+/// The build argument that replaces `# check=`.
+pub const SETTINGS_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
 /// Which checks are made, and whether a violation fails the build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {

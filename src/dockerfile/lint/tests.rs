@@ -84,6 +84,75 @@ fn places_are_those_of_buildkit() {
     );
 }
 
+fn found_before_the_error(text: &str, argument: Option<&str>) -> Vec<(&'static str, usize)> {
+    let error = parse("Dockerfile", text).unwrap_err();
+    let found = check_unparsed(&error, argument);
+    found.iter().map(|v| (v.rule, v.span.start)).collect()
+}
+
+#[test]
+fn an_unparsed_file_has_the_violations_before_its_error() {
+    // What needs all stages isn't looked at: the letter case of keywords, names given twice.
+    let text = "FROM scratch AS A\nMAINTAINER a\nlabel a=1\nFROM scratch AS a\nRUNN x\nMAINTAINER b\n                LABEL a \\\n\n  b\n";
+    assert_eq!(
+        found_before_the_error(text, None),
+        [
+            ("NoEmptyContinuation", 9),
+            ("StageNameCasing", 1),
+            ("MaintainerDeprecated", 2),
+        ]
+    );
+    let skip = Some("skip=StageNameCasing,NoEmptyContinuation");
+    assert_eq!(
+        found_before_the_error(text, skip),
+        [("MaintainerDeprecated", 2)]
+    );
+    let own = format!("# check=skip=all\n{text}");
+    assert_eq!(found_before_the_error(&own, None), []);
+    assert_eq!(found_before_the_error(&own, Some("")).len(), 3);
+    assert_eq!(found_before_the_error(text, Some("skip")), []);
+}
+
+#[test]
+fn the_instruction_with_the_error_is_looked_at() {
+    for (text, found) in [
+        (
+            "FROM --platfrm=x scratch as A\n",
+            vec![("StageNameCasing", 1), ("FromAsCasing", 1)],
+        ),
+        ("FROM scratch as A b\n", vec![("FromAsCasing", 1)]),
+        ("FROM scratch AS A!\n", vec![("StageNameCasing", 1)]),
+        (
+            "FROM scratch\nMAINTAINER\n",
+            vec![("MaintainerDeprecated", 2)],
+        ),
+        ("MAINTAINER a\n", vec![("MaintainerDeprecated", 1)]),
+        ("FROM scratch\n# check=skip=all\nMAINTAINER\n", vec![]),
+        ("ARG A \\\n\n  B\n", vec![("NoEmptyContinuation", 3)]),
+    ] {
+        assert_eq!(found_before_the_error(text, None), found, "{text}");
+    }
+}
+
+#[test]
+fn an_error_of_form_hides_the_violations() {
+    let start = "FROM scratch AS A\nMAINTAINER a\n";
+    for wrong in [
+        "RUN [\"a\", 1]",
+        "ENV A",
+        "LABEL a=1 b",
+        "ONBUILD ENV A",
+        "COPY <<EOF /",
+    ] {
+        let text = format!("{start}{wrong}\n");
+        assert_eq!(found_before_the_error(&text, None), [], "{wrong}");
+    }
+    for wrong in ["ENV", "LABEL =1", "ONBUILD FROM a"] {
+        let text = format!("{start}{wrong}\n");
+        assert_eq!(found_before_the_error(&text, None).len(), 2, "{wrong}");
+    }
+}
+
 #[test]
 fn the_table_is_complete_and_without_repeats() {
     for (number, rule) in RULES.iter().enumerate() {

@@ -166,8 +166,8 @@ fn words_split_after_expansion_but_not_inside_quotes() {
         ("  a  ", vec!["a"]),
         ("cat << EOF", vec!["cat", "<< EOF"]),
     ] {
-        let result = Expander::new('\\').expand(text, &variables()).unwrap();
-        assert_eq!(result.words, expected, "{text}");
+        let result = Expander::new('\\').words(text, &variables()).unwrap();
+        assert_eq!(result, expected, "{text}");
     }
 }
 

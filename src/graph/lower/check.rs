@@ -10,16 +10,13 @@ use std::{cell::RefCell, collections::HashSet};
 use crate::{
     dockerfile::{
         DockerfileError, Problem, Span,
-        lint::{Settings, Violation, check_file, rule},
+        lint::{SETTINGS_ARGUMENT, Settings, Violation, check_file, rule},
     },
     graph::{BuildGraph, ImageTable},
     oci::Platform,
 };
 
 use super::{LowerError, LowerInput, LowerWarning, Lowered, plan::Plan, stage::Lowering};
-
-/// The build argument that replaces `# check=`.
-const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
 /// The checks of one Dockerfile, and what they found.
 #[derive(Debug)]
@@ -159,7 +156,7 @@ impl Checks {
 
 /// The file's settings, or those of the build argument, which replace them.
 fn settings(input: &LowerInput<'_>) -> Result<Settings, LowerError> {
-    if let Some(text) = input.build_args.get(ARGUMENT) {
+    if let Some(text) = input.build_args.get(SETTINGS_ARGUMENT) {
         return Settings::parse(text).map_err(|source| LowerError::CheckArgument {
             text: text.clone(),
             source,
@@ -190,7 +187,7 @@ fn warning(
         rule,
         message,
         location: Some(crate::graph::Location {
-            file: input.dockerfile.source.name.clone(),
+            file: input.dockerfile.source.name.as_str().into(),
             start: span.start,
             end: span.end,
         }),
@@ -216,7 +213,7 @@ impl<'a> Check<'a> {
 
     /// The images that [`Check::run`] wants and `images` lacks, as [`super::needed_images`].
     pub fn images(&self, images: &ImageTable) -> Result<Vec<(String, Platform)>, LowerError> {
-        Plan::new(self.input, images, &self.checks)?.needed_images()
+        Ok(Plan::new(self.input, images, &self.checks)?.needed_images())
     }
 
     /// The FROM of the first stage that wants this image.

@@ -1,16 +1,19 @@
 //! Instructions that change only the image's configuration.
 
+use std::fmt::Write as _;
+
 use crate::{
     dockerfile::{
         Problem, Span,
         ast::{CommandLine, Healthcheck, Instruction, InstructionKind},
         expand::Expander,
     },
-    oci::config::{Empty, Healthcheck as HealthcheckConfig},
+    oci::config::Healthcheck as HealthcheckConfig,
 };
 
 use super::{
     LowerError,
+    lists::Addition,
     run::with_shell,
     stage::{Lowering, State, commit},
 };
@@ -27,11 +30,10 @@ impl Lowering<'_> {
             InstructionKind::Label(pairs) => {
                 let mut message = String::from("LABEL");
                 let pairs = self.key_values(state, pairs, span)?;
-                let labels = state.config.config.labels.get_or_insert_default();
-                for (key, value) in pairs {
-                    message.push_str(&format!(" {key}={value}"));
-                    labels.insert(key, value);
+                for (key, value) in &pairs {
+                    let _ = write!(message, " {key}={value}");
                 }
+                state.add(Addition::Labels(pairs));
                 message
             }
             InstructionKind::User(user) => {
@@ -94,7 +96,7 @@ impl Lowering<'_> {
             | InstructionKind::Copy(_)
             | InstructionKind::Workdir(_) => return Ok(()),
         };
-        commit(state, &created_by, false);
+        commit(state, created_by, false);
         Ok(())
     }
 
@@ -127,8 +129,7 @@ impl Lowering<'_> {
             paths.push(self.not_empty(state, "VOLUME", word, span)?);
         }
         let message = format!("VOLUME [{}]", paths.join(" "));
-        let volumes = state.config.config.volumes.get_or_insert_default();
-        volumes.extend(paths.into_iter().map(|path| (path, Empty {})));
+        state.add(Addition::Volumes(paths));
         Ok(message)
     }
 
@@ -140,13 +141,13 @@ impl Lowering<'_> {
     ) -> Result<String, LowerError> {
         let mut ports = Vec::new();
         for word in words {
-            let expansion = Expander::new(self.plan.input.dockerfile.escape)
-                .expand(word, &state.env)
+            let expanded = Expander::new(self.plan.input.dockerfile.escape)
+                .words(word, &state.env)
                 .map_err(|cause| {
                     let text = word.clone();
                     self.plan.fail(span, Problem::Expand { text, cause })
                 })?;
-            for text in expansion.words {
+            for text in expanded {
                 self.check_port(&text, span);
                 let Some(range) = parse_ports(&text) else {
                     return Err(self.plan.fail(span, Problem::Port { text }));
@@ -155,8 +156,7 @@ impl Lowering<'_> {
             }
         }
         let message = format!("EXPOSE [{}]", ports.join(" "));
-        let exposed = state.config.config.exposed_ports.get_or_insert_default();
-        exposed.extend(ports.into_iter().map(|port| (port, Empty {})));
+        state.add(Addition::Ports(ports));
         Ok(message)
     }
 }

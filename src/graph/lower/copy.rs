@@ -78,7 +78,7 @@ impl Lowering<'_> {
             mtime: state.clock.tick(),
         });
         state.root = self.step(state, op, &instruction.text, span);
-        commit(state, &history, true);
+        commit(state, history, true);
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Lowering<'_> {
             });
             state.root = self.step(state, op, &instruction.text, span);
         }
-        commit(state, &format!("WORKDIR {shown}"), layer);
+        commit(state, format!("WORKDIR {shown}"), layer);
         Ok(())
     }
 }
@@ -212,6 +212,13 @@ pub(super) fn absolute(dir: &str, path: &str) -> String {
 
 /// The shortest absolute path with the same meaning; `..` stops at the root.
 pub(super) fn clean(path: &str) -> String {
+    let names = path.strip_prefix('/').unwrap_or_default();
+    if names
+        .split('/')
+        .all(|part| !matches!(part, "" | "." | ".."))
+    {
+        return path.to_owned();
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -1,16 +1,19 @@
 //! The variables of a stage: what expands in words, what processes see.
 
-use std::collections::HashMap;
+use std::{fmt::Write as _, sync::Arc};
 
-use crate::{dockerfile::expand::Variables, graph::Environment};
+use crate::{
+    dockerfile::expand::Variables,
+    graph::{Environment, environment::Variable, shared_map::SharedMap},
+};
 
 /// Names and values in order of their last definition. Setting a name again moves it to the end, as in BuildKit: a process
 /// sees the order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Env {
     list: Environment,
-    /// Where each name is in the list.
-    positions: HashMap<String, usize>,
+    /// Each name with its place in the list.
+    names: SharedMap<Arc<str>, (usize, Arc<Variable>)>,
 }
 
 impl Env {
@@ -24,15 +27,18 @@ impl Env {
         env
     }
 
-    pub(super) fn set(&mut self, name: &str, value: &str) {
-        if let Some(position) = self.positions.remove(name) {
-            self.list.remove(position);
-            for later in self.positions.values_mut().filter(|p| **p > position) {
-                *later -= 1;
+    pub(super) fn set(&mut self, name: &str, value: &str) -> Arc<Variable> {
+        let name = match self.names.get(name) {
+            Some((number, known)) => {
+                self.list.remove(*number);
+                Arc::clone(&known.name)
             }
-        }
-        self.positions.insert(name.to_owned(), self.list.len());
-        self.list.push(name, value);
+            None => name.into(),
+        };
+        let variable = Variable::new(Arc::clone(&name), value);
+        let number = self.list.push(Arc::clone(&variable));
+        self.names.insert(name, (number, Arc::clone(&variable)));
+        variable
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -46,8 +52,8 @@ impl Env {
 
 impl Variables for Env {
     fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.list.get(*self.positions.get(name)?)?;
-        Some(value)
+        let (_, variable) = self.names.get(name)?;
+        Some(&variable.value)
     }
 }
 
@@ -55,43 +61,60 @@ impl Variables for Env {
 /// it, if it gave one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Args {
-    list: Vec<(String, Option<String>)>,
-    positions: HashMap<String, usize>,
+    /// Each name with its number in the order of declaration.
+    names: SharedMap<Arc<str>, (usize, Option<Arc<str>>)>,
+    /// How many there are.
+    count: usize,
+    /// What the history says of them, until something changes.
+    shown: Option<Arc<str>>,
 }
 
 impl Args {
-    pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
-        match self.positions.get(name) {
-            Some(position) => self.list[*position].1 = value,
+    pub(super) fn declare(&mut self, name: &str, value: Option<&str>) {
+        let value = value.map(Arc::from);
+        match self.names.get(name) {
+            Some((number, _)) => {
+                let number = *number;
+                self.names.insert(name.into(), (number, value));
+            }
             None => {
-                self.positions.insert(name.to_owned(), self.list.len());
-                self.list.push((name.to_owned(), value));
+                self.names.insert(name.into(), (self.count, value));
+                self.count += 1;
             }
         }
+        self.shown = None;
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.positions.contains_key(name)
+        self.names.get(name).is_some()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
+    /// The variable of this name was set.
+    pub(super) fn changed(&mut self, name: &str) {
+        if self.contains(name) {
+            self.shown = None;
+        }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        let pairs = self.list.iter();
-        pairs.map(|(name, value)| (name.as_str(), value.as_deref()))
-    }
-}
-
-/// Sets a variable in the `NAME=value` list of an image configuration, where it keeps
-/// its place.
-pub(super) fn set_in_config(list: &mut Vec<String>, name: &str, value: &str) {
-    let entry = format!("{name}={value}");
-    let is_it = |known: &&mut String| known.split('=').next() == Some(name);
-    match list.iter_mut().find(is_it) {
-        Some(known) => *known = entry,
-        None => list.push(entry),
+    /// `|1 NAME=value `, with the values of `env` where it has one; nothing if there are none.
+    pub(super) fn history(&mut self, env: &Env) -> Arc<str> {
+        if let Some(shown) = &self.shown {
+            return Arc::clone(shown);
+        }
+        let mut out = String::new();
+        if self.count > 0 {
+            let mut list: Vec<_> = self.names.iter().collect();
+            list.sort_unstable_by_key(|(_, (number, _))| *number);
+            let _ = write!(out, "|{} ", self.count);
+            for (name, (_, value)) in list {
+                let now = Variables::get(env, name);
+                let value = now.or(value.as_deref()).unwrap_or_default();
+                let _ = write!(out, "{name}={value} ");
+            }
+        }
+        let shown: Arc<str> = out.into();
+        self.shown = Some(Arc::clone(&shown));
+        shown
     }
 }
 
@@ -100,8 +123,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn setting_again_moves_to_the_end_but_not_in_the_configuration() {
-        let mut list = vec!["A=1".to_owned(), "B".to_owned(), "C=3".to_owned()];
+    fn setting_again_moves_to_the_end() {
+        let list = ["A=1", "B", "C=3"].map(str::to_owned);
         let mut env = Env::from_config(&list);
         env.set("A", "=4");
         env.set("B", "5");
@@ -110,8 +133,19 @@ mod tests {
         for (name, value) in [("A", "=4"), ("C", "3"), ("B", "5")] {
             assert_eq!(Variables::get(&env, name), Some(value));
         }
-        set_in_config(&mut list, "B", "5");
-        set_in_config(&mut list, "D", "=");
-        assert_eq!(list, ["A=1", "B=5", "C=3", "D=="]);
+    }
+
+    #[test]
+    fn the_history_shows_arguments_as_they_are() {
+        let (mut env, mut args) = (Env::default(), Args::default());
+        assert_eq!(&*args.history(&env), "");
+        args.declare("Z", None);
+        args.declare("A", Some("1"));
+        assert_eq!(&*args.history(&env), "|2 Z= A=1 ");
+        args.declare("Z", Some("2"));
+        assert_eq!(&*args.history(&env), "|2 Z=2 A=1 ");
+        env.set("A", "3");
+        args.changed("A");
+        assert_eq!(&*args.history(&env), "|2 Z=2 A=3 ");
     }
 }

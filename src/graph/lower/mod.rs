@@ -25,6 +25,7 @@ mod copy;
 mod cycles;
 mod env;
 mod error;
+mod lists;
 mod mount;
 mod origin;
 mod outline;
@@ -202,7 +203,7 @@ pub fn needed_images(
     images: &ImageTable,
 ) -> Result<Vec<(String, Platform)>, LowerError> {
     let checks = check::Checks::new(input, false)?;
-    plan::Plan::new(input, images, &checks)?.needed_images()
+    Ok(plan::Plan::new(input, images, &checks)?.needed_images())
 }
 
 /// Adds the vertices and the target to `graph`. Fails if `images` lacks an image that

@@ -160,8 +160,7 @@ impl Outlines {
             }
             add_new(&mut secrets, &stage.secrets);
             add_new(&mut ssh, &stage.ssh);
-            // All origins were understood before.
-            let origins = plan.origins(index).unwrap_or_default();
+            let origins = &plan.stages[index].origins;
             todo.extend(origins.iter().rev().filter_map(|origin| match origin {
                 Origin::Stage(other) => Some(*other),
                 _ => None,

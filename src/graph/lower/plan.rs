@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
 };
 
 use crate::{
@@ -33,15 +34,18 @@ const MAX_EXPANDED: usize = 32 << 20;
 pub(super) struct PlannedStage<'a> {
     pub(super) stage: &'a Stage,
     /// Name, or `stage-0`.
-    pub(super) label: String,
+    pub(super) label: Arc<str>,
     pub(super) base: Origin,
-    pub(super) platform: Platform,
+    pub(super) platform: Arc<Platform>,
     /// Whether `--build-context` replaces it; its instructions don't count then.
     pub(super) replaced: bool,
     /// Variables that its FROM uses.
     pub(super) used: BTreeSet<String>,
     /// What ONBUILD of its base says, to be done first. Known for stages that are needed.
     pub(super) triggers: Vec<Instruction>,
+    /// Everything it uses: its base first, then in order of its instructions. Known for stages
+    /// that are needed.
+    pub(super) origins: Vec<Origin>,
 }
 
 impl PlannedStage<'_> {
@@ -71,6 +75,10 @@ pub(super) struct Plan<'a> {
     /// `SOURCE_DATE_EPOCH`, if given in any way.
     pub(super) epoch: Option<i64>,
     pub(super) checks: &'a Checks,
+    /// The Dockerfile's name, for locations.
+    file: Arc<str>,
+    /// The target's name, for vertices.
+    pub(super) target_name: Arc<str>,
     /// The ARGs before the first FROM.
     pub(super) arguments: Arguments,
     /// Bytes of all words expanded so far.
@@ -93,6 +101,8 @@ impl<'a> Plan<'a> {
             needed: BTreeSet::new(),
             epoch: input.epoch,
             checks,
+            file: input.dockerfile.source.name.as_str().into(),
+            target_name: input.target_name.as_str().into(),
             arguments: Arguments::default(),
             expanded: Cell::new(0),
         };
@@ -305,22 +315,23 @@ impl<'a> Plan<'a> {
                 }
             }
         };
-        match base {
-            Origin::Stage(earlier) => platform = self.stages[earlier].platform.clone(),
-            Origin::Scratch => platform = self.input.platform.clone(),
-            _ => {}
-        }
+        let platform = match base {
+            Origin::Stage(earlier) => Arc::clone(&self.stages[earlier].platform),
+            Origin::Scratch => Arc::new(self.input.platform.clone()),
+            _ => Arc::new(platform),
+        };
         Ok(PlannedStage {
             stage,
-            label: stage
-                .name
-                .clone()
-                .unwrap_or_else(|| format!("stage-{index}")),
+            label: match &stage.name {
+                Some(name) => name.as_str().into(),
+                None => format!("stage-{index}").into(),
+            },
             base,
             platform,
             replaced: named.is_some(),
             used,
             triggers: Vec::new(),
+            origins: Vec::new(),
         })
     }
 
@@ -348,7 +359,7 @@ impl<'a> Plan<'a> {
 
     pub(super) fn location(&self, span: Span) -> crate::graph::Location {
         crate::graph::Location {
-            file: self.input.dockerfile.source.name.clone(),
+            file: Arc::clone(&self.file),
             start: span.start,
             end: span.end,
         }
@@ -391,17 +402,17 @@ impl<'a> Plan<'a> {
                 continue;
             }
             self.stages[index].triggers = self.triggers(index)?;
-            for origin in self.origins(index)? {
+            self.stages[index].origins = self.origins(index)?;
+            for origin in &self.stages[index].origins {
                 if let Origin::Stage(other) = origin {
-                    todo.push(other);
+                    todo.push(*other);
                 }
             }
         }
         Ok(())
     }
 
-    /// Everything a stage uses: its base first, then in order of its instructions.
-    pub(super) fn origins(&self, index: usize) -> Result<Vec<Origin>, LowerError> {
+    fn origins(&self, index: usize) -> Result<Vec<Origin>, LowerError> {
         let planned = &self.stages[index];
         let mut origins = vec![planned.base.clone()];
         for trigger in &planned.triggers {
@@ -447,29 +458,44 @@ impl<'a> Plan<'a> {
         children
     }
 
-    pub(super) fn needed_images(&self) -> Result<Vec<(String, Platform)>, LowerError> {
+    /// By stage number, whether it is the target, or the target starts from it, directly or
+    /// through other stages.
+    pub(super) fn below_target(&self) -> Vec<bool> {
+        let mut below = vec![false; self.stages.len()];
+        let mut next = Some(self.target);
+        while let Some(index) = next {
+            below[index] = true;
+            next = match self.stages[index].base {
+                Origin::Stage(base) => Some(base),
+                _ => None,
+            };
+        }
+        below
+    }
+
+    pub(super) fn needed_images(&self) -> Vec<(String, Platform)> {
         let mut images = Vec::new();
         let mut seen = HashSet::new();
-        for index in &self.needed {
-            for origin in self.origins(*index)? {
-                if let Origin::Image(reference, platform) = origin {
-                    let image = (reference, platform);
-                    if !self.images.contains_key(&image) && seen.insert(image.clone()) {
-                        images.push(image);
-                    }
+        let needed = self.needed.iter().map(|index| &self.stages[*index]);
+        for origin in needed.flat_map(|stage| &stage.origins) {
+            if let Origin::Image(reference, platform) = origin
+                && seen.insert((reference, platform))
+            {
+                let image = (reference.clone(), platform.clone());
+                if !self.images.contains_key(&image) {
+                    images.push(image);
                 }
             }
         }
-        Ok(images)
+        images
     }
 
     /// The FROM of the first needed stage that wants this image.
     pub(super) fn place_of(&self, reference: &str) -> Option<Span> {
         let is_it = |o: &Origin| matches!(o, Origin::Image(name, _) if name == reference);
-        self.needed
-            .iter()
-            .find(|index| self.origins(**index).is_ok_and(|o| o.iter().any(is_it)))
-            .map(|index| self.stages[*index].stage.span)
+        let mut needed = self.needed.iter().map(|index| &self.stages[*index]);
+        let planned = needed.find(|stage| stage.origins.iter().any(is_it))?;
+        Some(planned.stage.span)
     }
 
     /// Proxy variables among the build arguments, by the names they were given.

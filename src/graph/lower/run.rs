@@ -1,15 +1,16 @@
 //! RUN: the process, and what it asks for. Its mounts are in `mount`.
 
+use std::borrow::Cow;
+
 use crate::{
     dockerfile::{
         Problem, Span,
         ast::{CommandLine, Instruction, Run, RunNetwork},
-        expand::Variables,
         is_heredoc,
     },
     graph::{
         ExecOp, FileAction, FileOp, ModeChange, MountOp, NetworkMode, Op, SecretVariable,
-        StepExtras,
+        StepExtras, environment::Variable,
     },
 };
 
@@ -49,12 +50,15 @@ impl Lowering<'_> {
             self.mount(state, flag, span, &mut step)?;
         }
         let input = self.plan.input;
-        let history = history(state, &args);
+        let created_by = match state.in_target {
+            true => history(state, &args),
+            false => String::new(),
+        };
         let mut env = state.env.list().clone();
         if let Some(target) = step.agent
             && !env.iter().any(|(name, _)| name == AGENT_VARIABLE)
         {
-            env.push(AGENT_VARIABLE, &target);
+            env.push(Variable::new(AGENT_VARIABLE.into(), &target));
         }
         let op = ExecOp {
             root: state.root,
@@ -73,13 +77,13 @@ impl Lowering<'_> {
             mtime: state.clock.tick(),
             epoch: state.clock.epoch,
         };
-        let mut text = instruction.text.clone();
+        let mut text = Cow::Borrowed(instruction.text.as_str());
         if let Some(heredoc) = run.heredocs.first() {
             let first = heredoc.content.trim().lines().next().unwrap_or_default();
-            text.push_str(&format!(" ({first}…)"));
+            text = format!("{text} ({first}…)").into();
         }
         state.root = self.step(state, Op::Exec(op), &text, span);
-        commit(state, &history, true);
+        commit(state, created_by, true);
         Ok(())
     }
 
@@ -179,24 +183,27 @@ pub(super) fn working_dir(state: &State) -> String {
 
 /// The shell of the image with this line.
 pub(super) fn with_shell(state: &State, line: String) -> Vec<String> {
-    let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
-    let mut args = state.config.config.shell.clone().unwrap_or_else(default);
+    const DEFAULT: [&str; 2] = ["/bin/sh", "-c"];
+    let mut args = Vec::with_capacity(DEFAULT.len() + 1);
+    match &state.config.config.shell {
+        Some(shell) => args.extend_from_slice(shell),
+        None => args.extend(DEFAULT.map(str::to_owned)),
+    }
     args.push(line);
     args
 }
 
 /// `RUN |1 NAME=value /bin/sh -c make # memobuild-ci`.
-fn history(state: &State, args: &[String]) -> String {
-    let mut out = String::from("RUN ");
-    if state.args.len() > 0 {
-        out.push_str(&format!("|{} ", state.args.len()));
-        for (name, value) in state.args.iter() {
-            let now = Variables::get(&state.env, name);
-            let value = now.or(value).unwrap_or_default();
-            out.push_str(&format!("{name}={value} "));
-        }
+fn history(state: &mut State, args: &[String]) -> String {
+    let arguments = state.args.history(&state.env);
+    let length = args.iter().map(|arg| arg.len() + 1).sum::<usize>();
+    let mut out = String::with_capacity(arguments.len() + length + 20);
+    out.push_str("RUN ");
+    out.push_str(&arguments);
+    for arg in args {
+        out.push_str(arg);
+        out.push(' ');
     }
-    out.push_str(&args.join(" "));
-    out.push_str(" # memobuild-ci");
+    out.push_str("# memobuild-ci");
     out
 }

@@ -1,6 +1,6 @@
 //! Lowering the stages that are needed, one after the other.
 
-use std::{cell::OnceCell, collections::HashMap};
+use std::{cell::OnceCell, fmt::Write as _, sync::Arc};
 
 use crate::{
     dockerfile::{
@@ -11,21 +11,19 @@ use crate::{
         nearest,
     },
     graph::{BuildGraph, CopyAction, FileAction, FileOp, GraphTarget, MissingSource, Op, VertexId},
-    oci::{
-        ImageConfig, Platform,
-        config::{History, RootFs},
-    },
+    oci::{ImageConfig, Platform, config::RootFs},
 };
 
 use super::{
     Clock, LowerError, Lowered,
     copy::clean,
-    env::{Args, Env, set_in_config},
+    env::{Args, Env},
+    lists::{Addition, Lists},
     origin::Origin,
     outline::Outlines,
     plan::Plan,
     rules::Once,
-    vertices,
+    vertices::Known,
 };
 
 /// Undefined variables for which a defined one with a similar name is looked for.
@@ -37,21 +35,22 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Arguments that processes don't see: they are for the builder.
 const NOT_IN_PROCESSES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
-/// `comment` of the history entries.
-const COMMENT: &str = "memobuild-ci.dockerfile.v1";
-
 /// A stage in the making, or made.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct State {
     pub(super) index: usize,
-    pub(super) platform: Platform,
+    pub(super) platform: Arc<Platform>,
     pub(super) root: VertexId,
-    /// `history` is that of the image or target below all stages.
+    /// Without what is in `Lists`.
     pub(super) config: ImageConfig,
-    /// Vertices of the last entries of `config.history`.
-    inherited: Vec<Option<VertexId>>,
-    /// What this stage adds to the history.
-    log: Vec<(History, Option<VertexId>)>,
+    /// The lists of the image or target that it starts from; those of a stage are where that
+    /// stage has them.
+    lists: Option<Lists>,
+    /// What this stage adds to the lists.
+    additions: Vec<Addition>,
+    /// Whether it is the target, or what the target starts from: the lists of others are
+    /// nobody's.
+    pub(super) in_target: bool,
     /// The stage that it starts from.
     below: Option<usize>,
     pub(super) clock: Clock,
@@ -69,17 +68,27 @@ pub(super) struct State {
     pub(super) steps: usize,
 }
 
+impl State {
+    /// Adds to the lists, if they are wanted.
+    pub(super) fn add(&mut self, addition: Addition) {
+        if self.in_target {
+            self.additions.push(addition);
+        }
+    }
+}
+
 /// Lowering of one Dockerfile.
 pub(super) struct Lowering<'a> {
     pub(super) graph: &'a mut BuildGraph,
-    /// The graph's vertices by fingerprint.
-    pub(super) known: HashMap<u64, Vec<VertexId>>,
+    pub(super) known: Known,
     pub(super) plan: &'a Plan<'a>,
     /// By stage number.
     pub(super) done: Vec<Option<State>>,
     /// By stage number, how many stages to come start from it. The last one takes its
     /// configuration and variables.
     children: Vec<usize>,
+    /// By stage number, whether it is the target or below it.
+    in_target: Vec<bool>,
     pub(super) missing: Vec<MissingSource>,
     pub(super) outlines: Outlines,
     /// Undefined variables so far.
@@ -91,11 +100,12 @@ pub(super) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     pub(super) fn new(graph: &'a mut BuildGraph, plan: &'a Plan<'a>) -> Self {
         Self {
-            known: vertices::known(graph),
+            known: Known::of(graph),
             graph,
             plan,
-            done: vec![None; plan.stages.len()],
+            done: plan.stages.iter().map(|_| None).collect(),
             children: plan.children(),
+            in_target: plan.below_target(),
             missing: Vec::new(),
             outlines: Outlines::new(plan),
             unset: 0,
@@ -117,7 +127,8 @@ impl<'a> Lowering<'a> {
             Some(state) => state,
             None => self.stage(self.plan.target)?,
         };
-        let (mut config, history) = self.complete(&state);
+        let (root, clock) = (state.root, state.clock);
+        let (mut config, history) = self.complete(state);
         let platform = match input.implicit_platform {
             true => config.platform(),
             false => {
@@ -132,13 +143,13 @@ impl<'a> Lowering<'a> {
         self.graph.targets.push(GraphTarget {
             name: input.target_name.clone(),
             platform,
-            root: state.root,
+            root,
             config,
             history,
         });
         Ok(Lowered {
             target: self.graph.targets.len() - 1,
-            clock: state.clock,
+            clock,
             warnings: Vec::new(),
             outline: self.outlines.of_target(self.plan),
             proxies: self.plan.proxies(),
@@ -146,20 +157,19 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// The configuration of a finished stage, with the history of all stages below it, and
-    /// the vertices of the last entries.
-    fn complete(&self, state: &State) -> (ImageConfig, Vec<Option<VertexId>>) {
-        let mut logs = vec![&state.log];
-        let mut below = state.below;
-        while let Some(stage) = below.and_then(|index| self.done[index].as_ref()) {
-            logs.push(&stage.log);
-            below = stage.below;
+    /// The configuration of the target, with the lists of all stages below it, and the
+    /// vertices of the last entries of its history.
+    fn complete(&mut self, state: State) -> (ImageConfig, Vec<Option<VertexId>>) {
+        let mut config = state.config;
+        let mut additions = vec![state.additions];
+        let (mut lists, mut below) = (state.lists, state.below);
+        while let Some(stage) = below.and_then(|index| self.done[index].as_mut()) {
+            additions.push(std::mem::take(&mut stage.additions));
+            (lists, below) = (stage.lists.take(), stage.below);
         }
-        let (mut config, mut history) = (state.config.clone(), state.inherited.clone());
-        for (entry, vertex) in logs.into_iter().rev().flatten() {
-            config.history.push(entry.clone());
-            history.push(*vertex);
-        }
+        let mut lists = lists.unwrap_or_default();
+        lists.add(additions.into_iter().rev().flatten());
+        let history = lists.put(&mut config);
         (config, history)
     }
 
@@ -188,15 +198,16 @@ impl<'a> Lowering<'a> {
     fn base(&mut self, index: usize) -> Result<State, LowerError> {
         let planned = &self.plan.stages[index];
         let span = planned.stage.span;
-        let platform = planned.platform.clone();
+        let platform = Arc::clone(&planned.platform);
         let steps = planned.instructions();
         let steps = steps.filter(|i| is_step(&i.kind)).count();
         let mut state = State {
             index,
             root: VertexId(0),
             config: ImageConfig::empty(&platform),
-            inherited: Vec::new(),
-            log: Vec::new(),
+            lists: None,
+            additions: Vec::new(),
+            in_target: self.in_target[index],
             below: None,
             clock: Clock::new(self.plan.epoch, None),
             env: Env::default(),
@@ -211,6 +222,7 @@ impl<'a> Lowering<'a> {
             state.steps += 1;
             state.step = 1;
         }
+        let mut inherited = Vec::new();
         match &planned.base {
             Origin::Stage(below) => {
                 self.children[*below] -= 1;
@@ -220,7 +232,6 @@ impl<'a> Lowering<'a> {
                     state.below = Some(*below);
                     state.clock = base.clock;
                     state.once = base.once.inherited();
-                    state.inherited.clone_from(&base.inherited);
                     if last {
                         std::mem::swap(&mut state.config, &mut base.config);
                         state.env = std::mem::take(&mut base.env);
@@ -236,7 +247,7 @@ impl<'a> Lowering<'a> {
                 let parent = &self.plan.input.parents[name];
                 state.root = parent.target.root;
                 state.config = parent.target.config.clone();
-                state.inherited.clone_from(&parent.target.history);
+                inherited.clone_from(&parent.target.history);
                 state.clock = parent.clock;
             }
             Origin::Image(reference, platform) => {
@@ -259,8 +270,7 @@ impl<'a> Lowering<'a> {
                 let instruction = self.plan.stages[index].stage.text.clone();
                 state.step = 0;
                 state.root = self.step(&mut state, op, &instruction, span);
-                let created_by = "COPY . /";
-                commit(&mut state, created_by, true);
+                commit(&mut state, "COPY . /".to_owned(), true);
             }
             Origin::Scratch => {
                 state.config.config.working_dir = "/".to_owned();
@@ -276,10 +286,11 @@ impl<'a> Lowering<'a> {
         if !dir.is_empty() {
             *dir = clean(dir);
         }
-        add_default_path(&mut state.config);
         if state.below.is_none() {
+            add_default_path(&mut state.config);
             let list = state.config.config.env.as_deref();
             state.env = Env::from_config(list.unwrap_or_default());
+            state.lists = Some(Lists::take(&mut state.config, inherited));
         }
         Ok(state)
     }
@@ -328,9 +339,9 @@ impl<'a> Lowering<'a> {
                 message.push('=');
                 message.push_str(value);
             }
-            state.args.declare(&pair.name, value);
+            state.args.declare(&pair.name, value.as_deref());
         }
-        commit(state, &message, false);
+        commit(state, message, false);
         Ok(())
     }
 
@@ -340,15 +351,12 @@ impl<'a> Lowering<'a> {
         let expanded = self.key_values(state, pairs, span)?;
         for (key, value) in expanded {
             self.check_secret("ENV", &key, span);
-            message.push_str(&format!(" {key}={value}"));
-            let list = state.config.config.env.get_or_insert_default();
-            match Variables::get(&state.env, &key) {
-                Some(_) => set_in_config(list, &key, &value),
-                None => list.push(format!("{key}={value}")),
-            }
-            state.env.set(&key, &value);
+            let _ = write!(message, " {key}={value}");
+            let variable = state.env.set(&key, &value);
+            state.args.changed(&key);
+            state.add(Addition::Variable(variable));
         }
-        commit(state, &message, false);
+        commit(state, message, false);
         Ok(())
     }
 
@@ -444,15 +452,9 @@ fn add_default_path(config: &mut ImageConfig) {
 }
 
 /// Adds a history entry. The last vertex of the stage made its layer, if it has one.
-pub(super) fn commit(state: &mut State, created_by: &str, layer: bool) {
-    let entry = History {
-        created: None,
-        created_by: Some(created_by.to_owned()),
-        author: None,
-        comment: Some(COMMENT.to_owned()),
-        empty_layer: !layer,
-    };
-    state.log.push((entry, layer.then_some(state.root)));
+pub(super) fn commit(state: &mut State, created_by: String, layer: bool) {
+    let vertex = layer.then_some(state.root);
+    state.add(Addition::History(created_by, vertex));
 }
 
 /// A copy of everything to the root directory.

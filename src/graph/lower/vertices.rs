@@ -1,12 +1,15 @@
 //! Adding vertices to the graph: their names, and equal ones made once.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    fmt::Write as _,
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
 };
 
 use crate::{
-    dockerfile::{Problem, Span, expand::Expander},
+    dockerfile::{Problem, Span, expand::Expander, one_line},
     graph::{BuildGraph, FileAction, Op, Vertex, VertexId},
     oci::Platform,
 };
@@ -48,7 +51,7 @@ impl<'a> Lowering<'a> {
                 }
                 let problem = Problem::ForwardReference {
                     keyword: "--from".to_owned(),
-                    name: self.plan.stages[*index].label.clone(),
+                    name: self.plan.stages[*index].label.to_string(),
                 };
                 return Err(self.plan.fail(span, problem));
             }
@@ -62,8 +65,8 @@ impl<'a> Lowering<'a> {
             }
         };
         let platform = match origin {
-            Origin::Image(_, platform) => platform.clone(),
-            _ => state.platform.clone(),
+            Origin::Image(_, platform) => Arc::new(platform.clone()),
+            _ => Arc::clone(&state.platform),
         };
         let name = match &op {
             Op::Context(context) => self.graph.contexts.get(*context).map_or_else(
@@ -71,7 +74,7 @@ impl<'a> Lowering<'a> {
                 |c| format!("[internal] load build context `{}`", c.name),
             ),
             Op::Image(_) if self.plan.stages[state.index].base == *origin => {
-                format!("{} {instruction}", self.prefix(state, state.step))
+                self.name(state, state.step, &instruction)
             }
             _ => instruction.clone(),
         };
@@ -80,8 +83,8 @@ impl<'a> Lowering<'a> {
             op,
             name,
             instruction,
-            target: self.plan.input.target_name.clone(),
-            stage: self.plan.stages[state.index].label.clone(),
+            target: Arc::clone(&self.plan.target_name),
+            stage: Arc::clone(&self.plan.stages[state.index].label),
             platform,
             location: has_line.then(|| self.plan.location(span)),
             no_cache: false,
@@ -108,16 +111,16 @@ impl<'a> Lowering<'a> {
             .expand(instruction, &state.env)
             .and_then(|expansion| self.plan.count(expansion))
             .map_or_else(|_| instruction.to_owned(), |e| e.text);
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let text = crate::redact::url_credentials(&text).into_owned();
+        let text = replaced(text, one_line);
+        let text = replaced(text, crate::redact::url_credentials);
         let planned = &self.plan.stages[state.index];
         let vertex = Vertex {
             op,
-            name: cut(format!("{} {text}", self.prefix(state, state.step))),
+            name: cut(self.name(state, state.step, &text)),
             instruction: cut(text),
-            target: self.plan.input.target_name.clone(),
-            stage: planned.label.clone(),
-            platform: state.platform.clone(),
+            target: Arc::clone(&self.plan.target_name),
+            stage: Arc::clone(&planned.label),
+            platform: Arc::clone(&state.platform),
             location: Some(self.plan.location(span)),
             no_cache: match &self.plan.input.no_cache {
                 NoCache::None => false,
@@ -134,62 +137,86 @@ impl<'a> Lowering<'a> {
     pub(super) fn helper(&mut self, state: &State, op: Op, text: &str, span: Span) -> VertexId {
         let vertex = Vertex {
             op,
-            name: format!("{} {text}", self.prefix(state, state.step + 1)),
+            name: self.name(state, state.step + 1, text),
             instruction: text.to_owned(),
-            target: self.plan.input.target_name.clone(),
-            stage: self.plan.stages[state.index].label.clone(),
-            platform: state.platform.clone(),
+            target: Arc::clone(&self.plan.target_name),
+            stage: Arc::clone(&self.plan.stages[state.index].label),
+            platform: Arc::clone(&state.platform),
             location: Some(self.plan.location(span)),
             no_cache: false,
         };
         self.add(vertex)
     }
 
-    /// `[ml builder 2/5]`.
-    fn prefix(&self, state: &State, step: usize) -> String {
-        let mut out = String::from("[");
+    /// `[ml builder 2/5] RUN make`.
+    fn name(&self, state: &State, step: usize, text: &str) -> String {
         let prefix = &self.plan.input.name_prefix;
+        let label = &self.plan.stages[state.index].label;
+        let mut out = String::with_capacity(prefix.len() + label.len() + text.len() + 20);
+        out.push('[');
         if !prefix.is_empty() {
             out.push_str(prefix);
             out.push(' ');
         }
         // The only stage of a Dockerfile needn't be told from others.
         if self.plan.stages.len() > 1 {
-            out.push_str(&self.plan.stages[state.index].label);
+            out.push_str(label);
             out.push(' ');
         }
-        let total = state.steps.to_string();
-        format!("{out}{step:>width$}/{total}]", width = total.len())
+        let total = state.steps;
+        let width = total.checked_ilog10().unwrap_or(0) as usize + 1;
+        let _ = write!(out, "{step:>width$}/{total}] {text}");
+        out
     }
 
     /// Adds a vertex, or finds the equal one.
     fn add(&mut self, vertex: Vertex) -> VertexId {
         let is_step = vertex.op.is_step();
-        let known = self.known.entry(fingerprint(&vertex.op)).or_default();
-        let same = known.iter().find(|id| {
-            let v = self.graph.vertex(**id);
+        let next = VertexId(self.graph.vertices.len());
+        let graph = &self.graph;
+        let id = self.known.find_or_add(&vertex.op, next, |id| {
+            let v = graph.vertex(id);
             v.op == vertex.op
                 && v.no_cache == vertex.no_cache
                 && (!is_step || v.platform == vertex.platform)
         });
-        if let Some(same) = same {
-            return *same;
+        if id == next {
+            self.graph.vertices.push(vertex);
         }
-        let id = VertexId(self.graph.vertices.len());
-        known.push(id);
-        self.graph.vertices.push(vertex);
         id
     }
 }
 
-/// By fingerprint, the vertices that a graph has already.
-pub(super) fn known(graph: &BuildGraph) -> HashMap<u64, Vec<VertexId>> {
-    let mut known: HashMap<u64, Vec<VertexId>> = HashMap::new();
-    for (id, vertex) in graph.vertices.iter().enumerate() {
-        let ids = known.entry(fingerprint(&vertex.op)).or_default();
-        ids.push(VertexId(id));
+/// The vertices of a graph by fingerprint. Those that share one are numbered.
+pub(super) struct Known(HashMap<(u64, usize), VertexId>);
+
+impl Known {
+    /// Those that a graph has already.
+    pub(super) fn of(graph: &BuildGraph) -> Self {
+        let mut known = Self(HashMap::new());
+        for (id, vertex) in graph.vertices.iter().enumerate() {
+            known.find_or_add(&vertex.op, VertexId(id), |_| false);
+        }
+        known
     }
-    known
+
+    /// The vertex that is the same, or `next`, which is added.
+    fn find_or_add(
+        &mut self,
+        op: &Op,
+        next: VertexId,
+        is_same: impl Fn(VertexId) -> bool,
+    ) -> VertexId {
+        let fingerprint = fingerprint(op);
+        let mut number = 0;
+        loop {
+            match self.0.entry((fingerprint, number)) {
+                Entry::Occupied(known) if is_same(*known.get()) => return *known.get(),
+                Entry::Occupied(_) => number += 1,
+                Entry::Vacant(place) => return *place.insert(next),
+            }
+        }
+    }
 }
 
 /// A hash of what tells most operations apart; equal ones have the same.
@@ -216,8 +243,19 @@ fn fingerprint(op: &Op) -> u64 {
     hasher.finish()
 }
 
+/// What `change` makes of a text, which it may leave as it is.
+fn replaced(text: String, change: impl Fn(&str) -> Cow<'_, str>) -> String {
+    match change(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(changed) => changed,
+    }
+}
+
 /// At most [`NAME_LENGTH`] characters.
 fn cut(text: String) -> String {
+    if text.len() <= NAME_LENGTH {
+        return text;
+    }
     match text.char_indices().nth(NAME_LENGTH) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,

@@ -3,6 +3,7 @@
 mod archives;
 mod copy;
 mod keys;
+mod versions;
 
 use std::sync::Arc;
 

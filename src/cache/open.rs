@@ -1,0 +1,99 @@
+//! From the address of a tier to the tier: [`open`].
+//!
+//! Opening makes a client and talks to nobody: a server that can't be reached shows at the first
+//! look-up, as trouble with a cache, which costs hits and not the build. What fails here is wrong
+//! in the address or in the settings, whichever machine the build runs on.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use super::{Access, CacheError, Tier, TierAddress, TierKind};
+use crate::{redact::SecretBytes, registry::Registry};
+
+/// What tiers are opened with, whichever kinds they are.
+#[derive(Debug, Clone)]
+pub struct TierOptions {
+    /// What the build may do with the tier.
+    pub access: Access,
+    /// The token for a server of this program.
+    pub token: Option<SecretBytes>,
+    /// The client for registries, with the user's credentials.
+    pub registry: Arc<Registry>,
+    /// The environment variables by which storage services and CI runners hand out addresses and
+    /// credentials, by their names. No tier reads the environment itself.
+    pub services: BTreeMap<&'static str, SecretBytes>,
+    /// Directory for temporary files.
+    pub temp_dir: PathBuf,
+}
+
+impl TierOptions {
+    /// The value of one of [`services`](Self::services), if it is there and UTF-8.
+    pub fn service(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.services.get(name)?.expose()).ok()
+    }
+}
+
+/// A tier that can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// This build of the program lacks what the tier needs.
+    #[error("this build of memobuild-ci has no support for caches at `{scheme}://`")]
+    Unsupported {
+        /// The scheme of the address.
+        scheme: String,
+    },
+    /// The address has a setting that its kind of cache doesn't know, or a wrong value.
+    #[error("setting `{name}` of cache `{address}` {problem}")]
+    Setting {
+        /// The address.
+        address: String,
+        /// The setting's name.
+        name: String,
+        /// What is wrong, to be read after the name: `is unknown`, `is not a number`.
+        problem: String,
+    },
+    /// Something that the tier needs is not there: a variable, a token.
+    #[error("cache `{address}` needs {what}")]
+    Missing {
+        /// The address.
+        address: String,
+        /// What is not there.
+        what: String,
+    },
+    /// The client can't be made.
+    #[error("cache `{address}` can't be opened")]
+    Client {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: CacheError,
+    },
+}
+
+impl OpenError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unsupported { .. } => Some(
+                "name another cache, or leave this one out with `--no-remote-cache`".to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Opens the tier at `address`.
+pub fn open(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenError> {
+    let _ = options;
+    match address.kind {
+        TierKind::Server
+        | TierKind::Registry
+        | TierKind::S3
+        | TierKind::Gcs
+        | TierKind::Azure
+        | TierKind::Directory
+        | TierKind::Actions => Err(OpenError::Unsupported {
+            scheme: address.scheme.clone(),
+        }),
+    }
+}
