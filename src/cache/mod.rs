@@ -23,6 +23,7 @@ mod disk;
 mod error;
 mod gc;
 pub mod guard;
+pub mod http;
 mod line;
 mod memory;
 #[cfg(feature = "object-storage")]
