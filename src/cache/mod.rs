@@ -23,6 +23,8 @@ mod error;
 mod gc;
 pub mod guard;
 mod memory;
+mod oci;
+pub mod open;
 mod record;
 mod scope;
 mod tier;
@@ -37,6 +39,7 @@ pub use gc::{
     ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
 };
 pub use memory::MemoryStore;
+pub use oci::RegistryCache;
 pub use record::{ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo};
 pub use scope::{EntryId, Scope, ScopeError, SearchOrder, Trust};
 pub use tier::{Access, Tier, TierAddress, TierAddressError, TierKind};

@@ -246,6 +246,12 @@ pub enum RegistryError {
         #[source]
         source: ManifestError,
     },
+    /// There is no such part of a blob, or an upload is not where we think.
+    #[error("can't {} {subject}: `{}` refuses the range", subject.act, subject.host)]
+    Range {
+        /// What was asked for.
+        subject: Subject,
+    },
     /// The registry answered outside of the protocol.
     #[error("can't {} {subject}: `{}` {problem}", subject.act, subject.host)]
     Protocol {
@@ -325,6 +331,7 @@ impl RegistryError {
             Self::Manifest { .. }
             | Self::Protocol { .. }
             | Self::Redirect { .. }
+            | Self::Range { .. }
             | Self::Refused { .. } => Trouble::Unsupported,
             Self::Tls { .. }
             | Self::Repository(_)
@@ -383,7 +390,7 @@ impl RegistryError {
     }
 
     /// How long the registry asks to wait.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Server { retry_after, .. } | Self::RateLimited { retry_after, .. } => {
                 *retry_after
@@ -424,9 +431,13 @@ pub(crate) fn is_tls(error: &reqwest::Error) -> bool {
 /// no code for it.
 pub(super) fn is_quota(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    ["quota", "storage limit", "exceed the configured upper limit"]
-        .iter()
-        .any(|sign| message.contains(sign))
+    [
+        "quota",
+        "storage limit",
+        "exceed the configured upper limit",
+    ]
+    .iter()
+    .any(|sign| message.contains(sign))
 }
 
 /// The first message of a registry's error document, shortened and printable; empty
