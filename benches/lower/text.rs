@@ -34,3 +34,31 @@ pub(crate) fn large_dockerfile(lines: usize) -> String {
     }
     text
 }
+
+/// A Dockerfile with this many variables, each followed by a step.
+pub(crate) fn many_variables(count: usize) -> String {
+    let mut text = String::from("FROM scratch\n");
+    for number in 0..count {
+        let _ = writeln!(text, "ENV NAME{number}=value\nRUN make target{number}");
+    }
+    text
+}
+
+/// A Dockerfile with this many stages: each second one starts from the second before it, the
+/// others stand beside these, and the last one copies from all of them.
+pub(crate) fn many_stages(count: usize) -> String {
+    let mut text = String::from("FROM scratch AS stage0\n");
+    for number in 1..count / 2 {
+        let _ = writeln!(
+            text,
+            "FROM stage{} AS stage{number}\nENV NAME{number}=value\nLABEL label{number}=value\n\
+             FROM stage{number} AS side{number}\nENV SIDE=value\nRUN make target{number}",
+            number - 1
+        );
+    }
+    let _ = writeln!(text, "FROM stage{}", (count / 2).saturating_sub(1));
+    for number in 1..count / 2 {
+        let _ = writeln!(text, "COPY --from=side{number} /a /b{number}");
+    }
+    text
+}

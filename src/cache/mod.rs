@@ -23,6 +23,8 @@ mod error;
 mod gc;
 pub mod guard;
 mod memory;
+#[cfg(feature = "object-storage")]
+pub mod object;
 mod oci;
 pub mod open;
 mod record;

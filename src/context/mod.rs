@@ -13,6 +13,7 @@ mod memo;
 
 use std::{
     ffi::{OsStr, OsString},
+    io::Read,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
@@ -35,8 +36,13 @@ use crate::{
 };
 use memo::{FileStamp, Memo};
 
-/// Files up to this size are hashed by one `read`, larger ones through a memory map.
-const MMAP_FROM: u64 = 1 << 20;
+/// Files up to this size are hashed in one piece, larger ones in parts, each on all processors.
+/// Never through a memory map: that a file is cut off meanwhile, or has a hole for which its disk
+/// has no room, would be a signal that ends the process.
+const PARTS_FROM: u64 = 1 << 20;
+
+/// Bytes of a part.
+const PART: u64 = 4 << 20;
 
 /// Names of a directory that one task looks at.
 const CHUNK: usize = 16;
@@ -394,11 +400,20 @@ fn stamp(stat: &Stat) -> FileStamp {
 }
 
 fn hash(path: &Path, size: u64) -> Result<Blake3Digest, FsError> {
-    if size < MMAP_FROM {
+    if size < PARTS_FROM {
         return Ok(Blake3Digest::of(&fs::read(path)?));
     }
+    let mut file = fs::open(path)?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(path).at("read", path)?;
+    let mut part = Vec::new();
+    loop {
+        part.clear();
+        let mut limited = Read::take(&mut file, PART);
+        if limited.read_to_end(&mut part).at("read", path)? == 0 {
+            break;
+        }
+        hasher.update_rayon(&part);
+    }
     Ok(Blake3Digest::from_bytes(*hasher.finalize().as_bytes()))
 }
 
@@ -503,5 +518,20 @@ mod tests {
             first.index.entries[0].content,
             second.index.entries[0].content
         );
+    }
+
+    #[test]
+    fn large_files_are_hashed_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        let sizes = [PARTS_FROM - 1, PARTS_FROM, PART, PART + 1, 2 * PART + 7];
+        for size in sizes {
+            let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(hash(&path, size).unwrap(), Blake3Digest::of(&bytes));
+        }
+        // What a file is by now counts, whatever it was.
+        std::fs::write(&path, "short").unwrap();
+        assert_eq!(hash(&path, PART).unwrap(), Blake3Digest::of(b"short"));
     }
 }

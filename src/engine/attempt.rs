@@ -355,8 +355,8 @@ impl Attempt {
             step: StepInfo {
                 name: vertex.name.clone(),
                 instruction: vertex.instruction.clone(),
-                target: vertex.target.clone(),
-                platform: vertex.platform.clone(),
+                target: vertex.target.to_string(),
+                platform: (*vertex.platform).clone(),
             },
             parent,
             inputs: others.clone(),
@@ -407,7 +407,7 @@ impl Attempt {
         self.session.engine.events.send(BuildEvent::StepStarted {
             step: StepId(id.0),
             name: vertex.name.clone(),
-            target: vertex.target.clone(),
+            target: vertex.target.to_string(),
         });
     }
 

@@ -36,8 +36,8 @@ impl FailedStep {
         let vertex = graph.vertex(id);
         let excerpt = vertex.location.as_ref().and_then(|location| {
             let source = Source {
-                name: location.file.clone(),
-                text: graph.dockerfiles.get(&location.file)?.clone(),
+                name: location.file.to_string(),
+                text: graph.dockerfiles.get(&*location.file)?.clone(),
             };
             Some(source.excerpt(Span {
                 start: location.start,
@@ -47,7 +47,7 @@ impl FailedStep {
         });
         Box::new(Self {
             instruction: vertex.instruction.clone(),
-            stage: vertex.stage.clone(),
+            stage: vertex.stage.to_string(),
             location: vertex.location.clone(),
             excerpt: excerpt.unwrap_or_default(),
         })

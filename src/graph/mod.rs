@@ -22,7 +22,7 @@ pub use lower::{
 };
 pub use source::{GitSource, HttpSource, MissingSource, RemoteSource, SourceTable};
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use crate::{
     digest::Sha256Digest,
@@ -78,7 +78,7 @@ pub struct LocalContext {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Location {
     /// The Dockerfile as the user named it.
-    pub file: String,
+    pub file: Arc<str>,
     /// First line of the instruction.
     pub start: usize,
     /// Last line of the instruction, inclusive.
@@ -95,11 +95,11 @@ pub struct Vertex {
     /// The instruction as written (expanded, on one line) for errors: `RUN pip install numpy`.
     pub instruction: String,
     /// The target that brought it first.
-    pub target: String,
+    pub target: Arc<str>,
     /// The stage's name or number, for errors.
-    pub stage: String,
+    pub stage: Arc<str>,
     /// The platform it is executed for.
-    pub platform: Platform,
+    pub platform: Arc<Platform>,
     /// Where it was written; none for sources without a line.
     pub location: Option<Location>,
     /// Whether cached results must not be used (`--no-cache`).

@@ -1,6 +1,6 @@
 //! What changes a key and what doesn't, and the vectors of `cache-key-spec.md`.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use proptest::prelude::*;
 
@@ -29,9 +29,9 @@ fn vertex(op: Op) -> Vertex {
         op,
         name: "[1/2] step".to_owned(),
         instruction: "STEP".to_owned(),
-        target: "app".to_owned(),
-        stage: "stage-0".to_owned(),
-        platform: "linux/amd64".parse().unwrap(),
+        target: "app".into(),
+        stage: "stage-0".into(),
+        platform: Arc::new("linux/amd64".parse().unwrap()),
         location: None,
         no_cache: false,
     }
@@ -351,7 +351,7 @@ fn everything_that_a_run_can_see_changes_its_keys() {
         .collect();
     let plain = graph(Op::Exec(exec()));
     let mut foreign = plain.clone();
-    foreign.vertices[STEP.0].platform = "linux/arm64".parse().unwrap();
+    foreign.vertices[STEP.0].platform = Arc::new("linux/arm64".parse().unwrap());
     let root = changed(|op| op.root = VertexId(2));
     let seeded = changed(|op| {
         if let MountOp::Cache { from, .. } = &mut op.mounts[1] {
@@ -431,11 +431,11 @@ fn names_and_places_of_steps_and_images_change_no_key() {
     for vertex in &mut graph.vertices {
         vertex.name = "[other]".to_owned();
         vertex.instruction = "OTHER".to_owned();
-        vertex.target = "other".to_owned();
-        vertex.stage = "other".to_owned();
+        vertex.target = "other".into();
+        vertex.stage = "other".into();
         vertex.no_cache = true;
         vertex.location = Some(Location {
-            file: "Dockerfile.other".to_owned(),
+            file: "Dockerfile.other".into(),
             start: 7,
             end: 9,
         });
@@ -537,7 +537,7 @@ fn everything_that_a_copy_says_changes_its_definition_key() {
         .collect();
     let plain = graph(Op::File(copy()));
     let mut foreign = plain.clone();
-    foreign.vertices[STEP.0].platform = "linux/arm64".parse().unwrap();
+    foreign.vertices[STEP.0].platform = Arc::new("linux/arm64".parse().unwrap());
     keys.extend([
         ("the files", definition_of(&plain, OPTIONS, "others")),
         ("the platform", definition_of(&foreign, OPTIONS, "files")),

@@ -227,7 +227,7 @@ impl RemoteError {
                         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
                     )
             }
-            Self::Git { said, .. } => said.contains("No space left on device"),
+            Self::Git { said, .. } => is_full(said),
             _ => false,
         }
     }
@@ -241,9 +241,25 @@ impl RemoteError {
     }
 }
 
+/// Whether `git` found no room for what it fetched or checks out. A checkout doesn't say why a
+/// file can't be written.
+fn is_full(said: &str) -> bool {
+    let texts = [
+        "No space left on device",
+        "Disk quota exceeded",
+        "Out of diskspace",
+        "unable to write file",
+    ];
+    texts.iter().any(|text| said.contains(text))
+}
+
 /// What kind of failure `git` tells of, in its own words of the C locale.
 fn trouble_of_git(said: &str) -> Trouble {
     let has = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    // The connection breaks off too then, which is no reason to try again.
+    if is_full(said) {
+        return Trouble::Local;
+    }
     if has(&[
         "Authentication failed",
         "could not read Username",
@@ -314,6 +330,14 @@ mod tests {
             ),
             ("fatal: couldn't find remote ref x", Trouble::NotFound),
             ("fatal: bad object", Trouble::Unsupported),
+            (
+                "fatal: write error: No space left on device; fatal: early EOF",
+                Trouble::Local,
+            ),
+            (
+                "error: unable to write file a; fatal: '/x/index.lock' write error. Out of diskspace",
+                Trouble::Local,
+            ),
         ] {
             assert_eq!(trouble_of_git(said), trouble, "{said}");
         }

@@ -103,8 +103,11 @@ impl Sources {
 
     /// The directory with what `source` names. A URL's file stands in it under its name.
     pub async fn fetch(&self, source: &RemoteSource) -> Result<PathBuf, RemoteError> {
-        let used = match self.fetch_to(self.store()?, source).await {
-            Err(error) if error.is_no_room() && !self.is_temporary() => {
+        // Sources are fetched side by side: another one may move to the temporary store at any
+        // time, and what counts is where this one ran out of room.
+        let store = self.store()?;
+        let used = match self.fetch_to(store.clone(), source).await {
+            Err(error) if error.is_no_room() && !self.is_temporary(&store) => {
                 let store = self.use_temporary(&chain(&error))?;
                 self.fetch_to(store, source).await?
             }
@@ -196,7 +199,7 @@ impl Sources {
         loop {
             file.rewind().map_err(read)?;
             match unpack_to(&store, &key, what, format, file) {
-                Err(error) if error.is_no_room() && !self.is_temporary() => {
+                Err(error) if error.is_no_room() && !self.is_temporary(&store) => {
                     store = self.use_temporary(&chain(&error))?;
                 }
                 result => return Ok(Some(self.keep(result?))),
@@ -229,20 +232,22 @@ impl Sources {
         };
         match opened {
             Ok(store) => {
-                *lock(&self.place) = Some(Place {
-                    store: store.clone(),
+                let mut place = lock(&self.place);
+                let place = place.get_or_insert(Place {
+                    store,
                     temporary: None,
                 });
-                Ok(store)
+                Ok(place.store.clone())
             }
             Err(error) => self.use_temporary(&chain(&error)),
         }
     }
 
-    fn is_temporary(&self) -> bool {
+    /// Whether `store` is the one that takes what the cache directory has no room for.
+    fn is_temporary(&self, store: &SourceStore) -> bool {
         lock(&self.place)
             .as_ref()
-            .is_some_and(|place| place.temporary.is_some())
+            .is_some_and(|place| place.temporary.is_some() && place.store == *store)
     }
 
     /// Goes on in a temporary directory, and says so.

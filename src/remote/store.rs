@@ -113,7 +113,7 @@ pub(super) enum Begun {
 }
 
 /// A directory of fetched trees.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceStore {
     root: PathBuf,
 }

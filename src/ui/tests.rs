@@ -396,7 +396,7 @@ fn a_failed_step() -> BuildError {
             instruction: "RUN pip install -r requirements.txt".to_owned(),
             stage: "ml".to_owned(),
             location: Some(Location {
-                file: "docker/cpu/Dockerfile.ml".to_owned(),
+                file: "docker/cpu/Dockerfile.ml".into(),
                 start: 14,
                 end: 14,
             }),

@@ -75,7 +75,7 @@ impl Default for GuardLimits {
             put_entry: Duration::from_secs(10),
             put_blob: Duration::from_secs(15),
             slowest: 32 << 10,
-            window: Duration::from_secs(10),
+            window: Duration::from_secs(5),
             attempts: 3,
             backoff: Duration::from_millis(100),
             longest_pause: Duration::from_secs(5),

@@ -313,7 +313,7 @@ fn fetch_error(
     let text = recipes
         .iter()
         .map(|recipe| &recipe.dockerfile.source)
-        .find(|source| source.name == location.file);
+        .find(|source| source.name == *location.file);
     let excerpt = text.map(|source| {
         source.excerpt(Span {
             start: location.start,

@@ -187,7 +187,7 @@ fn warning(
         rule,
         message,
         location: Some(crate::graph::Location {
-            file: input.dockerfile.source.name.clone(),
+            file: input.dockerfile.source.name.as_str().into(),
             start: span.start,
             end: span.end,
         }),

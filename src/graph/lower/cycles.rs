@@ -36,7 +36,7 @@ impl Plan<'_> {
         let names: Vec<&str> = circle
             .iter()
             .chain([&at])
-            .map(|index| self.stages[*index].label.as_str())
+            .map(|index| &*self.stages[*index].label)
             .collect();
         let (_, span) = needs[at]
             .iter()

@@ -117,7 +117,7 @@ impl Plan<'_> {
                     keyword: keyword.to_owned(),
                     name: name.to_owned(),
                 };
-                let label = self.stages[index].label.as_str();
+                let label = &*self.stages[index].label;
                 let again = self.names.get(label).is_some_and(|n| n[0] < stage);
                 let line = self.stages[index].stage.span.start;
                 let hint = match index == stage {

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
 };
 
 use crate::{
@@ -33,9 +34,9 @@ const MAX_EXPANDED: usize = 32 << 20;
 pub(super) struct PlannedStage<'a> {
     pub(super) stage: &'a Stage,
     /// Name, or `stage-0`.
-    pub(super) label: String,
+    pub(super) label: Arc<str>,
     pub(super) base: Origin,
-    pub(super) platform: Platform,
+    pub(super) platform: Arc<Platform>,
     /// Whether `--build-context` replaces it; its instructions don't count then.
     pub(super) replaced: bool,
     /// Variables that its FROM uses.
@@ -74,6 +75,10 @@ pub(super) struct Plan<'a> {
     /// `SOURCE_DATE_EPOCH`, if given in any way.
     pub(super) epoch: Option<i64>,
     pub(super) checks: &'a Checks,
+    /// The Dockerfile's name, for locations.
+    file: Arc<str>,
+    /// The target's name, for vertices.
+    pub(super) target_name: Arc<str>,
     /// The ARGs before the first FROM.
     pub(super) arguments: Arguments,
     /// Bytes of all words expanded so far.
@@ -96,6 +101,8 @@ impl<'a> Plan<'a> {
             needed: BTreeSet::new(),
             epoch: input.epoch,
             checks,
+            file: input.dockerfile.source.name.as_str().into(),
+            target_name: input.target_name.as_str().into(),
             arguments: Arguments::default(),
             expanded: Cell::new(0),
         };
@@ -308,17 +315,17 @@ impl<'a> Plan<'a> {
                 }
             }
         };
-        match base {
-            Origin::Stage(earlier) => platform = self.stages[earlier].platform.clone(),
-            Origin::Scratch => platform = self.input.platform.clone(),
-            _ => {}
-        }
+        let platform = match base {
+            Origin::Stage(earlier) => Arc::clone(&self.stages[earlier].platform),
+            Origin::Scratch => Arc::new(self.input.platform.clone()),
+            _ => Arc::new(platform),
+        };
         Ok(PlannedStage {
             stage,
-            label: stage
-                .name
-                .clone()
-                .unwrap_or_else(|| format!("stage-{index}")),
+            label: match &stage.name {
+                Some(name) => name.as_str().into(),
+                None => format!("stage-{index}").into(),
+            },
             base,
             platform,
             replaced: named.is_some(),
@@ -352,7 +359,7 @@ impl<'a> Plan<'a> {
 
     pub(super) fn location(&self, span: Span) -> crate::graph::Location {
         crate::graph::Location {
-            file: self.input.dockerfile.source.name.clone(),
+            file: Arc::clone(&self.file),
             start: span.start,
             end: span.end,
         }

@@ -1,6 +1,6 @@
 //! Lowering the stages that are needed, one after the other.
 
-use std::{cell::OnceCell, fmt::Write as _};
+use std::{cell::OnceCell, fmt::Write as _, sync::Arc};
 
 use crate::{
     dockerfile::{
@@ -39,7 +39,7 @@ const NOT_IN_PROCESSES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBO
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) index: usize,
-    pub(super) platform: Platform,
+    pub(super) platform: Arc<Platform>,
     pub(super) root: VertexId,
     /// Without what is in `Lists`.
     pub(super) config: ImageConfig,
@@ -198,7 +198,7 @@ impl<'a> Lowering<'a> {
     fn base(&mut self, index: usize) -> Result<State, LowerError> {
         let planned = &self.plan.stages[index];
         let span = planned.stage.span;
-        let platform = planned.platform.clone();
+        let platform = Arc::clone(&planned.platform);
         let steps = planned.instructions();
         let steps = steps.filter(|i| is_step(&i.kind)).count();
         let mut state = State {

@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt::Write as _,
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
 };
 
 use crate::{
@@ -50,7 +51,7 @@ impl<'a> Lowering<'a> {
                 }
                 let problem = Problem::ForwardReference {
                     keyword: "--from".to_owned(),
-                    name: self.plan.stages[*index].label.clone(),
+                    name: self.plan.stages[*index].label.to_string(),
                 };
                 return Err(self.plan.fail(span, problem));
             }
@@ -64,8 +65,8 @@ impl<'a> Lowering<'a> {
             }
         };
         let platform = match origin {
-            Origin::Image(_, platform) => platform.clone(),
-            _ => state.platform.clone(),
+            Origin::Image(_, platform) => Arc::new(platform.clone()),
+            _ => Arc::clone(&state.platform),
         };
         let name = match &op {
             Op::Context(context) => self.graph.contexts.get(*context).map_or_else(
@@ -82,8 +83,8 @@ impl<'a> Lowering<'a> {
             op,
             name,
             instruction,
-            target: self.plan.input.target_name.clone(),
-            stage: self.plan.stages[state.index].label.clone(),
+            target: Arc::clone(&self.plan.target_name),
+            stage: Arc::clone(&self.plan.stages[state.index].label),
             platform,
             location: has_line.then(|| self.plan.location(span)),
             no_cache: false,
@@ -117,9 +118,9 @@ impl<'a> Lowering<'a> {
             op,
             name: cut(self.name(state, state.step, &text)),
             instruction: cut(text),
-            target: self.plan.input.target_name.clone(),
-            stage: planned.label.clone(),
-            platform: state.platform.clone(),
+            target: Arc::clone(&self.plan.target_name),
+            stage: Arc::clone(&planned.label),
+            platform: Arc::clone(&state.platform),
             location: Some(self.plan.location(span)),
             no_cache: match &self.plan.input.no_cache {
                 NoCache::None => false,
@@ -138,9 +139,9 @@ impl<'a> Lowering<'a> {
             op,
             name: self.name(state, state.step + 1, text),
             instruction: text.to_owned(),
-            target: self.plan.input.target_name.clone(),
-            stage: self.plan.stages[state.index].label.clone(),
-            platform: state.platform.clone(),
+            target: Arc::clone(&self.plan.target_name),
+            stage: Arc::clone(&self.plan.stages[state.index].label),
+            platform: Arc::clone(&state.platform),
             location: Some(self.plan.location(span)),
             no_cache: false,
         };

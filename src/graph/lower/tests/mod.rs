@@ -458,7 +458,7 @@ fn equal_vertices_are_made_once() {
     assert_eq!(graph.vertices.len(), 4);
     try_lower(&mut graph, &uncached).unwrap();
     assert_eq!(graph.vertices.len(), 6);
-    assert_eq!(graph.vertices[3].target, "second");
+    assert_eq!(&*graph.vertices[3].target, "second");
 }
 
 #[test]
