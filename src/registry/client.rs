@@ -98,7 +98,7 @@ impl Client {
             subject: Subject {
                 act: access.act(),
                 what,
-                host: repository.host.clone(),
+                host: repository.host.as_str().into(),
             },
             access,
             retry,
