@@ -28,3 +28,5 @@ mod snapshot;
 mod store_kill;
 mod store_trouble;
 mod tidy;
+mod tier_lab;
+mod tiers;

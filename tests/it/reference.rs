@@ -451,10 +451,9 @@ fn kind(schema: &Value) -> String {
         let name = reference.rsplit('/').next().unwrap();
         return format!("[{name}](#{})", name.to_lowercase());
     }
-    for choice in schema["anyOf"].as_array().into_iter().flatten() {
-        if choice["type"] != "null" {
-            return kind(choice);
-        }
+    if let Some(choices) = schema["anyOf"].as_array() {
+        let choices = choices.iter().filter(|choice| choice["type"] != "null");
+        return choices.map(kind).collect::<Vec<_>>().join(" or ");
     }
     let kinds = match &schema["type"] {
         Value::Array(kinds) => kinds.iter().find(|k| *k != "null").unwrap(),

@@ -70,6 +70,7 @@ pub(super) fn options(
         proxies: prepared.proxies.clone().into_iter().collect(),
         secrets: secrets::secrets(&prepared.secrets)?,
         agents: secrets::agents(context, &prepared.agents)?,
+        program: PathBuf::from("/proc/self/exe"),
         temp_dir: secrets::temp_dir(context)?,
         producer: Producer {
             tool: concat!("memobuild-ci ", env!("CARGO_PKG_VERSION")).to_owned(),
