@@ -28,6 +28,7 @@ mod line;
 mod memory;
 #[cfg(feature = "object-storage")]
 pub mod object;
+mod oci;
 pub mod open;
 mod rate;
 mod record;
@@ -48,6 +49,7 @@ pub use gc::{
     ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
 };
 pub use memory::MemoryStore;
+pub use oci::RegistryCache;
 pub use record::{ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo};
 pub use save::{SaveJob, SaveReport, Saver};
 pub use scope::{EntryId, Scope, ScopeError, SearchOrder, Trust};
