@@ -70,7 +70,10 @@ pub(in crate::cli) enum CachesError {
         source: ScopeRefused,
     },
     #[error("{origin} names a cache that can't be used")]
-    Open { origin: Origin, source: OpenError },
+    Open {
+        origin: Origin,
+        source: Box<OpenError>,
+    },
     #[error("{origin} is no key")]
     Key { origin: Origin, source: KeyError },
     #[error("{origin} names a key that can't be read")]
@@ -305,8 +308,10 @@ fn tiers(
                 );
             }
             Err(source) => {
-                let origin = want.origin;
-                return Err(CachesError::Open { origin, source });
+                return Err(CachesError::Open {
+                    origin: want.origin,
+                    source: Box::new(source),
+                });
             }
         }
     }
