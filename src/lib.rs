@@ -29,7 +29,7 @@
 //! | the outside | [`registry`], [`cache`], [`remote`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
 //! | operations | [`context`], [`engine`], [`export`] |
-//! | faces | [`ci`], [`ui`] |
+//! | faces | [`ci`], [`ui`], [`server`] |
 //! | command line | [`cli`] |
 //!
 //! # Files on disk
@@ -69,6 +69,7 @@ pub mod engine;
 pub mod export;
 
 pub mod ci;
+pub mod server;
 pub mod ui;
 
 pub mod cli;

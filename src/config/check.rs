@@ -8,7 +8,7 @@ use super::{
     BakeSettings, BuildSettings, CaCertificates,
     at::{At, Entries, Place, Scalar},
     error::{Fault, Problem},
-    file::{Bake, Build, File, Layer, Override, Refresh, Variant},
+    file::{BakeForm, Build, File, Layer, Override, Refresh, Variant},
     suggest,
     target::{DEFAULT_VARIANT, TargetConfig, TargetName},
     template::expand,
@@ -77,7 +77,7 @@ pub(super) fn targets(file: &File, root: &Path) -> Result<Vec<TargetConfig>, Fau
 
 /// The bake files that `file` names, from `root`.
 pub(super) fn bake(file: &File, root: &Path) -> Option<BakeSettings> {
-    let bake = file.bake.as_ref()?;
+    let BakeForm(bake) = &file.bake.as_ref()?.value;
     Some(BakeSettings {
         files: bake
             .files
@@ -97,12 +97,16 @@ fn missing(key: &str) -> Fault {
     Fault::new(start, problem)
 }
 
-fn check_bake(bake: &At<Bake>) -> Result<(), Fault> {
-    if bake.files.value.is_empty() {
-        let problem = Problem::Empty { key: "files" };
-        return Err(Fault::new(bake.files.place, problem));
+fn check_bake(form: &At<BakeForm>) -> Result<(), Fault> {
+    let files = &form.value.0.files;
+    if !files.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let (key, place) = match files.place.line {
+        0 => ("bake", form.place),
+        _ => ("files", files.place),
+    };
+    Err(Fault::new(place, Problem::Empty { key }))
 }
 
 fn version(file: &File) -> Result<(), Fault> {

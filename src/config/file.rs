@@ -3,11 +3,16 @@
 //! The doc comments here are what editors show: they become the descriptions of the
 //! JSON schema and of `docs/reference/configuration.md`.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use std::{borrow::Cow, fmt};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{
-    at::{At, Entries, Scalar},
+    at::{At, Entries, Place, Scalar},
     remote::{Remotes, Texts, Write},
 };
 
@@ -26,8 +31,9 @@ pub(super) struct File {
     /// Needed, but where `bake` stands.
     #[schemars(with = "Option<Entries<Layer>>", extend("minProperties" = 1))]
     pub(super) layers: Option<At<Entries<Layer>>>,
-    /// Bake or compose files whose targets are built, in place of layers.
-    pub(super) bake: Option<At<Bake>>,
+    /// Bake or compose files whose targets are built, in place of layers: the path of one, a
+    /// list of paths, or a mapping.
+    pub(super) bake: Option<At<BakeForm>>,
     /// The variants by name; every layer is built in every variant. Without any there is
     /// one, called `default`, for the platform of the host.
     pub(super) variants: Option<Entries<Variant>>,
@@ -47,6 +53,74 @@ pub(super) struct Bake {
     pub(super) files: At<Vec<At<String>>>,
     /// The targets and groups. Default: `default`
     pub(super) targets: Option<Vec<String>>,
+}
+
+/// [`Bake`], or its files alone.
+#[derive(Debug)]
+pub(super) struct BakeForm(pub(super) Bake);
+
+impl BakeForm {
+    /// All targets that are built by default.
+    fn of(files: Vec<At<String>>) -> Self {
+        let place = Place::default();
+        let files = At {
+            value: files,
+            place,
+        };
+        Self(Bake {
+            files,
+            targets: None,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for BakeForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = BakeForm;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, a list of paths, or a mapping")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<BakeForm, E> {
+                let place = Place::default();
+                let value = path.to_owned();
+                Ok(BakeForm::of(vec![At { value, place }]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<BakeForm, A::Error> {
+                let mut files = Vec::new();
+                while let Some(file) = seq.next_element()? {
+                    files.push(file);
+                }
+                Ok(BakeForm::of(files))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BakeForm, A::Error> {
+                Bake::deserialize(MapAccessDeserializer::new(map)).map(BakeForm)
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+impl JsonSchema for BakeForm {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "BakeForm".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mapping = generator.subschema_for::<Bake>();
+        let path = json_schema!({"type": "string"});
+        let paths = json_schema!({"type": "array", "items": path.clone(), "minItems": 1});
+        json_schema!({"anyOf": [path, paths, mapping]})
+    }
 }
 
 /// One layer target.

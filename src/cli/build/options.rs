@@ -70,6 +70,7 @@ pub(super) fn options(
         proxies: prepared.proxies.clone().into_iter().collect(),
         secrets: secrets::secrets(&prepared.secrets)?,
         agents: secrets::agents(context, &prepared.agents)?,
+        program: PathBuf::from("/proc/self/exe"),
         temp_dir: secrets::temp_dir(context)?,
         producer: caches.producer,
         scopes: caches.scopes,
