@@ -25,6 +25,7 @@ pub mod guard;
 mod memory;
 #[cfg(feature = "object-storage")]
 pub mod object;
+pub mod open;
 mod record;
 mod scope;
 mod tier;

@@ -72,11 +72,7 @@ pub(super) async fn fetch(
 
 impl Partial<'_> {
     /// One request for all that is missing.
-    async fn fetch_rest(
-        &mut self,
-        operation: &Operation,
-        path: &str,
-    ) -> Result<(), RegistryError> {
+    async fn fetch_rest(&mut self, operation: &Operation, path: &str) -> Result<(), RegistryError> {
         let from = self.done;
         let mut response = operation
             .get(&operation.url(path)?, |request| match from {

@@ -438,15 +438,20 @@ impl Operation {
     /// Whether `url` leads to the registry itself.
     fn is_ours(&self, url: &Url) -> Result<bool, RegistryError> {
         let own = self.url("")?;
-        let place = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
+        let place = |url: &Url| {
+            (
+                url.host_str().map(str::to_owned),
+                url.port_or_known_default(),
+            )
+        };
         Ok(place(url) == place(&own))
     }
 
     /// The address that a `Location` header in the answer to a request for `base` names.
     pub(super) fn location(&self, base: &Url, headers: &HeaderMap) -> Result<Url, RegistryError> {
         let location = text(headers, LOCATION.as_str()).and_then(|text| base.join(text).ok());
-        let mut url = location
-            .ok_or_else(|| self.protocol("doesn't say where to upload to".to_owned()))?;
+        let mut url =
+            location.ok_or_else(|| self.protocol("doesn't say where to upload to".to_owned()))?;
         // Registries behind a proxy may not know that they are spoken to by https.
         if base.scheme() == "https" && url.host_str() == base.host_str() && url.port().is_none() {
             // Both are schemes of the web: there is no way to fail.
@@ -512,8 +517,10 @@ impl Operation {
         // The host that is spoken to decides between proxy and none.
         let http = self.client.http(url.host_str().unwrap_or_default())?;
         let service = service.map(|service| ("service", service));
-        let mut parameters: Vec<(&str, &str)> =
-            scopes.iter().map(|scope| ("scope", scope.as_str())).collect();
+        let mut parameters: Vec<(&str, &str)> = scopes
+            .iter()
+            .map(|scope| ("scope", scope.as_str()))
+            .collect();
         parameters.extend(service);
         let joined = scopes.join(" ");
         let request = match credentials {
@@ -637,12 +644,13 @@ impl Operation {
         let mut body = Vec::new();
         let stall = self.client.limits.stall;
         loop {
-            let chunk = timeout(stall, response.chunk())
-                .await
-                .map_err(|_| RegistryError::Stalled {
-                    subject: self.subject.clone(),
-                    limit: stall,
-                })?;
+            let chunk =
+                timeout(stall, response.chunk())
+                    .await
+                    .map_err(|_| RegistryError::Stalled {
+                        subject: self.subject.clone(),
+                        limit: stall,
+                    })?;
             let Some(chunk) = chunk.map_err(|error| self.network(error))? else {
                 return Ok(body);
             };

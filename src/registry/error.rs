@@ -424,9 +424,13 @@ pub(crate) fn is_tls(error: &reqwest::Error) -> bool {
 /// no code for it.
 pub(super) fn is_quota(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    ["quota", "storage limit", "exceed the configured upper limit"]
-        .iter()
-        .any(|sign| message.contains(sign))
+    [
+        "quota",
+        "storage limit",
+        "exceed the configured upper limit",
+    ]
+    .iter()
+    .any(|sign| message.contains(sign))
 }
 
 /// The first message of a registry's error document, shortened and printable; empty

@@ -233,7 +233,10 @@ async fn where_it_broke(operation: &Operation, broken: &Session, size: u64) -> O
 /// `0-0`.
 fn received(headers: &HeaderMap) -> Option<u64> {
     let range = text(headers, RANGE.as_str())?;
-    let last = range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?;
+    let last = range
+        .strip_prefix("bytes=")
+        .unwrap_or(range)
+        .strip_prefix("0-")?;
     match last.parse().ok()? {
         0 => Some(0),
         last => u64::checked_add(last, 1),
@@ -309,9 +312,7 @@ pub(super) async fn manifest(
     loop {
         let pulse = Pulse::new();
         let request = operation.send(Method::PUT, &url, &pulse, |request| {
-            request
-                .header(CONTENT_TYPE, media_type)
-                .body(bytes.clone())
+            request.header(CONTENT_TYPE, media_type).body(bytes.clone())
         });
         match operation.attempt(request).await {
             Ok(_) => return Ok(Sha256Digest::of(bytes)),

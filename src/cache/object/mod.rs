@@ -35,14 +35,14 @@ use sha2::Digest as _;
 use tokio::task::spawn_blocking;
 use tokio_util::io::StreamReader;
 
-pub use self::{address::ObjectAddressError, credentials::Services};
+pub use self::credentials::Services;
 use self::{
     address::Place,
     failure::{is_absent, sorted},
 };
 use super::{
     ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, Scope, Subject,
-    TierAddress, VerifyingReader,
+    TierAddress, VerifyingReader, open::OpenError,
 };
 use crate::{digest::Sha256Digest, fs, key::CacheKey};
 
@@ -79,7 +79,7 @@ impl fmt::Debug for ObjectStore {
 
 impl ObjectStore {
     /// The store at `address`, with the credentials that `services` lead to. Nothing is contacted.
-    pub fn open(address: &TierAddress, services: &Services) -> Result<Self, ObjectAddressError> {
+    pub fn open(address: &TierAddress, services: &Services) -> Result<Self, OpenError> {
         Ok(Self {
             name: address.to_string(),
             place: address::place(address, services)?,
