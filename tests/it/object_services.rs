@@ -9,9 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use memobuild_ci::{
     cache::{
-        BlobSource, BlobStore, CacheError, conformance,
+        Access, ActionCache, ActionResult, BlobSource, BlobStore, CacheError, Scope, Tier,
+        conformance,
+        guard::{GuardLimits, guard},
         object::{ObjectStore, Services},
     },
     digest::Sha256Digest,
@@ -96,9 +99,27 @@ fn store(address: &str, variables: &[(&'static str, &str)]) -> Arc<ObjectStore> 
 }
 
 /// What any of the services must do, beyond the contract of all caches.
-async fn service(store: Arc<ObjectStore>) {
-    conformance::blob_store(store.clone()).await;
-    conformance::action_cache(store.clone()).await;
+async fn service(store: Arc<ObjectStore>, large_batches: bool) {
+    // As builds use it: these servers now and then answer 500 to parallel requests.
+    let tier = Tier {
+        name: "a service".to_owned(),
+        actions: store.clone(),
+        blobs: store.clone(),
+        access: Access::FULL,
+    };
+    let minute = Duration::from_secs(60);
+    let limits = GuardLimits {
+        first_answer: minute,
+        lookup: 2 * minute,
+        ..GuardLimits::default()
+    };
+    let (tier, _) = guard(tier, limits, Arc::new(|notice| panic!("{notice:?}")));
+    conformance::blob_store(tier.blobs).await;
+    if large_batches {
+        conformance::action_cache(tier.actions).await;
+    } else {
+        entries(&*tier.actions).await;
+    }
 
     // More than two parts.
     let bytes: Vec<u8> = (0..20_000_000_u32).map(|n| (n % 241) as u8).collect();
@@ -127,6 +148,26 @@ async fn service(store: Arc<ObjectStore>) {
     );
 }
 
+/// Entries in two scopes, and a few misses.
+async fn entries(cache: &dyn ActionCache) {
+    let order = [Scope::protected(), Scope::branch("Fix #1")];
+    let entries = [0, 1, 2].map(|number| ActionResult {
+        scope: order[1].clone(),
+        ..conformance::sample_action(number, &[])
+    });
+    for entry in &entries[..2] {
+        cache.put(entry).await.unwrap();
+    }
+    let reviewed = ActionResult {
+        scope: Scope::protected(),
+        ..entries[1].clone()
+    };
+    cache.put(&reviewed).await.unwrap();
+    let keys = entries.each_ref().map(|entry| entry.key);
+    let found = cache.lookup(&order, &keys).await.unwrap();
+    assert_eq!(found, [Some(entries[0].clone()), Some(reviewed), None]);
+}
+
 const AWS: [(&str, &str); 2] = [
     ("AWS_ACCESS_KEY_ID", "test"),
     ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -149,7 +190,7 @@ async fn s3() {
     assert!(made.unwrap().status().is_success());
 
     let address = |bucket| format!("s3://{bucket}/team/ci?endpoint={}", server.url);
-    service(store(&address("cache"), &AWS)).await;
+    service(store(&address("cache"), &AWS), true).await;
 
     let digest = Sha256Digest::of(b"x");
     let absent = store(&address("absent"), &AWS);
@@ -178,7 +219,8 @@ async fn google_cloud_storage() {
     })
     .await;
     let address = format!("gs://cache/team/ci?endpoint={}&anonymous=true", server.url);
-    service(store(&address, &[])).await;
+    // It answers one request after the other, some seventy a second.
+    service(store(&address, &[]), false).await;
 }
 
 #[tokio::test]
@@ -205,9 +247,38 @@ async fn azure_blob_storage() {
         .into()
     })
     .await;
+    let made = create_container(&server.url, ACCOUNT, KEY, "cache").await;
+    assert!(made.status().is_success(), "{made:?}");
     let address = format!(
         "azblob://cache/team/ci?endpoint={}/{ACCOUNT}&account={ACCOUNT}",
         server.url
     );
-    service(store(&address, &[("AZURE_STORAGE_KEY", KEY)])).await;
+    service(store(&address, &[("AZURE_STORAGE_KEY", KEY)]), true).await;
+}
+
+/// Makes a container, by a request with the signature that the service's documentation calls Shared Key.
+async fn create_container(url: &str, account: &str, key: &str, name: &str) -> reqwest::Response {
+    let now = time::OffsetDateTime::now_utc();
+    let date = now.format(&time::format_description::well_known::Rfc2822);
+    let date = date.unwrap().replace("+0000", "GMT");
+    let signed = format!(
+        "PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\nx-ms-version:2021-08-06\n\
+         /{account}/{account}/{name}\nrestype:container"
+    );
+    let key = ring::hmac::Key::new(
+        ring::hmac::HMAC_SHA256,
+        &BASE64_STANDARD.decode(key).unwrap(),
+    );
+    let signature = BASE64_STANDARD.encode(ring::hmac::sign(&key, signed.as_bytes()));
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    client
+        .build()
+        .unwrap()
+        .put(format!("{url}/{account}/{name}?restype=container"))
+        .header("x-ms-date", date)
+        .header("x-ms-version", "2021-08-06")
+        .header("authorization", format!("SharedKey {account}:{signature}"))
+        .send()
+        .await
+        .unwrap()
 }
