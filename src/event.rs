@@ -61,6 +61,8 @@ pub struct Totals {
     pub bytes_fetched: u64,
     /// Bytes of new layer blobs written.
     pub bytes_written: u64,
+    /// Requests made to remote caches, for reading and for saving.
+    pub cache_requests: u64,
     /// Milliseconds from start to end.
     pub wall_ms: u64,
 }
@@ -76,6 +78,21 @@ pub enum BuildEvent {
         steps: usize,
         /// Names of the targets, for instance `ml (cpu, linux/amd64)`.
         targets: Vec<String>,
+    },
+    /// Which remote caches the build uses, and how. Not sent where it uses none.
+    RemoteCaches {
+        /// Their addresses, the first asked first.
+        caches: Vec<String>,
+        /// The CI platform that the build was found to run on.
+        platform: String,
+        /// The trust scopes that entries are looked for in, in this order.
+        reads: Vec<String>,
+        /// The trust scope that results are saved under; none if nothing is saved.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        saves: Option<String>,
+        /// Id of the key that signs what is saved.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signed_by: Option<String>,
     },
     /// A step is being looked up or executed.
     StepStarted {
@@ -120,6 +137,9 @@ pub enum BuildEvent {
         /// Milliseconds it took when it was executed, for hits that know.
         #[serde(skip_serializing_if = "Option::is_none")]
         recorded_ms: Option<u64>,
+        /// The remote cache that had the result, for hits that are not local.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tier: Option<String>,
         /// Size of its layer's blob in bytes; none if the step changed nothing.
         #[serde(skip_serializing_if = "Option::is_none")]
         layer_bytes: Option<u64>,
@@ -173,6 +193,36 @@ pub enum BuildEvent {
         layers: usize,
         /// Sum of the layers' blob sizes in bytes.
         bytes: u64,
+    },
+    /// A result is not saved to a remote cache: executing the step again takes less time than
+    /// bringing its layer there and back.
+    NotWorthSaving {
+        /// The step's display name.
+        name: String,
+        /// The cache.
+        tier: String,
+        /// Size of the layer's blob in bytes.
+        bytes: u64,
+        /// Milliseconds that the execution took.
+        step_ms: u64,
+        /// Milliseconds that the transfers would take, by what was measured so far.
+        transfer_ms: u64,
+    },
+    /// What this build had to save to remote caches is saved, or its time is up.
+    Saved {
+        /// Results of steps that were saved.
+        results: usize,
+        /// Sum of the sizes of their layers' blobs in bytes.
+        bytes: u64,
+        /// Bytes of blobs that the caches did not have yet.
+        new_bytes: u64,
+        /// Results that were not saved; the next build with this local cache takes them up.
+        left: usize,
+        /// Milliseconds in which something was on its way.
+        #[serde(rename = "took_ms")]
+        ms: u64,
+        /// Milliseconds that the build waited for it at its end.
+        waited_ms: u64,
     },
     /// The build is over.
     Finished {

@@ -187,6 +187,16 @@ pub(super) struct Place {
     pub(super) range: Range<usize>,
 }
 
+impl Place {
+    /// The line and the column, in characters, of its start in `text`; both from 1.
+    pub(super) fn line_and_column(&self, text: &str) -> (usize, usize) {
+        let before = text.get(..self.range.start).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        (line, column)
+    }
+}
+
 /// A problem that may know its place, but not yet the text there.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
@@ -224,9 +234,7 @@ impl Fault {
         let Some((place, file)) = self.place.and_then(|p| files.get(p.file).map(|f| (p, f))) else {
             return error;
         };
-        let before = file.text.get(..place.range.start).unwrap_or(&file.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        let (line, column) = place.line_and_column(&file.text);
         let source = Source {
             name: file.name.clone(),
             text: file.text.clone(),

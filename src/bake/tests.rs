@@ -269,3 +269,108 @@ fn many_targets_take_time_in_proportion() {
         "{few} ns for 200 targets, {many} ns for 2,000"
     );
 }
+
+/// The plan of `compose.yaml` among these files.
+fn composed(files: &[(&str, &str)]) -> Result<Plan, BakeError> {
+    let text = |name: &str| {
+        let found = files.iter().find(|(known, _)| *known == name);
+        found.map(|(_, text)| (*text).to_owned())
+    };
+    read(Inputs {
+        read: &|name| Ok(text(name)),
+        ..inputs("compose.yaml", &text("compose.yaml").unwrap())
+    })
+}
+
+#[test]
+fn paths_start_where_the_file_is_that_has_them() {
+    let plan = composed(&[
+        ("compose.yaml", "include: [a/compose.yaml, {path: a/b/more.yaml, project_directory: p}]"),
+        (
+            "a/compose.yaml",
+            "include: [b/compose.yaml]\nservices: {a: {extends: {service: e, file: ../x/e.yaml}}}",
+        ),
+        ("a/b/compose.yaml", "services: {b: {build: ../c}, d: {build: {dockerfile_inline: FROM scratch}}}"),
+        ("a/b/more.yaml", "services: {p: {build: /abs}, q: {build: q}, r: {build: 'https://h/r.git'}}"),
+        ("x/e.yaml", "services: {e: {env_file: e.env, build: {context: ctx, additional_contexts: {n: n}, args: [V]}}}"),
+        ("x/e.env", "V=here"),
+    ])
+    .unwrap();
+    let context = |name: &str| plan.targets[name].context.clone().unwrap();
+    let contexts = ["a", "b", "d", "p", "q", "r"].map(context);
+    assert_eq!(
+        contexts,
+        ["x/ctx", "a/c", "a/b", "/abs", "p/q", "https://h/r.git"]
+    );
+    assert_eq!(plan.targets["a"].contexts["n"], "x/n");
+    assert_eq!(plan.targets["a"].args["V"], "here");
+}
+
+#[test]
+fn what_a_file_says_goes_before_what_it_includes() {
+    let plan = composed(&[
+        (
+            "compose.yaml",
+            "include: [one.yaml, two.yaml]\nservices: {w: {build: {args: {A: own}}}}",
+        ),
+        (
+            "one.yaml",
+            "services: {w: {build: {context: one, args: {A: one, B: one}}}}",
+        ),
+        (
+            "two.yaml",
+            "services: {w: {build: {context: two, target: two, args: {B: two, C: two}}}}",
+        ),
+    ])
+    .unwrap();
+    let target = &plan.targets["w"];
+    let args: Vec<&str> = target.args.values().map(String::as_str).collect();
+    assert_eq!(args, ["own", "one", "two"]);
+    assert_eq!(
+        (target.context.as_deref(), target.target.as_deref()),
+        (Some("one"), Some("two"))
+    );
+}
+
+#[test]
+fn includes_that_never_end_are_refused() {
+    let error = composed(&[("compose.yaml", "include: [./compose.yaml]")]).unwrap_err();
+    assert!(error.to_string().contains("includes itself"), "{error}");
+    // Each file twice: without a limit as many as two to the power of the depth.
+    let names: Vec<String> = (0..40).map(|n| format!("{n}.yaml")).collect();
+    let texts: Vec<String> = (1..41)
+        .map(|n| format!("include: [{n}.yaml, {n}.yaml]"))
+        .collect();
+    let mut files: Vec<(&str, &str)> = names
+        .iter()
+        .map(String::as_str)
+        .zip(texts.iter().map(String::as_str))
+        .collect();
+    files.push(("40.yaml", "services: {}"));
+    files.push(("compose.yaml", "include: [0.yaml]"));
+    let error = composed(&files).unwrap_err();
+    assert!(error.to_string().contains("more than 500 files"), "{error}");
+}
+
+#[test]
+fn wrong_includes_are_told() {
+    for (include, message) in [
+        ("[{path: []}]", "an include has no `path`"),
+        ("[{paths: a.yaml}]", "`include` has no `paths`"),
+        (
+            "[{path: a.yaml, env_file: none.env}]",
+            "can't read `none.env`: it does not exist",
+        ),
+        ("[[{}]]", "expected a string, found a mapping"),
+        ("[a.yaml]", "in `a.yaml:2:9`: `build` has no `contxt`"),
+    ] {
+        let text = format!("include: {include}");
+        let files = [
+            ("compose.yaml", text.as_str()),
+            ("a.yaml", "services: {a: {build: {\ncontxt: b}}}"),
+        ];
+        let error = composed(&files).unwrap_err();
+        assert!(error.to_string().contains(message), "{include}: {error}");
+        assert_eq!(error.line, 1, "{include}");
+    }
+}

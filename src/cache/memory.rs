@@ -29,7 +29,12 @@ impl MemoryStore {
 
     /// Puts wrong bytes under a blob's name, as a bad disk does.
     pub fn spoil(&self, digest: &Sha256Digest) {
-        lock(&self.blobs).insert(*digest, Bytes::from_static(b"not the blob's bytes"));
+        self.replace(digest, &b"not the blob's bytes"[..]);
+    }
+
+    /// Puts these bytes under a blob's name, whatever their digest is.
+    pub fn replace(&self, digest: &Sha256Digest, bytes: impl Into<Bytes>) {
+        lock(&self.blobs).insert(*digest, bytes.into());
     }
 }
 

@@ -5,14 +5,14 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    BakeSettings, BuildSettings, CaCertificates, CacheSettings,
+    BakeSettings, BuildSettings, CaCertificates,
     at::{At, Entries, Place, Scalar},
     error::{Fault, Problem},
-    file::{Bake, Build, Cache, File, Layer, Override, Refresh, Variant},
+    file::{BakeForm, Build, File, Layer, Override, Refresh, Variant},
     suggest,
     target::{DEFAULT_VARIANT, TargetConfig, TargetName},
     template::expand,
-    units::{parse_duration, parse_size},
+    units::parse_duration,
 };
 use crate::oci::platform::Platform;
 
@@ -77,7 +77,7 @@ pub(super) fn targets(file: &File, root: &Path) -> Result<Vec<TargetConfig>, Fau
 
 /// The bake files that `file` names, from `root`.
 pub(super) fn bake(file: &File, root: &Path) -> Option<BakeSettings> {
-    let bake = file.bake.as_ref()?;
+    let BakeForm(bake) = &file.bake.as_ref()?.value;
     Some(BakeSettings {
         files: bake
             .files
@@ -97,12 +97,16 @@ fn missing(key: &str) -> Fault {
     Fault::new(start, problem)
 }
 
-fn check_bake(bake: &At<Bake>) -> Result<(), Fault> {
-    if bake.files.value.is_empty() {
-        let problem = Problem::Empty { key: "files" };
-        return Err(Fault::new(bake.files.place, problem));
+fn check_bake(form: &At<BakeForm>) -> Result<(), Fault> {
+    let files = &form.value.0.files;
+    if !files.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let (key, place) = match files.place.line {
+        0 => ("bake", form.place),
+        _ => ("files", files.place),
+    };
+    Err(Fault::new(place, Problem::Empty { key }))
 }
 
 fn version(file: &File) -> Result<(), Fault> {
@@ -442,7 +446,7 @@ fn max_age(refresh: &Refresh) -> Result<Option<Duration>, Fault> {
     })
 }
 
-fn duration(text: &At<String>) -> Result<Duration, Fault> {
+pub(super) fn duration(text: &At<String>) -> Result<Duration, Fault> {
     parse_duration(text).map_err(|e| Fault::new(text.place, e))
 }
 
@@ -495,19 +499,6 @@ fn places(file: &File, target: &TargetName) -> (Place, Place) {
     };
     let (dockerfile, context) = combination.paths();
     (dockerfile.place, context.map_or(key.place, |c| c.place))
-}
-
-/// The settings of the local cache.
-pub(super) fn cache(cache: Option<&Cache>, root: &Path) -> Result<CacheSettings, Fault> {
-    let Some(cache) = cache else {
-        return Ok(CacheSettings::default());
-    };
-    let size = |text: &At<String>| parse_size(text).map_err(|e| Fault::new(text.place, e));
-    Ok(CacheSettings {
-        dir: cache.dir.as_ref().map(|dir| root.join(dir.as_str())),
-        max_size: cache.max_size.as_ref().map(size).transpose()?,
-        max_age: cache.max_age.as_ref().map(duration).transpose()?,
-    })
 }
 
 /// The defaults for builds.

@@ -3,10 +3,18 @@
 //! The doc comments here are what editors show: they become the descriptions of the
 //! JSON schema and of `docs/reference/configuration.md`.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use std::{borrow::Cow, fmt};
 
-use super::at::{At, Entries, Scalar};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use super::{
+    at::{At, Entries, Place, Scalar},
+    remote::{Remotes, Texts, Write},
+};
 
 /// The layers of an image, the variants they are built in, and how.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -23,12 +31,13 @@ pub(super) struct File {
     /// Needed, but where `bake` stands.
     #[schemars(with = "Option<Entries<Layer>>", extend("minProperties" = 1))]
     pub(super) layers: Option<At<Entries<Layer>>>,
-    /// Bake or compose files whose targets are built, in place of layers.
-    pub(super) bake: Option<At<Bake>>,
+    /// Bake or compose files whose targets are built, in place of layers: the path of one, a
+    /// list of paths, or a mapping.
+    pub(super) bake: Option<At<BakeForm>>,
     /// The variants by name; every layer is built in every variant. Without any there is
     /// one, called `default`, for the platform of the host.
     pub(super) variants: Option<Entries<Variant>>,
-    /// The local cache.
+    /// The local cache, and the caches behind it that machines share.
     pub(super) cache: Option<Cache>,
     /// How to build. A flag on the command line goes before what stands here.
     pub(super) build: Option<Build>,
@@ -44,6 +53,74 @@ pub(super) struct Bake {
     pub(super) files: At<Vec<At<String>>>,
     /// The targets and groups. Default: `default`
     pub(super) targets: Option<Vec<String>>,
+}
+
+/// [`Bake`], or its files alone.
+#[derive(Debug)]
+pub(super) struct BakeForm(pub(super) Bake);
+
+impl BakeForm {
+    /// All targets that are built by default.
+    fn of(files: Vec<At<String>>) -> Self {
+        let place = Place::default();
+        let files = At {
+            value: files,
+            place,
+        };
+        Self(Bake {
+            files,
+            targets: None,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for BakeForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = BakeForm;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, a list of paths, or a mapping")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<BakeForm, E> {
+                let place = Place::default();
+                let value = path.to_owned();
+                Ok(BakeForm::of(vec![At { value, place }]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<BakeForm, A::Error> {
+                let mut files = Vec::new();
+                while let Some(file) = seq.next_element()? {
+                    files.push(file);
+                }
+                Ok(BakeForm::of(files))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BakeForm, A::Error> {
+                Bake::deserialize(MapAccessDeserializer::new(map)).map(BakeForm)
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+impl JsonSchema for BakeForm {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "BakeForm".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mapping = generator.subschema_for::<Bake>();
+        let path = json_schema!({"type": "string"});
+        let paths = json_schema!({"type": "array", "items": path.clone(), "minItems": 1});
+        json_schema!({"anyOf": [path, paths, mapping]})
+    }
 }
 
 /// One layer target.
@@ -114,7 +191,7 @@ pub(super) enum Refresh {
     MaxAge(At<String>),
 }
 
-/// The local cache: layer blobs, results of steps, unpacked layers.
+/// The local cache (layer blobs, results of steps, unpacked layers), and the remote caches behind it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Cache {
@@ -125,6 +202,69 @@ pub(super) struct Cache {
     pub(super) max_size: Option<At<String>>,
     /// The age since its last use at which an entry is removed: `30d`.
     pub(super) max_age: Option<At<String>>,
+    /// Remote caches, the first asked first: `https://cache.example`, `oci://registry.example/team/cache`,
+    /// `s3://bucket/prefix?region=eu-west-1`, `gs://bucket/prefix`, `azblob://container/prefix`, `file:///srv/cache`,
+    /// `gha://`. `--cache-from` and `--cache-to` go before them, then `MEMOBUILD_REMOTE_URL`.
+    pub(super) remote: Option<At<Remotes>>,
+    /// The trust scope that builds write under: `branch/<name>`, `pull/<number>`, `local`. `--cache-scope` and
+    /// `MEMOBUILD_CACHE_SCOPE` go before it. Default: what the CI platform says about the build.
+    pub(super) scope: Option<At<String>>,
+    /// Scopes to read besides `protected` and the own one; those that are not trusted more than the own one
+    /// are left out.
+    pub(super) also_read: Option<Vec<At<String>>>,
+    /// The private key that signs what builds save. `MEMOBUILD_SIGNING_KEY` goes before it.
+    pub(super) sign: Option<Sign>,
+    /// Whose entries in remote caches are relied on.
+    pub(super) trust: Option<Trust>,
+    /// How long a build waits at its end for what is still being saved. Default: `60s`
+    pub(super) save_timeout: Option<At<String>>,
+    /// The trees of `RUN --mount=type=cache`.
+    pub(super) mounts: Option<Mounts>,
+}
+
+/// A remote cache, and what builds may do with it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Remote {
+    /// Its address.
+    pub(super) url: At<String>,
+    /// Whether it is read. Default: `true`
+    pub(super) read: Option<bool>,
+    /// Whether results are saved there. `auto` is all builds but those of a pull request from a fork and those on
+    /// an unknown CI platform. Default: `auto`
+    pub(super) write: Option<Write>,
+}
+
+/// Where the private key is: Ed25519, PKCS#8, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Sign {
+    /// In the environment variable of this name. Where it is not set, nothing is signed.
+    KeyEnv(String),
+    /// In this file, from the directory of `memobuild.yml`. Where it is missing, nothing is signed and a build warns.
+    KeyFile(String),
+}
+
+/// Which signatures are known, and where they are needed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Trust {
+    /// Public keys: files, from the directory of `memobuild.yml`, or the keys themselves as PEM or the base64 in it.
+    /// Besides them counts the public half of the key that signs, and `MEMOBUILD_TRUSTED_KEYS`.
+    pub(super) keys: Option<At<Texts>>,
+    /// The scopes whose entries must be signed by one of the keys: `protected`, `branch/*`, `pull/*`, a single
+    /// scope, `*`. Default: `protected`, where there are keys.
+    pub(super) require: Option<Vec<At<String>>>,
+}
+
+/// The trees of `RUN --mount=type=cache` and remote caches. Has no effect yet; a build warns.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Mounts {
+    /// Whether they are saved and restored. Default: `false`
+    pub(super) save: Option<bool>,
+    /// The size above which a tree is not saved: `2GB`.
+    pub(super) max_size: Option<At<String>>,
 }
 
 /// Defaults for builds.

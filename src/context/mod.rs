@@ -526,7 +526,7 @@ mod tests {
         let path = dir.path().join("large");
         let sizes = [PARTS_FROM - 1, PARTS_FROM, PART, PART + 1, 2 * PART + 7];
         for size in sizes {
-            let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
             std::fs::write(&path, &bytes).unwrap();
             assert_eq!(hash(&path, size).unwrap(), Blake3Digest::of(&bytes));
         }

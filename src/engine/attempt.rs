@@ -12,10 +12,11 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult, session::blocking,
+    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult, restore::frame_ends,
+    session::blocking,
 };
 use crate::{
-    cache::{ActionResult, RECORD_VERSION, StepInfo},
+    cache::{ActionResult, FoundAction, RECORD_VERSION, SaveJob, StepInfo},
     event::{BuildEvent, Outcome, StepId},
     graph::{Op, VertexId},
     key::{KeyKind, KeyRecipe},
@@ -29,7 +30,7 @@ pub(super) struct Attempt {
     /// Cancelled when a step failed or the build was interrupted.
     pub(super) halt: CancellationToken,
     cells: Vec<Cell>,
-    tasks: Mutex<JoinSet<()>>,
+    pub(super) tasks: Mutex<JoinSet<()>>,
     failure: Mutex<Option<BuildError>>,
     /// Definition hits, with what their results were made of besides their roots.
     hits: Mutex<Vec<(VertexId, Vec<ChainId>)>>,
@@ -50,6 +51,8 @@ pub(super) struct Solved {
     pub(super) layer: Option<LayerBlob>,
     pub(super) outcome: Outcome,
     pub(super) recorded_ms: Option<u64>,
+    /// The tier that had it.
+    pub(super) tier: Option<String>,
 }
 
 impl Attempt {
@@ -145,6 +148,11 @@ impl Attempt {
             .enumerate()
             .filter_map(|(n, result)| Some((VertexId(n), result??.chain)))
             .collect()
+    }
+
+    /// Whether somebody wants the vertex solved.
+    pub(super) fn is_asked(&self, id: VertexId) -> bool {
+        self.cells[id.0].started.load(Ordering::SeqCst)
     }
 
     /// Starts a vertex's task, once.
@@ -262,6 +270,7 @@ impl Attempt {
                     layer: hit.layer.clone(),
                     outcome: Outcome::Hit,
                     recorded_ms: Some(hit.duration_ms),
+                    tier: session.origin(id),
                 };
                 self.announce(id);
                 return Ok(self.finished(id, &root, solved, Instant::now()));
@@ -302,17 +311,23 @@ impl Attempt {
     ) -> Result<Option<Solved>, BuildError> {
         let session = &self.session;
         let key = recipe.key();
-        let mut found = session.executed(key);
+        let mut found = session
+            .executed(key)
+            .map(|result| FoundAction { result, tier: None });
         if found.is_none() && session.trusts(id) {
-            let store = Arc::clone(&session.engine.store);
-            let scopes = session.engine.options.scopes.clone();
-            found = blocking(move || Ok(store.lookup(scopes.scopes(), &[key]).unwrap_or_default()))
-                .await?
+            found = session
+                .tiers
+                .lookup(&[key])
+                .await
                 .into_iter()
                 .flatten()
                 .next();
         }
-        let Some(mut record) = found else {
+        let Some(FoundAction {
+            result: mut record,
+            tier,
+        }) = found
+        else {
             return Ok(None);
         };
         if !session.bytes.at_hand(record.layer.as_ref()) {
@@ -322,6 +337,9 @@ impl Attempt {
             layer: record.layer.clone(),
             outcome: Outcome::ContentHit,
             recorded_ms: Some(record.duration_ms),
+            tier: tier
+                .and_then(|n| session.tiers.tier_name(n))
+                .map(str::to_owned),
         };
         let definition = session.keys.recipe_of(id);
         record.key = definition.key();
@@ -332,8 +350,26 @@ impl Attempt {
         record.producer = session.engine.options.producer.clone();
         record.scope = session.engine.options.scopes.own().clone();
         record.signature = None;
-        self.save(vec![record]).await?;
+        match tier {
+            // Bytes that are not local yet bring the entry with them.
+            Some(tier) if record.layer.is_some() => session.tiers.offer_as(tier, &record),
+            _ => self.save(vec![record.clone()]).await?,
+        }
+        let ends = self.frame_ends(record.layer.as_ref());
+        let job = SaveJob {
+            entries: vec![record],
+            ends,
+            tiers: None,
+            source: tier,
+        };
+        session.tiers.saver().save(job).await;
         Ok(Some(solved))
+    }
+
+    /// Where the frames of a layer end, if its index has been read.
+    fn frame_ends(&self, layer: Option<&LayerBlob>) -> Vec<u64> {
+        let index = layer.and_then(|layer| self.session.bytes.cached_index(layer));
+        index.map_or_else(Vec::new, |index| frame_ends(&index))
     }
 
     /// Files the result of an executed step under both its keys.
@@ -375,10 +411,18 @@ impl Attempt {
             .written
             .fetch_add(written, Ordering::Relaxed);
         session.keep_executed(&records);
-        self.save(records.to_vec()).await
+        self.save(records.to_vec()).await?;
+        let job = SaveJob {
+            ends: self.frame_ends(layer),
+            entries: records.to_vec(),
+            tiers: None,
+            source: None,
+        };
+        session.tiers.saver().save(job).await;
+        Ok(())
     }
 
-    /// Saves entries. A store that refuses costs a later build its hit, not this one its
+    /// Keeps entries in the local store. A store that refuses costs a later build its hit, not this one its
     /// success.
     async fn save(&self, records: Vec<ActionResult>) -> Result<(), BuildError> {
         let store = Arc::clone(&self.session.engine.store);
@@ -432,6 +476,7 @@ impl Attempt {
             outcome: solved.outcome,
             ms: millis(started),
             recorded_ms: solved.recorded_ms,
+            tier: solved.tier,
             layer_bytes: solved.layer.as_ref().map(|l| l.size),
         });
         root.with(solved.layer.map(|blob| ResultLayer { blob, from: id }))

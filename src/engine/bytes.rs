@@ -1,7 +1,7 @@
 //! The bytes behind results: blobs, indexes, trees and contents, fetched on demand.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, Read},
     sync::{
@@ -10,21 +10,22 @@ use std::{
     },
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{BuildError, Engine, ResultLayer, session::blocking};
 use crate::{
     cache::{
-        ActionResult, BlobFile, BlobWriter, CacheError, DiskStore, RECORD_VERSION, Scope, StepInfo,
+        ActionResult, BlobWriter, CacheError, DiskStore, RECORD_VERSION, Scope, StepInfo,
+        TieredStore,
     },
     digest::Sha256Digest,
     event::{BuildEvent, Events},
     fs,
-    graph::{BuildGraph, ImageOp, ImageOrigin, Op},
+    graph::{BuildGraph, ImageOp, ImageOrigin},
     key::{CacheKey, KeyKind, KeyRecipe},
     oci::{
         Platform,
-        layer::{
-            self, ChainId, LayerBlob, LayerBuilder, LayerContent, LayerError, LayerIndex, Tree,
-        },
+        layer::{self, ChainId, LayerBlob, LayerBuilder, LayerError, LayerIndex, Tree},
     },
     registry::Registry,
 };
@@ -32,36 +33,56 @@ use crate::{
 /// Gives the bytes of layers, and what can be made of them.
 #[derive(Debug)]
 pub struct LayerBytes {
-    store: Arc<DiskStore>,
+    pub(super) store: Arc<DiskStore>,
+    pub(super) tiers: Arc<TieredStore>,
     registry: Arc<Registry>,
-    events: Events,
-    graph: Arc<BuildGraph>,
+    pub(super) events: Events,
+    pub(super) stop: CancellationToken,
+    pub(super) graph: Arc<BuildGraph>,
     /// One lock for each blob being fetched or read, so that nobody does it twice.
     locks: Mutex<HashMap<Sha256Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// Indexes by the digest of their layer's blob.
     indexes: Mutex<HashMap<Sha256Digest, Arc<LayerIndex>>>,
+    /// Blobs whose bytes this build has verified on their way into the local store.
+    verified: Mutex<HashSet<Sha256Digest>>,
     fetched: AtomicU64,
 }
 
 impl LayerBytes {
-    pub(super) fn new(engine: &Engine, graph: Arc<BuildGraph>) -> Self {
+    pub(super) fn new(engine: &Engine, tiers: Arc<TieredStore>, graph: Arc<BuildGraph>) -> Self {
         Self {
             store: Arc::clone(&engine.store),
+            tiers,
+            stop: engine.stop.clone(),
             registry: Arc::clone(&engine.registry),
             events: engine.events.clone(),
             graph,
             locks: Mutex::default(),
             indexes: Mutex::default(),
+            verified: Mutex::default(),
             fetched: AtomicU64::new(0),
         }
     }
 
-    /// Bytes fetched from registries so far.
+    /// Bytes fetched from registries and tiers so far.
     pub(super) fn fetched(&self) -> u64 {
-        self.fetched.load(Ordering::Relaxed)
+        self.fetched.load(Ordering::Relaxed) + self.tiers.fetched()
     }
 
-    /// Whether a step's layer is in the local store, the only tier that has it. A look at
+    /// Whether this build has verified the blob on its way into the local store.
+    pub fn is_verified(&self, digest: &Sha256Digest) -> bool {
+        let verified = self.verified.lock();
+        let verified = verified.unwrap_or_else(PoisonError::into_inner);
+        verified.contains(digest)
+    }
+
+    pub(super) fn note_verified(&self, digest: Sha256Digest) {
+        let verified = self.verified.lock();
+        let mut verified = verified.unwrap_or_else(PoisonError::into_inner);
+        verified.insert(digest);
+    }
+
+    /// Whether a step's layer is in the local store, or a tier says that it has it. A look at
     /// a name and a size; that the bytes are right shows when they are read. The index
     /// is only noted as used: it can be made again from the layer.
     pub(super) fn at_hand(&self, layer: Option<&LayerBlob>) -> bool {
@@ -69,6 +90,7 @@ impl LayerBytes {
         layer.is_none_or(|layer| {
             layer.index.and_then(blob);
             blob(layer.digest).is_some_and(|file| file.size == layer.size)
+                || self.tiers.offers(layer)
         })
     }
 
@@ -95,76 +117,22 @@ impl LayerBytes {
             .collect())
     }
 
-    /// The layer's blob in the local store, fetched if it is not there.
-    pub async fn ensure(&self, layer: &ResultLayer) -> Result<BlobFile, BuildError> {
-        let digest = layer.blob.digest;
-        let lock = self.lock(digest);
-        let _held = lock.lock().await;
-        if let Some(file) = self.blob(digest).await?
-            && file.size == layer.blob.size
-        {
-            return Ok(file);
-        }
-        let Op::Image(image) = &self.graph.vertex(layer.from).op else {
-            return Err(BuildError::Lost(layer.from));
-        };
-        self.fetch(image, &layer.blob).await?;
-        self.blob(digest)
-            .await?
-            .ok_or_else(|| BuildError::Internal {
-                what: format!("blob `{digest}` vanished right after it was fetched"),
-            })
-    }
-
-    /// Reads the layer's blob with `read`, which may run twice: bytes that prove corrupt
-    /// are fetched again, or their vertex is [`BuildError::Lost`].
-    pub(super) async fn read<T: Send + 'static>(
-        &self,
-        layer: &ResultLayer,
-        read: impl Fn(&mut (dyn Read + Send)) -> Result<T, BuildError> + Clone + Send + 'static,
-    ) -> Result<T, BuildError> {
-        for _ in 0..2 {
-            self.ensure(layer).await?;
-            let (store, digest, read) = (Arc::clone(&self.store), layer.blob.digest, read.clone());
-            let result = blocking(move || {
-                let Some(mut blob) = store.open_blob_verified(&digest)? else {
-                    return Ok(None);
-                };
-                let result = read(&mut blob);
-                // A blob whose bytes are wrong explains whatever `read` made of them.
-                match blob.finish() {
-                    Ok(()) => result.map(Some),
-                    Err(CacheError::Corrupt { .. }) => Ok(None),
-                    Err(error) => Err(error.into()),
-                }
-            })
-            .await?;
-            if let Some(value) = result {
-                return Ok(value);
-            }
-            self.events.warn(
-                format!("cached blob `{digest}` was corrupt or gone and has been dropped"),
-                None,
-            );
-        }
-        Err(BuildError::Lost(layer.from))
-    }
-
     /// The layer's index, made from its bytes if nobody has made it yet.
     pub async fn index(&self, layer: &ResultLayer) -> Result<Arc<LayerIndex>, BuildError> {
         if let Some(index) = self.cached_index(&layer.blob) {
             return Ok(index);
         }
         if let Some(digest) = layer.blob.index {
-            let store = Arc::clone(&self.store);
-            let decoded = blocking(move || Ok(read_index(&store, digest))).await?;
+            let decoded = self.stored_index(digest).await?;
             if let Some(index) = decoded.filter(|index| index.diff_id == layer.blob.diff_id) {
                 return Ok(self.remember(&layer.blob, index));
             }
         }
         let media_type = layer.blob.media_type.clone();
         let scanned = self
-            .read(layer, move |blob| Ok(layer::scan(blob, &media_type)?))
+            .read(layer, &self.stop, move |blob| {
+                Ok(layer::scan(blob, &media_type)?)
+            })
             .await?;
         if scanned.diff_id != layer.blob.diff_id {
             return Err(BuildError::Internal {
@@ -209,18 +177,6 @@ impl LayerBytes {
         Ok(Arc::new(Tree::new(indexes)))
     }
 
-    /// Random access to the contents of a layer's files.
-    pub async fn content(&self, layer: &ResultLayer) -> Result<Arc<LayerContent>, BuildError> {
-        let index = self.index(layer).await?;
-        let file = self.ensure(layer).await?;
-        let media_type = layer.blob.media_type.clone();
-        blocking(move || {
-            let blob = fs::open(&file.path)?;
-            Ok(Arc::new(LayerContent::open(blob, &media_type, index)?))
-        })
-        .await
-    }
-
     /// An index that this build has read already.
     pub(super) fn cached_index(&self, blob: &LayerBlob) -> Option<Arc<LayerIndex>> {
         let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -237,18 +193,14 @@ impl LayerBytes {
         index
     }
 
-    async fn blob(&self, digest: Sha256Digest) -> Result<Option<BlobFile>, BuildError> {
-        let store = Arc::clone(&self.store);
-        blocking(move || Ok(store.blob(&digest)?)).await
-    }
-
-    fn lock(&self, digest: Sha256Digest) -> Arc<tokio::sync::Mutex<()>> {
+    /// The lock of a blob, for whoever fetches or reads it.
+    pub(super) fn lock(&self, digest: Sha256Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(locks.entry(digest).or_default())
     }
 
     /// Brings a base image's layer into the store.
-    async fn fetch(&self, image: &ImageOp, blob: &LayerBlob) -> Result<(), BuildError> {
+    pub(super) async fn fetch(&self, image: &ImageOp, blob: &LayerBlob) -> Result<(), BuildError> {
         match &image.origin {
             ImageOrigin::Layout { dir } => {
                 let path = dir.join("blobs/sha256").join(blob.digest.hex());
@@ -334,7 +286,7 @@ pub(super) fn store_bytes(store: &DiskStore, bytes: &[u8]) -> Result<Sha256Diges
 }
 
 /// Reads an index; none if it is gone, corrupt or of another version.
-fn read_index(store: &DiskStore, digest: Sha256Digest) -> Option<LayerIndex> {
+pub(super) fn read_index(store: &DiskStore, digest: Sha256Digest) -> Option<LayerIndex> {
     let mut bytes = Vec::new();
     let mut blob = store.open_blob_verified(&digest).ok()??;
     blob.read_to_end(&mut bytes).ok()?;

@@ -1,27 +1,22 @@
 //! The execution of RUN: layers unpacked, the sandbox run, the difference taken.
 
-use std::{
-    collections::HashMap,
-    io::{self, Read},
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use super::{
-    BuildError, FailedStep, ProcessEnd, ResultLayer, Session, VertexResult,
+    BuildError, FailedStep, ProcessEnd, Session, VertexResult,
     attempt::{Attempt, Solved, millis},
     bytes::{finish_layer, layer_error},
     log::StepLog,
     mounts::StepMounts,
     session::blocking,
+    unpack::Unpacking,
     user::{ProcessUser, UserDatabase},
 };
 use crate::{
-    event::{BuildEvent, Outcome, StepId, Stream},
+    event::{Outcome, StepId, Stream},
     graph::{ExecOp, VertexId},
     key::{KeyOptions, exec_content_recipe},
-    oci::layer::{self, DiffId, LayerBlob, LayerBuilder, LayerError, LayerPath, Tree},
+    oci::layer::{LayerBlob, LayerBuilder, LayerPath, Tree},
     redact::SecretBytes,
     sandbox::{self, Exit, ProcessExtras, ProcessSpec, RootFs, Sandbox, SandboxError, Support},
     snapshot::{Access, DiffOptions, SnapshotError, Snapshots, WorkDir},
@@ -31,19 +26,12 @@ use crate::{
 /// The host name that steps see, always the same.
 const HOSTNAME: &str = "memobuild";
 
-/// Bytes of tar between two progress events.
-const PROGRESS_EVERY: u64 = 8 << 20;
-
-/// How often a stack is unpacked that somebody keeps removing.
-const UNPACK_ATTEMPTS: usize = 3;
-
 /// What executing needs; made when the first step must run.
 #[derive(Debug)]
 pub(super) struct Runtime {
     pub(super) sandbox: Sandbox,
     pub(super) snapshots: Snapshots,
-    /// One lock for each layer being unpacked.
-    unpacking: Mutex<HashMap<DiffId, Arc<tokio::sync::Mutex<()>>>>,
+    pub(super) unpacking: Unpacking,
 }
 
 /// Who touches the files of unpacked layers where steps run in `sandbox`.
@@ -56,7 +44,7 @@ pub fn snapshot_access(sandbox: &Sandbox) -> Access {
 
 impl Runtime {
     fn new(session: &Session) -> Result<Self, BuildError> {
-        let program = Program::current()?;
+        let program = Program::copy_of(&session.engine.options.program)?;
         let sandbox = Sandbox::detect(program).map_err(|error| match error {
             SandboxError::NoTier => BuildError::NoSandbox,
             error => BuildError::SandboxSetup(error),
@@ -66,16 +54,8 @@ impl Runtime {
         Ok(Self {
             sandbox,
             snapshots,
-            unpacking: Mutex::default(),
+            unpacking: Unpacking::default(),
         })
-    }
-
-    fn lock(&self, diff_id: DiffId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self
-            .unpacking
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(locks.entry(diff_id).or_default())
     }
 }
 
@@ -115,6 +95,8 @@ impl Attempt {
                 support,
             });
         }
+        // What the step stands on comes while others still run.
+        self.unpack_inputs(id, inputs).await?;
         let _permit = self.permit().await?;
         self.announce(id);
         let started = Instant::now();
@@ -125,6 +107,7 @@ impl Attempt {
             layer,
             outcome: Outcome::Ran,
             recorded_ms: None,
+            tier: None,
         })
     }
 
@@ -200,118 +183,6 @@ impl Attempt {
             .get_or_try_init(|| blocking(move || Ok(Arc::new(Runtime::new(&session)?))))
             .await
             .cloned()
-    }
-
-    /// The directories of a stack of layers, unpacked where they are not yet. Another
-    /// process may remove an unpacked layer as long as nobody uses it: then it is unpacked
-    /// again.
-    pub(super) async fn lower_dirs(
-        self: &Arc<Self>,
-        id: VertexId,
-        runtime: &Arc<Runtime>,
-        layers: &[Arc<ResultLayer>],
-    ) -> Result<Vec<PathBuf>, BuildError> {
-        let mut left = UNPACK_ATTEMPTS;
-        loop {
-            self.unpack(id, runtime, layers).await?;
-            let chain: Vec<DiffId> = layers.iter().map(|l| l.blob.diff_id).collect();
-            let runtime = Arc::clone(runtime);
-            left -= 1;
-            match blocking(move || Ok(runtime.snapshots.lower_dirs(&chain))).await? {
-                Err(SnapshotError::Missing { .. }) if left > 0 => {}
-                result => return Ok(result?),
-            }
-        }
-    }
-
-    /// Unpacks the layers that are not unpacked yet, several at a time.
-    async fn unpack(
-        self: &Arc<Self>,
-        id: VertexId,
-        runtime: &Arc<Runtime>,
-        layers: &[Arc<ResultLayer>],
-    ) -> Result<(), BuildError> {
-        let width = std::thread::available_parallelism().map_or(2, usize::from);
-        let mut tasks = tokio::task::JoinSet::new();
-        let mut result = Ok(());
-        for layer in layers {
-            if runtime.snapshots.contains(&layer.blob.diff_id) {
-                continue;
-            }
-            if tasks.len() >= width
-                && let Some(Ok(Err(error))) = tasks.join_next().await
-            {
-                result = Err(error);
-                break;
-            }
-            let (this, runtime, layer) = (Arc::clone(self), Arc::clone(runtime), Arc::clone(layer));
-            tasks.spawn(async move { this.unpack_one(id, runtime, &layer).await });
-        }
-        while let Some(ended) = tasks.join_next().await {
-            let ended = ended.unwrap_or_else(|error| {
-                Err(BuildError::Internal {
-                    what: error.to_string(),
-                })
-            });
-            result = result.and(ended);
-        }
-        result
-    }
-
-    /// Unpacks a layer in one pass over its blob; for a pulled layer that nobody has read
-    /// yet the same pass makes the index.
-    async fn unpack_one(
-        &self,
-        id: VertexId,
-        runtime: Arc<Runtime>,
-        layer: &ResultLayer,
-    ) -> Result<(), BuildError> {
-        let lock = runtime.lock(layer.blob.diff_id);
-        let _held = lock.lock().await;
-        if runtime.snapshots.contains(&layer.blob.diff_id) {
-            return Ok(());
-        }
-        if self.halt.is_cancelled() {
-            return Err(BuildError::Interrupted);
-        }
-        let bytes = &self.session.bytes;
-        let blob = layer.blob.clone();
-        let indexed = blob.index.is_some() || bytes.cached_index(&blob).is_some();
-        let (events, halt) = (self.session.engine.events.clone(), self.halt.clone());
-        let scanned = bytes
-            .read(layer, move |reader| {
-                let mut told = 0;
-                let what = format!("unpacking {}", blob.diff_id.0.short());
-                let mut progress = |done: u64| {
-                    if done >= told + PROGRESS_EVERY {
-                        told = done;
-                        events.send(BuildEvent::StepProgress {
-                            step: StepId(id.0),
-                            what: what.clone(),
-                            current: done,
-                            total: None,
-                        });
-                    }
-                };
-                let mut tar = Stoppable {
-                    inner: layer::decompress(reader, &blob.media_type)?,
-                    halt: &halt,
-                };
-                if indexed {
-                    runtime
-                        .snapshots
-                        .unpack(&blob.diff_id, &mut tar, &mut progress)?;
-                    return Ok(None);
-                }
-                unpack_and_scan(&runtime.snapshots, &blob, &mut tar, &mut progress).map(Some)
-            })
-            .await;
-        match scanned {
-            Ok(Some(index)) => bytes.keep_index(&layer.blob, index).await.map(drop),
-            Ok(None) => Ok(()),
-            Err(_) if self.halt.is_cancelled() => Err(BuildError::Interrupted),
-            Err(error) => Err(error),
-        }
     }
 
     /// What the process sees: the instruction's variables, then what the executor adds
@@ -488,97 +359,4 @@ fn process_user(tree: &Tree, text: &str) -> Result<ProcessUser, super::UserError
         group: file("etc/group"),
     }
     .process_user(text)
-}
-
-/// A reader that fails once the build is to stop, so that long unpacking ends soon.
-struct Stoppable<'h, R> {
-    inner: R,
-    halt: &'h tokio_util::sync::CancellationToken,
-}
-
-impl<R: Read> Read for Stoppable<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.halt.is_cancelled() {
-            return Err(io::Error::other("interrupted"));
-        }
-        self.inner.read(buf)
-    }
-}
-
-/// Unpacks `tar` and makes its index at the same time, on a second thread.
-fn unpack_and_scan(
-    snapshots: &Snapshots,
-    blob: &LayerBlob,
-    tar: &mut (dyn Read + Send),
-    progress: &mut (dyn FnMut(u64) + Send),
-) -> Result<layer::LayerIndex, BuildError> {
-    std::thread::scope(|scope| {
-        let (sender, receiver) = mpsc::sync_channel(16);
-        let scanner = scope.spawn(move || {
-            layer::scan(
-                Chunks {
-                    receiver,
-                    chunk: io::Cursor::default(),
-                },
-                "application/vnd.oci.image.layer.v1.tar",
-            )
-        });
-        let mut tee = Tee {
-            inner: tar,
-            sender: Some(sender),
-        };
-        let unpacked = snapshots.unpack(&blob.diff_id, &mut tee, progress);
-        // Another process may have unpacked the layer meanwhile: read on for the index.
-        let drained = io::copy(&mut tee, &mut io::sink());
-        drop(tee);
-        let scanned = scanner.join().map_err(|_| BuildError::Internal {
-            what: "the thread that indexes a layer panicked".to_owned(),
-        })?;
-        unpacked?;
-        drained.map_err(LayerError::Read)?;
-        let mut index = scanned?.index;
-        // What was scanned is the tar: it says nothing about the frames of the blob.
-        index.frames.clear();
-        Ok(index)
-    })
-}
-
-/// Sends a copy of all that is read through it.
-struct Tee<'r> {
-    inner: &'r mut (dyn Read + Send),
-    sender: Option<mpsc::SyncSender<Vec<u8>>>,
-}
-
-impl Read for Tee<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        // A scanner that has failed says so itself.
-        if let Some(sender) = &self.sender
-            && n > 0
-            && sender.send(buf[..n].to_vec()).is_err()
-        {
-            self.sender = None;
-        }
-        Ok(n)
-    }
-}
-
-/// The other end of a [`Tee`].
-struct Chunks {
-    receiver: mpsc::Receiver<Vec<u8>>,
-    chunk: io::Cursor<Vec<u8>>,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.chunk.read(buf)? {
-                0 => match self.receiver.recv() {
-                    Ok(chunk) => self.chunk = io::Cursor::new(chunk),
-                    Err(mpsc::RecvError) => return Ok(0),
-                },
-                n => return Ok(n),
-            }
-        }
-    }
 }

@@ -1,10 +1,6 @@
 //! The execution of COPY, ADD, WORKDIR and heredoc files.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use super::{
     BuildError, FailedStep, VertexResult,
@@ -17,7 +13,7 @@ use crate::{
     event::{BuildEvent, Outcome, StepId},
     graph::{FileAction, FileOp, Op, VertexId},
     key::file_content_recipe,
-    oci::layer::{LayerBlob, LayerBuilder, LayerError},
+    oci::layer::{LayerBlob, LayerBuilder, LayerError, LayerPath},
 };
 
 /// Entries between two progress events.
@@ -31,7 +27,6 @@ impl Attempt {
         op: &FileOp,
         inputs: &[(VertexId, Arc<VertexResult>)],
     ) -> Result<Solved, BuildError> {
-        let started = Instant::now();
         let root = &inputs[0].1;
         let root_tree = self.session.bytes.tree(&root.layers).await?;
         let mut sources = self.sources(op, inputs).await?;
@@ -45,8 +40,15 @@ impl Attempt {
         if let Some(solved) = self.content_hit(id, &recipe, inputs).await? {
             return Ok(solved);
         }
+        self.unpack_below(id, root);
+        let (plan, bare) = (Arc::new(plan), sources.clone());
+        // What the step reads comes while others still run.
+        let partial = self
+            .open_contents(op, &plan, &mut sources, inputs, false)
+            .await?;
         let _permit = self.permit().await?;
         self.announce(id);
+        let started = Instant::now();
         for name in &plan.unknown_owners {
             let instruction = &self.session.graph.vertex(id).instruction;
             self.session.engine.events.warn(
@@ -56,17 +58,26 @@ impl Attempt {
                 Some("make it in a RUN before, or give numbers".to_owned()),
             );
         }
-        self.open_contents(op, &plan, &mut sources, inputs).await?;
-        let layer = match plan.entries.is_empty() {
-            true => None,
-            false => Some(self.write_files(id, plan, sources).await?),
-        };
+        let mut written = self.write_files(id, &plan, sources).await;
+        if partial && matches!(written, Err(BuildError::Files { .. })) {
+            // Parts of layers are verified by what was made of them; whole ones before.
+            self.session.engine.events.warn(
+                "parts of a layer in a remote cache were not right; the whole layer is fetched",
+                None,
+            );
+            let mut sources = bare;
+            self.open_contents(op, &plan, &mut sources, inputs, true)
+                .await?;
+            written = self.write_files(id, &plan, sources).await;
+        }
+        let layer = written?;
         self.record(id, &recipe, inputs, layer.as_ref(), millis(started))
             .await?;
         Ok(Solved {
             layer,
             outcome: Outcome::Ran,
             recorded_ms: None,
+            tier: None,
         })
     }
 
@@ -108,47 +119,65 @@ impl Attempt {
         Ok(sources)
     }
 
-    /// Opens the layers that the plan reads from, and no others.
+    /// Opens the layers that the plan reads from, and no others; of layers that are not local, with
+    /// `whole` unset, what is needed of them where that is little. Whether there is such a one.
     async fn open_contents(
         &self,
         op: &FileOp,
         plan: &Plan,
         sources: &mut [Option<Source>],
         inputs: &[(VertexId, Arc<VertexResult>)],
-    ) -> Result<(), BuildError> {
-        let mut needed: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        whole: bool,
+    ) -> Result<bool, BuildError> {
+        let mut needed: BTreeMap<usize, BTreeMap<usize, Vec<LayerPath>>> = BTreeMap::new();
         for planned in &plan.entries {
-            if let Content::File { source, layer, .. } = &planned.content
+            if let Content::File {
+                source,
+                layer,
+                path,
+                ..
+            } = &planned.content
                 && let Some(Source {
                     contents: Contents::Absent,
                     ..
                 }) = &sources[*source]
             {
-                needed.entry(*source).or_default().insert(*layer);
+                let layers = needed.entry(*source).or_default();
+                layers.entry(*layer).or_default().push(path.clone());
             }
         }
-        for (number, numbers) in needed {
+        let mut partial = false;
+        for (number, wanted) in needed {
             let FileAction::Copy(copy) = &op.actions[number] else {
                 continue;
             };
             let layers = layers_of(inputs, copy.from);
             let mut contents = BTreeMap::new();
-            for n in numbers {
-                contents.insert(n, self.session.bytes.content(&layers[n]).await?);
+            for (n, paths) in wanted {
+                let (content, part) = tokio::select! {
+                    opened = self.session.bytes.content(&layers[n], &paths, whole) => opened?,
+                    () = self.halt.cancelled() => return Err(BuildError::Interrupted),
+                };
+                partial |= part;
+                contents.insert(n, content);
             }
             if let Some(source) = &mut sources[number] {
                 source.contents = Contents::Layers(contents);
             }
         }
-        Ok(())
+        Ok(partial)
     }
 
     async fn write_files(
         &self,
         id: VertexId,
-        plan: Plan,
+        plan: &Arc<Plan>,
         sources: Vec<Option<Source>>,
-    ) -> Result<LayerBlob, BuildError> {
+    ) -> Result<Option<LayerBlob>, BuildError> {
+        if plan.entries.is_empty() {
+            return Ok(None);
+        }
+        let plan = Arc::clone(plan);
         let engine = &self.session.engine;
         let (store, events) = (Arc::clone(&engine.store), engine.events.clone());
         let options = engine.options.layer;
@@ -180,7 +209,7 @@ impl Attempt {
         .await?;
         let (blob, index) = written.map_err(|source| self.file_error(id, source))?;
         self.session.bytes.remember(&blob, index);
-        Ok(blob)
+        Ok(Some(blob))
     }
 
     fn file_error(&self, id: VertexId, source: FileError) -> BuildError {

@@ -16,8 +16,8 @@
 //! # Laziness and lost bytes
 //!
 //! Results are metadata. Bytes are wanted by a RUN (to unpack), by a COPY (contents) and
-//! by an export. A base image's bytes are fetched again where they are gone; a step's
-//! bytes that are gone make its vertex *distrusted*: the solve is repeated, in which that
+//! by an export. A base image's bytes are fetched again where they are gone, a step's from
+//! the tiers; a step's bytes that nobody has make its vertex *distrusted*: the solve is repeated, in which that
 //! vertex is executed and everything else is a hit, as the first round left it. Every
 //! repetition distrusts one more vertex, so it ends.
 
@@ -30,8 +30,10 @@ pub mod files;
 mod log;
 mod mounts;
 mod recompress;
+mod restore;
 mod result;
 mod session;
+mod unpack;
 mod user;
 
 pub use bytes::LayerBytes;
@@ -47,7 +49,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::{DiskStore, Producer, SearchOrder},
+    cache::{DiskStore, Producer, SearchOrder, Tier, Vouching},
     event::Events,
     oci::layer::LayerOptions,
     redact::{Redactor, SecretBytes},
@@ -60,6 +62,10 @@ use crate::{
 pub struct Engine {
     /// The local store.
     pub store: Arc<DiskStore>,
+    /// The caches behind it, in the order in which they are asked.
+    pub tiers: Vec<Tier>,
+    /// What is demanded of their entries, and given to those that go there.
+    pub vouching: Vouching,
     /// Base images come from here.
     pub registry: Arc<Registry>,
     /// What happens is told here.
@@ -91,6 +97,8 @@ pub struct EngineOptions {
     pub secrets: BTreeMap<String, SecretBytes>,
     /// What `--mount=type=ssh` leads to; in no key.
     pub agents: Agents,
+    /// Our own program, which hidden subcommands are started from.
+    pub program: PathBuf,
     /// Where sockets for steps are made.
     pub temp_dir: PathBuf,
     /// Who executes.

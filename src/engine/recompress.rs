@@ -107,7 +107,7 @@ impl Session {
         let media_type = layer.blob.media_type.clone();
         let blob = self
             .bytes
-            .read(layer, move |reader| {
+            .read(layer, &self.engine.stop, move |reader| {
                 let tar = layer::decompress(reader, &media_type)?;
                 match pulled {
                     true => as_it_is(&store, tar, options),

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::Semaphore;
@@ -18,7 +19,7 @@ use super::{
     files::{Contents, Source, places, select},
 };
 use crate::{
-    cache::{ActionResult, EntryId},
+    cache::{ActionResult, EntryId, TieredStore},
     context,
     dockerfile::pattern,
     event::Totals,
@@ -35,6 +36,9 @@ pub struct Session {
     pub(super) contexts: HashMap<usize, Source>,
     pub(super) keys: DefinitionKeys,
     pub(super) hits: HashMap<CacheKey, ActionResult>,
+    /// The tiers that definition hits come from, where not from the local store.
+    origins: HashMap<CacheKey, usize>,
+    pub(super) tiers: Arc<TieredStore>,
     pub(super) bytes: LayerBytes,
     pub(super) runtime: tokio::sync::OnceCell<Arc<Runtime>>,
     pub(super) jobs: Semaphore,
@@ -101,25 +105,25 @@ impl Session {
             .filter(|id| graph.vertex(*id).op.is_step())
             .map(|id| keys.key(id))
             .collect();
-        let hits = {
-            let store = Arc::clone(&engine.store);
-            let (events, scopes) = (engine.events.clone(), engine.options.scopes.clone());
-            blocking(move || {
-                // Trouble with the index is a miss, said once.
-                let found = store
-                    .lookup(scopes.scopes(), &wanted)
-                    .unwrap_or_else(|error| {
-                        events.warn(format!("the cache's index can't be read: {error}"), None);
-                        Vec::new()
-                    });
-                Ok(found.into_iter().flatten().map(|r| (r.key, r)).collect())
-            })
-            .await?
-        };
-        let bytes = LayerBytes::new(&engine, Arc::clone(&graph));
+        let tiers = Arc::new(TieredStore::new(
+            Arc::clone(&engine.store),
+            engine.tiers.clone(),
+            engine.options.scopes.clone(),
+            engine.vouching.clone(),
+            engine.events.clone(),
+        ));
+        tiers.saver().resume().await;
+        let (mut hits, mut origins) = (HashMap::new(), HashMap::new());
+        for found in tiers.lookup(&wanted).await.into_iter().flatten() {
+            origins.extend(found.tier.map(|tier| (found.result.key, tier)));
+            hits.insert(found.result.key, found.result);
+        }
+        let bytes = LayerBytes::new(&engine, Arc::clone(&tiers), Arc::clone(&graph));
         Ok(Arc::new(Self {
             jobs: Semaphore::new(engine.options.jobs.max(1)),
             bytes,
+            tiers,
+            origins,
             unforeseen: unforeseen(&graph),
             graph,
             contexts,
@@ -156,6 +160,7 @@ impl Session {
                         ),
                         None,
                     );
+                    self.tiers.recheck().await;
                 }
                 Err(BuildError::Lost(vertex)) => {
                     // Executed in this build and gone again: somebody empties the cache
@@ -190,6 +195,12 @@ impl Session {
         &self.bytes
     }
 
+    /// Waits until what was made is saved to the tiers, but not longer than `limit`. To be called
+    /// once nothing is executed any more, however the build ended.
+    pub async fn finish_saving(&self, limit: Duration) {
+        self.tiers.saver().finish(limit).await;
+    }
+
     /// The figures so far.
     pub fn totals(&self) -> Totals {
         let lock = |n: &AtomicU64| n.load(Ordering::Relaxed);
@@ -215,6 +226,7 @@ impl Session {
             saved_ms: hits.iter().sum(),
             bytes_fetched: self.bytes.fetched(),
             bytes_written: lock(&self.counters.written),
+            cache_requests: self.tiers.requests(),
             wall_ms: self.engine.events.elapsed_ms(),
         }
     }
@@ -243,6 +255,17 @@ impl Session {
             true => self.hits.get(&key).cloned(),
             false => None,
         }
+    }
+
+    /// The name of the tier that a definition hit comes from; none for the local store.
+    pub(super) fn origin(&self, id: VertexId) -> Option<String> {
+        let key = self.keys.key(id);
+        if self.executed(key).is_some() {
+            return None;
+        }
+        self.tiers
+            .tier_name(*self.origins.get(&key)?)
+            .map(str::to_owned)
     }
 
     /// Remembers what vertices gave.

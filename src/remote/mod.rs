@@ -22,6 +22,7 @@ pub use git_auth::GitAuth;
 pub use store::SourceStore;
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     fs::File,
     io::{self, Read, Seek as _},
@@ -67,6 +68,8 @@ pub struct Sources {
     http: OnceLock<HttpClient>,
     place: Mutex<Option<Place>>,
     used: Mutex<Vec<UsedTree>>,
+    /// What was fetched already: a name means the same as long as the [`Sources`] live.
+    fetched: Mutex<HashMap<RemoteSource, PathBuf>>,
 }
 
 /// Where trees go.
@@ -98,11 +101,15 @@ impl Sources {
             http: OnceLock::new(),
             place: Mutex::new(None),
             used: Mutex::new(Vec::new()),
+            fetched: Mutex::new(HashMap::new()),
         }
     }
 
     /// The directory with what `source` names. A URL's file stands in it under its name.
     pub async fn fetch(&self, source: &RemoteSource) -> Result<PathBuf, RemoteError> {
+        if let Some(dir) = lock(&self.fetched).get(source) {
+            return Ok(dir.clone());
+        }
         // Sources are fetched side by side: another one may move to the temporary store at any
         // time, and what counts is where this one ran out of room.
         let store = self.store()?;
@@ -113,7 +120,9 @@ impl Sources {
             }
             result => result?,
         };
-        Ok(self.keep(used))
+        let dir = self.keep(used);
+        lock(&self.fetched).insert(source.clone(), dir.clone());
+        Ok(dir)
     }
 
     /// The file that `url` gives, unpacked if it is an archive; else the file, under the

@@ -91,6 +91,22 @@ impl Plain {
                     count(*steps, "step")
                 )]
             }
+            BuildEvent::RemoteCaches {
+                caches,
+                reads,
+                saves,
+                ..
+            } => {
+                let saves = match saves {
+                    Some(scope) => format!("saves as {}", harmless(scope)),
+                    None => "saves nothing".to_owned(),
+                };
+                vec![format!(
+                    "remote cache: {}: reads {}; {saves}",
+                    harmless(&caches.join(", ")),
+                    harmless(&reads.join(", "))
+                )]
+            }
             BuildEvent::StepStarted { step, name, .. } => self.header(ms, *step, name),
             BuildEvent::StepLog { step, line, .. } => {
                 let since = ms - self.started.get(step).copied().unwrap_or(0).min(ms);
@@ -113,10 +129,12 @@ impl Plain {
                 outcome,
                 ms: took,
                 recorded_ms,
+                tier,
                 layer_bytes,
             } => {
                 let mut lines = self.header(ms, *step, name);
-                let end = finished(*outcome, *took, *recorded_ms, *layer_bytes, self.style);
+                let mut end = finished(*outcome, *took, *recorded_ms, *layer_bytes, self.style);
+                end += &from(tier.as_deref());
                 lines.push(format!("#{} {end}", step.0));
                 lines
             }
@@ -130,6 +148,7 @@ impl Plain {
                 current,
                 total,
             } => self.progress(ms, &harmless(what), *current, *total),
+            BuildEvent::NotWorthSaving { .. } => not_worth_saving(event).into_iter().collect(),
             BuildEvent::Finished { ok, totals } => self.summary.lines(*ok, totals, self.style),
             _ => Vec::new(),
         }
@@ -187,6 +206,34 @@ pub(super) fn finished(
         text += &format!(", layer {}", bytes(size));
     }
     text
+}
+
+/// Where a hit came from, if not from the local cache: `, from https://cache.example`.
+pub(super) fn from(tier: Option<&str>) -> String {
+    tier.map_or_else(String::new, |tier| format!(", from {}", harmless(tier)))
+}
+
+/// Why a result is not saved: `not saved to NAME: [1/2] COPY . /: bringing 1.2 GB there and back takes
+/// about 52.1s, the step took 2.0s`.
+pub(super) fn not_worth_saving(event: &BuildEvent) -> Option<String> {
+    let BuildEvent::NotWorthSaving {
+        name,
+        tier,
+        bytes: size,
+        step_ms,
+        transfer_ms,
+    } = event
+    else {
+        return None;
+    };
+    Some(format!(
+        "not saved to {}: {}: bringing {} there and back takes about {}, the step took {}",
+        harmless(tier),
+        harmless(name),
+        bytes(*size),
+        millis(*transfer_ms),
+        millis(*step_ms)
+    ))
 }
 
 /// The lines of a warning.

@@ -10,32 +10,54 @@ use crate::event::{BuildEvent, Totals};
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     images: Vec<[String; 5]>,
+    saved: Option<String>,
 }
 
 impl Summary {
     /// Takes one event.
     pub(super) fn note(&mut self, event: &BuildEvent) {
-        if let BuildEvent::Exported {
-            target,
-            dest,
-            digest,
-            layers,
-            bytes: size,
-        } = event
-        {
-            self.images.push([
+        match event {
+            BuildEvent::Exported {
+                target,
+                dest,
+                digest,
+                layers,
+                bytes: size,
+            } => self.images.push([
                 harmless(target),
                 count(*layers, "layer"),
                 bytes(*size),
                 short(digest),
                 harmless(dest),
-            ]);
+            ]),
+            BuildEvent::Saved {
+                results,
+                bytes: size,
+                new_bytes,
+                left,
+                ms,
+                ..
+            } => {
+                let mut line = format!(
+                    "saved {}, {} ({} new) in {}",
+                    count(*results, "result"),
+                    bytes(*size),
+                    bytes(*new_bytes),
+                    millis(*ms)
+                );
+                if *left > 0 {
+                    line += &format!("; {} left to the next build", count(*left, "result"));
+                }
+                self.saved = Some(line);
+            }
+            _ => {}
         }
     }
 
     /// The lines of the summary.
     pub(super) fn lines(&self, ok: bool, totals: &Totals, style: Style) -> Vec<String> {
         let mut lines = self.table();
+        lines.extend(self.saved.clone());
         let steps = totals.ran + totals.hits;
         let mut line = match ok {
             true => String::new(),

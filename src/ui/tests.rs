@@ -59,6 +59,7 @@ fn finished(step: usize, name: &str, outcome: Outcome, layer: Option<u64>) -> Bu
         outcome,
         ms: 1234,
         recorded_ms: (outcome != Outcome::Ran).then_some(61_000),
+        tier: (outcome == Outcome::ContentHit).then(|| "https://cache.example".to_owned()),
         layer_bytes: layer,
     }
 }
@@ -135,6 +136,27 @@ fn a_build() -> Vec<(u64, BuildEvent)> {
             },
         ),
         (
+            7315,
+            BuildEvent::NotWorthSaving {
+                name: copy.into(),
+                tier: "https://cache.example".into(),
+                bytes: 1_200_000_000,
+                step_ms: 2000,
+                transfer_ms: 52_100,
+            },
+        ),
+        (
+            7318,
+            BuildEvent::Saved {
+                results: 5,
+                bytes: 120_000_000,
+                new_bytes: 38_000_000,
+                left: 1,
+                ms: 2100,
+                waited_ms: 3,
+            },
+        ),
+        (
             7320,
             BuildEvent::Finished {
                 ok: true,
@@ -145,6 +167,7 @@ fn a_build() -> Vec<(u64, BuildEvent)> {
                     saved_ms: 122_000,
                     bytes_fetched: 30_000_000,
                     bytes_written: 33_600_000,
+                    cache_requests: 4,
                     wall_ms: 7320,
                 },
             },
@@ -203,9 +226,11 @@ fn plain() {
     hint: set MEMOBUILD_CACHE_DIR
     #2 ran in 1.2s, layer 33.6 MB
     #3 [ml 3/3] COPY src /src
-    #3 hit by content, saved 1m 01s
+    #3 hit by content, saved 1m 01s, from https://cache.example
+    not saved to https://cache.example: [ml 3/3] COPY src /src: bringing 1.2 GB there and back takes about 52.1s, the step took 2.0s
     ml (cpu, linux/amd64)   4 layers    64.0 MB  sha256:0123456789ab  .memobuild-output/service-cpu-ml
     app (cpu, linux/amd64)  12 layers  164.0 MB  sha256:abcdef012345  .memobuild-output/service-cpu-app
+    saved 5 results, 120.0 MB (38.0 MB new) in 2.1s; 1 result left to the next build
     3 steps: 1 ran, 2 hits in 7.3s (the cache saved 2m 02s); 30.0 MB fetched, 33.6 MB written
     ");
 }

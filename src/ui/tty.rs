@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write, time::Duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
-    plain::{finished, warning},
+    plain::{finished, from, not_worth_saving, warning},
     style::Style,
     summary::Summary,
     terminal::{Size, Terminal},
@@ -68,11 +68,13 @@ impl Tty {
                 outcome,
                 ms,
                 recorded_ms,
+                tier,
                 layer_bytes,
             } => {
                 self.clear(*step);
                 if *outcome != Outcome::Resolved {
-                    let end = finished(*outcome, *ms, *recorded_ms, *layer_bytes, self.style);
+                    let mut end = finished(*outcome, *ms, *recorded_ms, *layer_bytes, self.style);
+                    end += &from(tier.as_deref());
                     self.say(&format!("{}: {end}", harmless(name)));
                 }
             }
@@ -93,6 +95,11 @@ impl Tty {
             } => self.transfer(what, *current, *total),
             BuildEvent::Warning { message, hint } => {
                 for line in warning(message, hint.as_deref(), self.style) {
+                    self.say(&line);
+                }
+            }
+            BuildEvent::NotWorthSaving { .. } => {
+                if let Some(line) = not_worth_saving(event) {
                     self.say(&line);
                 }
             }

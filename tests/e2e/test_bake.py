@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 
 import bakes
+import serve
 import support
 
 
@@ -131,6 +133,12 @@ class Builds(support.EndToEnd):
         self.bake()
         self.assertTrue(os.path.exists(os.path.join(self.directory, "tools.tar")))
         self.assertFalse(os.path.exists(os.path.join(self.directory, ".memobuild-output")))
+        for short in ("docker-bake.hcl", "[docker-bake.hcl]", "."):
+            os.remove(os.path.join(self.directory, "tools.tar"))
+            self.put("memobuild.yml", f"version: 1\nbake: {short}\n")
+            self.bake("--target", "tools")
+            self.assertTrue(os.path.exists(os.path.join(self.directory, "tools.tar")), short)
+        self.assertFalse(os.path.exists(os.path.join(self.directory, ".memobuild-output")))
         self.bake("--target", "app")
         self.assertTrue(os.path.exists(os.path.join(self.directory, ".memobuild-output", "example-app-1")))
 
@@ -139,18 +147,11 @@ class Builds(support.EndToEnd):
         self.bake("--bake", "compose.yaml")
         self.layout("example-web-latest")
 
-    def test_compose_merge_tags_are_refused(self):
-        self.put("compose.yaml", "services: {web: {build: lib}}\n")
-        for tag in ("!reset null", "!override {A: b}"):
-            self.put("other.yaml", f"services:\n  web:\n    build:\n      args: {tag}\n")
-            said = self.bake("--bake", "compose.yaml", "--bake", "other.yaml", exit=21).stderr
-            self.assertIn(f"`{tag.split()[0]}` is not supported", said)
-            self.assertIn("--> other.yaml:4:13", said)
-
-    def test_compose_includes_are_refused(self):
-        self.put("compose.yaml", "include: [other.yaml]\nservices: {web: {build: lib}}\n")
-        said = self.bake("--bake", "compose.yaml", exit=21).stderr
-        self.assertIn("`include` is not supported", said)
+    def test_compose_includes(self):
+        self.put("compose.yaml", "include: [sub/other.yaml]\nservices: {web: {build: !override {context: lib, dockerfile_inline: \"FROM scratch\\nCOPY x.txt /\"}}}\n")
+        self.put("sub/other.yaml", "services: {web: {image: example/web, build: {target: none}}}\n")
+        self.bake("--bake", "compose.yaml")
+        self.layout("example-web-latest")
 
     def test_errors(self):
         said = self.bake("--bake", ".", "appp", exit=2).stderr
@@ -175,6 +176,14 @@ class Builds(support.EndToEnd):
         self.assertIn("--> memobuild.yml:3:7", said)
         self.put("memobuild.yml", "version: 1\nbake: {files: []}\n")
         self.assertIn("`files` is empty", self.bake(exit=21).stderr)
+        self.put("memobuild.yml", "version: 1\nbake: []\n")
+        said = self.bake(exit=21).stderr
+        self.assertIn("`bake` is empty", said)
+        self.assertIn("--> memobuild.yml:2:7", said)
+        self.put("memobuild.yml", "version: 1\nbake: 5\n")
+        said = self.bake(exit=21).stderr
+        self.assertIn("expected a path, a list of paths, or a mapping", said)
+        self.assertIn("--> memobuild.yml:2:1", said)
         self.put("memobuild.yml", "version: 1\nbake: {file: docker-bake.hcl}\n")
         self.assertIn("did you mean `files`?", self.bake(exit=21).stderr)
 
@@ -183,6 +192,211 @@ class Builds(support.EndToEnd):
         said = self.bake("--bake", "odd.hcl").stderr
         self.assertIn("did you mean `dockerfile`?", said)
         self.assertIn("`cache-from` of target `default` has no effect yet", said)
+
+
+class Calls(support.EndToEnd):
+    """Targets that are asked about instead of built."""
+
+    needs_root = False
+
+    FILE = """
+        group "default" { targets = ["app", "image"] }
+        target "base" {
+          context = "lib"
+          dockerfile-inline = "FROM scratch\\nLABEL a b\\nCOPY . /base\\n"
+        }
+        target "app" {
+          description = "What is served"
+          contexts = { base = "target:base" }
+          dockerfile = "app.dockerfile"
+          output = ["type=registry"]
+          call = "check"
+        }
+        target "image" {
+          contexts = { base = "target:base" }
+          dockerfile-inline = "FROM base\\nARG WHO=me\\n"
+          output = ["image"]
+        }
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.write("docker-bake.hcl", self.FILE)
+        self.write("lib/a", "a")
+        self.write("app.dockerfile", "FROM base\nARG PORT=80\nCMD serve\nCOPY app.dockerfile /\n")
+
+    def bake(self, *words, exit=0):
+        return self.memobuild("build", "--bake", "docker-bake.hcl", *words, cwd=self.directory, exit=exit)
+
+    def test_a_target_is_checked_and_another_built(self):
+        said = self.bake(exit=11)
+        self.assertTrue(os.path.isdir(self.path("image", "base")))
+        self.assertTrue(said.stdout.startswith("app\nWhat is served\n\nwarning: JSONArgsRecommended"), said.stdout)
+        self.assertNotIn("LegacyKeyValueFormat", said.stdout)
+        self.assertNotIn("\nimage\n", said.stdout)
+        self.assertNotIn("COPY app.dockerfile", said.stderr)
+        # One that is only called builds nothing, whatever its output.
+        shutil.rmtree(self.path("image"))
+        self.bake("app", exit=11)
+        self.assertFalse(os.path.exists(self.path("image")))
+        self.bake("app", "--call", "check,ignorestatus=true")
+
+    def test_all_are_checked(self):
+        for option in (["--check"], ["--call", "check"]):
+            said = self.bake(*option, exit=11).stdout
+            parts = said.split("\n\n")
+            self.assertEqual(parts[0], "app\nWhat is served")
+            self.assertEqual([part.split("\n")[0] for part in parts if len(part.split()) == 1], ["base", "image"])
+            self.assertIn("--> base.dockerfile-inline:2", said)
+            self.assertTrue(said.endswith("image\n\nno violations\n"), said)
+        self.assertFalse(os.path.exists(self.path("image")))
+        annotated = self.bake("--call", "check,format=github", exit=11).stdout.splitlines()
+        self.assertEqual([line.split(" ")[1].split(",")[0] for line in annotated], ["file=app.dockerfile", "file=base.dockerfile-inline"])
+
+    def test_json_has_the_form_of_buildx(self):
+        answer = json.loads(self.bake("--call", "check,format=json", exit=11).stdout)
+        self.assertEqual(answer["group"], {"default": {"targets": ["app", "image"]}})
+        self.assertEqual(sorted(answer["target"]), ["app", "base", "image"])
+        app = answer["target"]["app"]
+        self.assertEqual(app["build"]["call"], "lint")
+        self.assertEqual([w["ruleName"] for w in app["check"]["warnings"]], ["JSONArgsRecommended"])
+        self.assertEqual([w["ruleName"] for w in answer["target"]["base"]["check"]["warnings"]], ["LegacyKeyValueFormat"])
+
+    def test_outlines_and_targets(self):
+        said = self.bake("--call", "outline", "app", "image").stdout
+        self.assertTrue(said.startswith("app\nWhat is served\n\nBUILD ARG   VALUE   DESCRIPTION\nPORT        80\n\n"), said)
+        self.assertIn("\nbase\n\n\nimage\n\nBUILD ARG   VALUE   DESCRIPTION\nWHO         me\n", said)
+        said = self.bake("--set", "*.call=targets", "image", "--call", "targets,format=json").stdout
+        self.assertEqual(json.loads(said)["target"]["image"]["targets"]["targets"][0]["base"], "base")
+
+    def test_a_dockerfile_that_cant_be_read_is_a_failure_of_its_target(self):
+        self.write("app.dockerfile", "FROM base\nCOPPY a b\n")
+        said = self.bake("--check", exit=20)
+        self.assertIn("COPPY", said.stderr)
+        self.assertIn("--> base.dockerfile-inline:2", said.stdout)
+
+    def test_wrong_calls(self):
+        said = self.bake("--set", "app.call=chek", exit=2).stderr
+        self.assertIn('`chek` in `call = "chek"` of target `app` is unknown', said)
+        self.assertEqual(json.loads(self.bake("--print", "--check").stdout)["target"]["image"]["call"], "lint")
+
+
+class Remote(support.EndToEnd):
+    """Contexts that are elsewhere."""
+
+    needs_root = False
+
+    SERVED = """
+        mkdir work && cd work && git init -q && mkdir sub
+        printf 'FROM scratch AS one\\nCOPY . /\\n' > Dockerfile
+        printf 'FROM scratch\\nCOPY . /other/\\n' > sub/other.dockerfile
+        echo repository > from.txt
+        echo subdirectory > sub/deep.txt
+        git add -A && git commit -qm one && cd ..
+        git clone -q --mirror work repo.git
+        tar -C work -cf context.tar Dockerfile from.txt
+        tar -C work/sub -cf sub.tar .
+        printf 'FROM scratch\\nCOPY --from=tree deep.txt /deep\\n' > Dockerfile
+        rm -rf work
+    """
+
+    def setUp(self):
+        super().setUp()
+        script = self.write("prepare", self.SERVED)
+        serve.prepare(None, script, self.path("served"))
+        self.server = serve.Server(self.path("served"))
+        self.addCleanup(self.server.close)
+
+    def bake(self, text, *words, exit=0, env=None):
+        self.write("docker-bake.hcl", text.replace("SERVER", self.server.address))
+        environment = serve.git_environment() | (env or {})
+        return self.memobuild("build", "--bake", "docker-bake.hcl", *words, cwd=self.directory, env=environment, exit=exit)
+
+    def files(self, name):
+        found = []
+        for parent, _, files in os.walk(self.path(name)):
+            found += [os.path.relpath(os.path.join(parent, file), self.path(name)) for file in files]
+        return sorted(found)
+
+    def test_repositories_and_archives(self):
+        self.bake("""
+            group "default" { targets = ["git", "sub", "tar", "file", "inline"] }
+            target "git" {
+              context = "SERVER/repo.git#main"
+              output = ["git"]
+            }
+            target "sub" {
+              context = "SERVER/repo.git#main:sub"
+              dockerfile = "other.dockerfile"
+              output = ["sub"]
+            }
+            target "tar" {
+              context = "SERVER/context.tar"
+              output = ["tar"]
+            }
+            target "file" {
+              context = "SERVER/Dockerfile"
+              contexts = { tree = "SERVER/repo.git#main:sub" }
+              output = ["file"]
+            }
+            target "inline" {
+              context = "SERVER/repo.git#main"
+              contexts = { url = "SERVER/sub.tar", made = "target:git" }
+              dockerfile-inline = <<EOT
+            FROM scratch
+            COPY sub/deep.txt /
+            COPY --from=url context /archive
+            COPY --from=made from.txt /made
+            EOT
+              output = ["inline"]
+            }
+        """)
+        self.assertEqual(self.files("git"), ["Dockerfile", "from.txt", "sub/deep.txt", "sub/other.dockerfile"])
+        self.assertEqual(self.files("sub"), ["other/deep.txt", "other/other.dockerfile"])
+        self.assertEqual(self.files("tar"), ["Dockerfile", "from.txt"])
+        self.assertEqual(self.files("file"), ["deep"])
+        self.assertEqual(self.files("inline"), ["archive", "deep.txt", "made"])
+        # What several targets name is asked for once.
+        self.assertEqual(self.server.requests.count("GET /context.tar"), 1)
+        asked = [request for request in self.server.requests if "/repo.git/info/refs" in request]
+        self.server.requests.clear()
+        self.bake('target "default" { context = "SERVER/repo.git#main" }', "--print")
+        self.assertEqual(self.server.requests, [], "printing fetches nothing")
+        self.assertEqual(len(asked), 4, asked)
+
+    def test_a_local_dockerfile_builds_a_remote_context(self):
+        self.write("local.dockerfile", "FROM scratch\nCOPY from.txt /\n")
+        self.bake("""
+            target "default" {
+              context = "SERVER/repo.git"
+              dockerfile = "cwd://local.dockerfile"
+              platforms = ["linux/amd64", "linux/arm64"]
+              output = ["type=local,dest=files"]
+            }
+        """)
+        self.assertEqual(self.files("files"), ["linux_amd64/from.txt", "linux_arm64/from.txt"])
+
+    def test_secrets_of_the_targets_open_repositories(self):
+        text = """
+            target "default" {
+              context = "SERVER/token/sesame/repo.git"
+              output = ["files"]
+            }
+        """
+        said = self.bake(text, exit=None)
+        self.assertEqual(said.returncode, 41, said.stderr)
+        secret = '  secret = ["id=GIT_AUTH_TOKEN,env=TOKEN"]\n            }\n        '
+        self.bake(text.rstrip().removesuffix("}") + secret, env={"TOKEN": "sesame"})
+        self.assertIn("from.txt", self.files("files"))
+
+    def test_what_is_not_there_and_standard_input(self):
+        said = self.bake('target "default" { context = "SERVER/none.tar" }', exit=42).stderr
+        self.assertIn("/none.tar", said)
+        for attribute in ("context", "dockerfile"):
+            said = self.bake(f'target "default" {{ {attribute} = "-" }}', exit=2).stderr
+            self.assertIn("can't have standard input", said)
+        said = self.bake('target "default" {\n contexts = { a = "-" }\n dockerfile-inline = "FROM scratch"\n}', exit=2).stderr
+        self.assertIn("can't have standard input", said)
 
 
 class Steps(support.EndToEnd):

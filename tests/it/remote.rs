@@ -323,6 +323,8 @@ fn contexts_come_from_urls_and_standard_input() {
     let empty = files(build("-", &[], b"FROM scratch\nCOPY . /x/\n"));
     assert!(!empty.keys().any(|path| path.starts_with("a")), "{empty:?}");
     project.write("ctx/c", "c");
+    // An ignore file beside nothing: that of the context counts.
+    project.write(".dockerignore", "c\n");
     let local = files(build("ctx", &["-f", "-"], b"FROM scratch\nCOPY c /d\n"));
     assert_eq!(local.get("d").map(String::as_str), Some("c"));
     for (args, stdin, code) in [

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::yaml::{Kind, Node};
+use super::{
+    reader::joined,
+    yaml::{Kind, Node},
+};
 use crate::{bake::entries::go_bool, dockerfile::nearest};
 
 /// The keys of `build`.
@@ -53,7 +56,7 @@ impl Wrong {
         }
     }
 
-    fn expected(node: &Node, what: &str) -> Self {
+    pub(super) fn expected(node: &Node, what: &str) -> Self {
         Self::at(node, format!("expected {what}, found {}", node.what()))
     }
 }
@@ -121,6 +124,15 @@ fn replace<T>(own: &mut Option<T>, other: Option<T>) {
     }
 }
 
+/// Removes the entry with this name, or all.
+fn remove_from<T>(map: &mut BTreeMap<String, T>, name: &[&str]) {
+    match name {
+        [] => map.clear(),
+        [name] => drop(map.remove(*name)),
+        _ => {}
+    }
+}
+
 fn append<T: PartialEq>(own: &mut Vec<T>, other: Vec<T>) {
     for item in other {
         if !own.contains(&item) {
@@ -139,6 +151,36 @@ impl Service {
         }
         self.environment.extend(other.environment);
         append(&mut self.env_files, other.env_files);
+    }
+
+    /// Removes what stands at a path.
+    pub(super) fn remove<S: AsRef<str>>(&mut self, path: &[S]) {
+        let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
+        match path.as_slice() {
+            ["image"] => self.image = None,
+            ["build"] => self.build = None,
+            ["build", inside @ ..] => {
+                if let Some(build) = &mut self.build {
+                    build.remove(inside);
+                }
+            }
+            ["environment", name @ ..] => remove_from(&mut self.environment, name),
+            ["env_file"] => self.env_files.clear(),
+            _ => {}
+        }
+    }
+
+    /// Makes paths that start in `dir` start where `dir` does.
+    pub(super) fn move_to(&mut self, dir: &str) {
+        for (path, _) in &mut self.env_files {
+            *path = joined(dir, path);
+        }
+        if let Some(build) = &mut self.build {
+            let contexts = build.contexts.values_mut().flatten();
+            for path in contexts.chain(&mut build.context) {
+                *path = joined(dir, path);
+            }
+        }
     }
 
     /// Reads a service.
@@ -201,6 +243,45 @@ impl Build {
         own.contexts.extend(other.contexts);
     }
 
+    fn remove(&mut self, path: &[&str]) {
+        let (key, inside) = match path {
+            [key, inside @ ..] => (*key, inside),
+            [] => return,
+        };
+        match key {
+            "args" => remove_from(&mut self.args, inside),
+            "labels" => remove_from(&mut self.labels, inside),
+            "additional_contexts" => remove_from(&mut self.contexts, inside),
+            "ssh" => remove_from(&mut self.ssh, inside),
+            "extra_hosts" => remove_from(&mut self.extra_hosts, inside),
+            "ulimits" => remove_from(&mut self.ulimits, inside),
+            "x-bake" => match inside {
+                [] => self.bake = XBake::default(),
+                ["contexts", name @ ..] => remove_from(&mut self.bake.contexts, name),
+                [key] => self.bake.remove(key),
+                _ => {}
+            },
+            // An item of a list has no name.
+            _ if !inside.is_empty() => {}
+            "context" => self.context = None,
+            "dockerfile" => self.dockerfile = None,
+            "dockerfile_inline" => self.dockerfile_inline = None,
+            "cache_from" => self.cache_from.clear(),
+            "cache_to" => self.cache_to.clear(),
+            "network" => self.network = None,
+            "target" => self.target = None,
+            "shm_size" => self.shm_size = None,
+            "secrets" => self.secrets.clear(),
+            "platforms" => self.platforms.clear(),
+            "tags" => self.tags.clear(),
+            "no_cache" => self.no_cache = None,
+            "pull" => self.pull = None,
+            "sbom" => self.sbom = None,
+            "provenance" => self.provenance = None,
+            _ => {}
+        }
+    }
+
     fn read(node: &Node) -> Result<Option<Self>> {
         let mut out = Self::default();
         match &node.kind {
@@ -255,6 +336,22 @@ impl Build {
 }
 
 impl XBake {
+    fn remove(&mut self, key: &str) {
+        match key {
+            "tags" => self.tags.clear(),
+            "cache-from" => self.cache_from.clear(),
+            "cache-to" => self.cache_to.clear(),
+            "secret" => self.secrets.clear(),
+            "ssh" => self.ssh.clear(),
+            "platforms" => self.platforms.clear(),
+            "output" => self.outputs.clear(),
+            "pull" => self.pull = None,
+            "no-cache" => self.no_cache = None,
+            "no-cache-filter" => self.no_cache_filter.clear(),
+            _ => {}
+        }
+    }
+
     fn read(node: &Node) -> Result<Self> {
         let mut out = Self::default();
         if matches!(node.kind, Kind::Null) {
@@ -313,7 +410,7 @@ fn flag(node: &Node) -> Result<Option<bool>> {
 }
 
 /// A list of texts, or one.
-fn texts(node: &Node) -> Result<Vec<String>> {
+pub(super) fn texts(node: &Node) -> Result<Vec<String>> {
     match &node.kind {
         Kind::Null => Ok(Vec::new()),
         Kind::List(values) => values

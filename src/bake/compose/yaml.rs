@@ -1,4 +1,4 @@
-//! YAML whose values know where they stand.
+//! YAML whose values know where they stand, and whether they take the place of earlier ones.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, SeqAccess, Visitor},
 };
-use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
+use serde_saphyr::{MessageFormatter as _, Spanned, Tagged, UserMessageFormatter};
 
 use crate::bake::error::{Fault, Place, Problem};
 
@@ -16,7 +16,20 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) line: usize,
     pub(super) column: usize,
+    tag: Option<Tag>,
 }
+
+/// What is done with the value that an earlier file has in the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    /// `!reset`: it is removed.
+    Reset,
+    /// `!override`: it is replaced instead of merged.
+    Override,
+}
+
+/// The keys that lead to a value.
+pub(super) type Path = Vec<String>;
 
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
@@ -61,6 +74,34 @@ impl Node {
         found.map(|(_, value)| value)
     }
 
+    /// Removes values with the tag `!reset`. Gives the paths of those with one of the tags: what
+    /// earlier files have there goes.
+    pub(super) fn take_tags(&mut self) -> Vec<Path> {
+        let mut paths = Vec::new();
+        self.take_tags_below(&mut Vec::new(), &mut paths);
+        paths
+    }
+
+    fn take_tags_below(&mut self, path: &mut Path, out: &mut Vec<Path>) {
+        match &mut self.kind {
+            Kind::Map(entries) => entries.retain_mut(|(key, value)| {
+                path.push(key.scalar().unwrap_or_default());
+                match value.tag {
+                    Some(_) => out.push(path.clone()),
+                    None => value.take_tags_below(path, out),
+                }
+                path.pop();
+                value.tag != Some(Tag::Reset)
+            }),
+            // Items have no names by which a later file could mean them.
+            Kind::List(values) => values.retain_mut(|value| {
+                value.take_tags_below(path, &mut Vec::new());
+                value.tag != Some(Tag::Reset)
+            }),
+            _ => {}
+        }
+    }
+
     /// Applies `f` to every text that is not a key.
     pub(super) fn map_texts<E>(
         &mut self,
@@ -102,30 +143,8 @@ pub(super) fn place(text: &str, file: usize, line: usize, column: usize) -> Plac
     }
 }
 
-/// Where the value of a key has one of the tags that say how files are merged, and the tag. The
-/// parser drops tags, so the lines are looked at.
-fn merge_tag(text: &str) -> Option<(usize, usize, &'static str)> {
-    text.lines().enumerate().find_map(|(number, line)| {
-        let (key, value) = line.split_once(": ")?;
-        let is_key = !key.trim().is_empty() && !key.trim_start().contains([' ', '#']);
-        let tag = value.split_whitespace().next()?;
-        let tag = ["!reset", "!override"].into_iter().find(|t| *t == tag)?;
-        let column = line[..line.find(tag)?].chars().count() + 1;
-        is_key.then_some((number + 1, column, tag))
-    })
-}
-
 /// Reads one document.
 pub(super) fn read(text: &str, file: usize) -> Result<Node, Fault> {
-    if let Some((line, column, tag)) = merge_tag(text) {
-        let problem = Problem::Yaml {
-            message: format!("`{tag}` is not supported"),
-        };
-        let hint = "leave the value out of the first file, or change it with `--set`".to_owned();
-        return Err(Fault::from(problem)
-            .at(&place(text, file, line, column))
-            .hint(Some(hint)));
-    }
     let options = serde_saphyr::options! {
         strict_booleans: true,
         with_snippet: false,
@@ -145,9 +164,14 @@ pub(super) fn read(text: &str, file: usize) -> Result<Node, Fault> {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned: Spanned<Kind> = Spanned::deserialize(deserializer)?;
+        let Tagged(spanned, tag): Tagged<Spanned<Kind>> = Tagged::deserialize(deserializer)?;
         let number = |n: u64| usize::try_from(n).unwrap_or(1);
         Ok(Self {
+            tag: match tag.as_deref() {
+                Some("!reset") => Some(Tag::Reset),
+                Some("!override") => Some(Tag::Override),
+                _ => None,
+            },
             kind: spanned.value,
             line: number(spanned.referenced.line()),
             column: number(spanned.referenced.column()),
@@ -216,5 +240,74 @@ impl<'de> Visitor<'de> for AnyKind {
             entries.push(entry);
         }
         Ok(Kind::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The paths of tagged values, and what is left of the document.
+    fn tags(text: &str) -> (Vec<String>, String) {
+        let mut node = read(text, 0).unwrap();
+        let paths = node.take_tags();
+        let paths = paths.iter().map(|path| path.join("."));
+        (paths.collect(), shown(&node))
+    }
+
+    fn shown(node: &Node) -> String {
+        let list = |texts: Vec<String>| texts.join(" ");
+        match &node.kind {
+            Kind::List(values) => format!("[{}]", list(values.iter().map(shown).collect())),
+            Kind::Map(entries) => {
+                let entry =
+                    |(key, value): &(Node, Node)| format!("{}={}", shown(key), shown(value));
+                format!("{{{}}}", list(entries.iter().map(entry).collect()))
+            }
+            _ => node.scalar().unwrap_or_default(),
+        }
+    }
+
+    #[test]
+    fn tags_are_seen_wherever_they_stand() {
+        for (text, paths, left) in [
+            ("a: !reset null\nb: 1\n", &["a"][..], "{b=1}"),
+            ("a: !reset\nb: 1\n", &["a"], "{b=1}"),
+            ("a: !reset []\n", &["a"], "{}"),
+            ("a:\n  b: !reset\n    c: d\n", &["a.b"], "{a={}}"),
+            (
+                "a: {b: !reset null, c: !override {d: e}}\n",
+                &["a.b", "a.c"],
+                "{a={c={d=e}}}",
+            ),
+            ("a: !override\n  - x\n  - y\n", &["a"], "{a=[x y]}"),
+            ("- !reset x\n- a: !reset y\n- z\n", &[], "[{} z]"),
+            (
+                "\"a\": !override \"x\"\n'b c': !reset 1\n",
+                &["a", "b c"],
+                "{a=x}",
+            ),
+            ("a: &x !override [1]\nb: *x\n", &["a", "b"], "{a=[1] b=[1]}"),
+            (
+                "a: &x {b: !reset 1, c: 2}\nd:\n  <<: *x\n",
+                &["a.b", "d.b"],
+                "{a={c=2} d={c=2}}",
+            ),
+            // Texts that look like it, and other tags.
+            ("a: |\n  b: !reset null\n", &[], "{a=b: !reset null\n}"),
+            (
+                "a: \"!reset\" # b: !reset x\nb: '!override'\n",
+                &[],
+                "{a=!reset b=!override}",
+            ),
+            ("a: !mine x\nb: !!str 5\n", &[], "{a=x b=5}"),
+        ] {
+            let (found, rest) = tags(text);
+            assert_eq!(
+                (found, rest.as_str()),
+                (paths.iter().map(|p| (*p).to_owned()).collect(), left),
+                "{text}"
+            );
+        }
     }
 }

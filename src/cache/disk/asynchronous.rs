@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Runs `work` where it may block.
-async fn blocking<T: Send + 'static>(
+pub(in crate::cache) async fn blocking<T: Send + 'static>(
     act: &'static str,
     subject: impl Into<Subject>,
     work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,

@@ -9,6 +9,7 @@
 //! locks/index, locks/gc              one at a time
 //! locks/index-users                  shared by all who have the index open
 //! locks/builds/        one locked file for each running build
+//! pending/             what is still to be saved to tiers (`pending`)
 //! snapshots/, memo/    of other modules
 //! ```
 //!
@@ -25,13 +26,16 @@ mod index;
 mod lease;
 mod maintenance;
 mod owned;
+mod pending;
 #[cfg(test)]
 mod tests;
 
 pub use actions::StoredAction;
+pub(super) use asynchronous::blocking;
 pub use blobs::{BlobFile, BlobWriter, VerifiedBlob};
 pub use lease::BuildLease;
 pub use maintenance::{StoreStats, VerifyReport};
+pub use pending::{PendingFile, PendingSave};
 
 use std::{
     collections::HashSet,

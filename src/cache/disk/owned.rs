@@ -65,6 +65,11 @@ impl OwnedFile {
             .at("set the mode of", &self.path)
     }
 
+    /// Another handle to the open file, which keeps it locked.
+    pub(super) fn handle(&self) -> Result<File, FsError> {
+        self.file.try_clone().at("open again", &self.path)
+    }
+
     /// Moves the file to `dest`, replacing what stands there; it is no longer removed.
     pub(super) fn rename(&mut self, dest: &Path) -> Result<(), FsError> {
         crate::fs::rename(&self.path, dest)?;

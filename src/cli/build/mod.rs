@@ -2,12 +2,15 @@
 //! progress, the cache directory, the files that describe the result.
 
 mod args;
+mod cache_flags;
+mod caches;
 mod files;
 mod foreign;
 mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use caches::CachesError;
 pub(super) use secrets::secrets;
 
 use std::{
@@ -31,7 +34,8 @@ use super::{
     prepare::{self, Prepared},
 };
 use crate::{
-    cache::{DiskStore, GcPolicy},
+    bake::{Plan, Target},
+    cache::{DiskStore, GcPolicy, Vouching},
     config::Config,
     dockerfile::lint,
     engine::{BuildError, Engine, EngineOptions, Session},
@@ -46,31 +50,63 @@ use crate::{
 pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
     args.refuse_what_is_missing()?;
     let configuration = prepare::configuration(context, args)?;
+    let call = call::Call::of(args)?;
+    let source = prepare::bake::source(args, configuration.as_ref());
+    let plan = match &source {
+        Some(source) => Some(prepare::bake::plan(context, args, source, call)?),
+        None => None,
+    };
     if args.print {
-        let source = prepare::bake::source(args, configuration.as_ref());
-        prepare::bake::print(context, args, source.as_ref())?;
+        prepare::bake::print(plan.as_ref())?;
         return Ok(ExitCode::Success);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
-    let result = match call::Call::of(args)? {
-        Some(call) => runtime.block_on(call::run(context, args, configuration.as_ref(), &call)),
-        None => {
-            let built = runtime.block_on(build(context, args, configuration.as_ref()));
-            built.map(|()| ExitCode::Success)
+    let configuration = configuration.as_ref();
+    let result = runtime.block_on(async {
+        match (&plan, call) {
+            (Some(plan), _) => build_plan(context, args, configuration, plan, call).await,
+            (None, Some(call)) => call::run(context, args, configuration, call).await,
+            (None, None) => {
+                let built = build(context, args, configuration, None).await;
+                built.map(|()| ExitCode::Success)
+            }
         }
-    };
+    });
     // Blocking work that was interrupted must not hold the program up.
     runtime.shutdown_background();
     result
+}
+
+/// Builds the targets of a bake file, then answers the calls of those that are called instead.
+async fn build_plan(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+    plan: &Plan,
+    call: Option<call::Call>,
+) -> Result<ExitCode, CliError> {
+    let calls = call::TargetCalls::of(plan, call)?;
+    let built = |(name, target): &(&String, &Target)| !target.linked && !calls.has(name);
+    let built = plan.targets.iter().filter(built);
+    let built: Vec<&str> = built.map(|(name, _)| name.as_str()).collect();
+    if !built.is_empty() {
+        let part = prepare::bake::part(plan, &built);
+        build(context, args, configuration, Some(&part)).await?;
+    }
+    match calls.is_empty() {
+        true => Ok(ExitCode::Success),
+        false => calls.run(context, args, configuration, plan).await,
+    }
 }
 
 async fn build(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    plan: Option<&Plan>,
 ) -> Result<(), CliError> {
     let events = Events::new(ui::Progress::new(
         progress_mode(context, args),
@@ -80,11 +116,12 @@ async fn build(
     let stop = CancellationToken::new();
     let mut watchers = JoinSet::new();
     let signalled = watch_signals(&mut watchers, &stop)?;
+    let saving = CancellationToken::new();
     let result = tokio::select! {
-        result = build_until_done(context, args, configuration, &events, &stop) => result,
-        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
-            Err(BuildError::Interrupted.into())
-        }
+        result = build_until_done(
+            context, args, configuration, plan, &events, &stop, &saving,
+        ) => result,
+        () = overdue(&stop, &saving) => Err(BuildError::Interrupted.into()),
     };
     match (result, signalled.load(Ordering::SeqCst)) {
         (Err(CliError::Build(error)), signal)
@@ -99,20 +136,54 @@ async fn build(
 /// How long a build that was told to stop may take to do so.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long it may take then to save what it has made.
+const SAVE_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a build waits at its end for what it saves to remote caches.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Waits until a build that was told to stop should have done so. `saving` is cancelled once it
+/// has nothing to do but to save.
+async fn overdue(stop: &CancellationToken, saving: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
+    if saving.is_cancelled() {
+        tokio::time::sleep(SAVE_GRACE).await;
+    }
+}
+
+/// Waits for what a build still has to save: no longer than the time it has, and a build that is
+/// told to stop has little.
+async fn finish_saving(session: &Session, stop: &CancellationToken, saving: &CancellationToken) {
+    saving.cancel();
+    let hurry = async {
+        stop.cancelled().await;
+        tokio::time::sleep(SAVE_GRACE).await;
+    };
+    tokio::select! {
+        () = session.finish_saving(SAVE_TIMEOUT) => {}
+        () = hurry => session.finish_saving(Duration::ZERO).await,
+    }
+}
+
 async fn build_until_done(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    plan: Option<&Plan>,
     events: &Events,
     stop: &CancellationToken,
+    saving: &CancellationToken,
 ) -> Result<(), CliError> {
     let registry = Arc::new(registry(context)?);
     let prepared = tokio::select! {
-        prepared = prepare::prepare(context, args, configuration, &registry, events) => prepared?,
+        prepared = prepare::prepare(context, args, configuration, plan, &registry, events) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
-    let options = options::options(context, args, &settings, &prepared)?;
+    let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
+    let caches = caches::caches(context, args, &cache_settings, &registry, events)?;
+    let options = options::options(context, args, &settings, &prepared, caches)?;
     warn(events, &prepared);
     args.foreign.warn(events);
     for job in &prepared.jobs {
@@ -128,6 +199,8 @@ async fn build_until_done(
     let lease = store.lease()?;
     let engine = Engine {
         store: Arc::new(store),
+        tiers: Vec::new(),
+        vouching: Vouching::default(),
         registry,
         events: events.clone(),
         redactor: Arc::new(redactor(context, &options)),
@@ -149,6 +222,7 @@ async fn build_until_done(
         Ok(prepared) => export::write(prepared, events, stop).await,
         Err(error) => Err(ExportError::Build(error)),
     };
+    finish_saving(&session, stop, saving).await;
     for warning in session.engine().store.take_warnings() {
         events.warn(warning.to_string(), None);
     }

@@ -4,10 +4,10 @@ use std::{collections::HashMap, error::Error, fmt::Write as _, io::Write as _, s
 
 use serde_json::{Map, Value, json};
 
-use super::{Call, Format, annotations, json as fields};
+use super::{Format, annotations, json as fields};
 use crate::{
     cli::{
-        CliError, Context, ExitCode, answer, images,
+        CliError, Context, ExitCode, images,
         prepare::{self, Asked, Recipe},
     },
     config::{Config, TargetName},
@@ -57,11 +57,12 @@ pub(super) struct Failure {
     pub(super) place: Option<Span>,
 }
 
-/// Checks everything that was asked for.
+/// Checks everything that was asked for, or what is of `only` this target of a bake file.
 pub(super) async fn check(
     asked: Asked,
     configuration: Option<&Config>,
     registry: &Registry,
+    only: Option<&str>,
 ) -> Report {
     let Asked {
         mut graph, recipes, ..
@@ -72,6 +73,11 @@ pub(super) async fn check(
     let mut report = Report::default();
     for recipe in &recipes {
         let input = prepare::input(recipe, &references, &results);
+        let is_meant = only.is_none_or(|name| name == recipe.prefix);
+        let report = match is_meant {
+            true => &mut report,
+            false => &mut Report::default(),
+        };
         let source = report.source(&recipe.dockerfile.source);
         let ready = match &recipe.parent {
             Some((_, parent)) => results.contains_key(parent),
@@ -249,18 +255,47 @@ impl Report {
         });
     }
 
-    /// Prints the report in the form asked for, and says how the program ends: with the first
-    /// failure, or with a code of its own if there are violations.
-    pub(super) fn tell(mut self, context: &Context, call: Call) -> Result<ExitCode, CliError> {
-        let text = match call.format {
+    /// Takes over what another report says.
+    pub(super) fn extend(&mut self, other: Self) {
+        let numbers: Vec<usize> = other.sources.iter().map(|s| self.source(s)).collect();
+        for violation in other.violations {
+            let violation = Violation {
+                source: numbers[violation.source],
+                ..violation
+            };
+            if !self.violations.contains(&violation) {
+                self.violations.push(violation);
+            }
+        }
+        for failure in other.failures {
+            let source = numbers[failure.source];
+            let message = failure.message();
+            let same = |known: &Failure| known.source == source && known.message() == message;
+            if !self.failures.iter().any(same) {
+                self.failures.push(Failure { source, ..failure });
+            }
+        }
+    }
+
+    /// The report in the form asked for.
+    pub(super) fn answer(&self, format: Format) -> Result<String, CliError> {
+        Ok(match format {
             Format::Text => self.text(),
             Format::Json => serde_json::to_string_pretty(&self.json())? + "\n",
-            Format::GitHub => annotations::github(&self),
-            Format::GitLab => annotations::gitlab(&self)?,
-        };
-        answer(&text)?;
+            Format::GitHub => annotations::github(self),
+            Format::GitLab => annotations::gitlab(self)?,
+        })
+    }
+
+    /// How the program ends: with the first failure, or with a code of its own if there are
+    /// violations.
+    pub(super) fn outcome(
+        mut self,
+        context: &Context,
+        ignore_status: bool,
+    ) -> Result<ExitCode, CliError> {
         if self.failures.is_empty() {
-            return Ok(match self.violations.is_empty() || call.ignore_status {
+            return Ok(match self.violations.is_empty() || ignore_status {
                 true => ExitCode::Success,
                 false => ExitCode::ViolationsFound,
             });
@@ -307,7 +342,7 @@ impl Report {
     }
 
     /// What BuildKit's subrequest `frontend.lint` answers.
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let warnings: Vec<Value> = self
             .violations
             .iter()

@@ -12,7 +12,10 @@ mod annotations;
 mod check;
 mod json;
 mod outline;
+mod target_calls;
 mod targets;
+
+pub(super) use target_calls::TargetCalls;
 
 use super::{
     CliError, Context, ExitCode, answer,
@@ -46,13 +49,22 @@ enum Format {
 }
 
 impl Call {
+    /// The name of what is called, as BuildKit has it.
+    pub(super) fn method(self) -> &'static str {
+        match self.method {
+            Method::Check => "lint",
+            Method::Outline => "outline",
+            Method::Targets => "targets",
+        }
+    }
+
     /// The call that the options ask for; none for a build.
     pub(super) fn of(args: &BuildArgs) -> Result<Option<Self>, CliError> {
         match (&args.call, args.check) {
             (None, false) => Ok(None),
-            (None, true) => Self::parse("check"),
+            (None, true) => Self::parse("check", "--check"),
             (Some(text), check) => {
-                let call = Self::parse(text)?;
+                let call = Self::parse(text, &format!("--call {text}"))?;
                 if check && call.is_none_or(|c| c.method != Method::Check) {
                     let message = format!("`--check` and `--call {text}` ask for different things");
                     return Err(CliError::usage(message));
@@ -62,10 +74,10 @@ impl Call {
         }
     }
 
-    /// Reads `METHOD[,format=FORMAT][,ignorestatus=BOOL]`.
-    fn parse(text: &str) -> Result<Option<Self>, CliError> {
+    /// Reads `METHOD[,format=FORMAT][,ignorestatus=BOOL]`, which stands in `place`.
+    fn parse(text: &str, place: &str) -> Result<Option<Self>, CliError> {
         let wrong = |part: &str, hint: &str| {
-            CliError::usage_hint(format!("`{part}` in `--call {text}` is unknown"), hint)
+            CliError::usage_hint(format!("`{part}` in `{place}` is unknown"), hint)
         };
         let mut parts = text.split(',').map(str::trim);
         let method = match parts.next().unwrap_or_default() {
@@ -114,21 +126,21 @@ pub(super) async fn run(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
-    call: &Call,
+    call: Call,
 ) -> Result<ExitCode, CliError> {
-    let sources = prepare::remote::sources(context, args, configuration, &Events::silent())?;
-    let asked = prepare::read(context, args, configuration, &sources).await;
+    let asked = prepare::read(context, args, configuration, None, &Events::silent()).await;
     if call.method == Method::Check {
         let registry = build::registry(context)?;
         let report = match asked {
-            Ok(asked) => check::check(asked, configuration, &registry).await,
+            Ok(asked) => check::check(asked, configuration, &registry, None).await,
             Err(error) => {
                 let given = prepare::build_args(context, args)?;
                 let settings = given.get(SETTINGS_ARGUMENT).map(String::as_str);
                 check::Report::of_unparsed(error, settings)?
             }
         };
-        return report.tell(context, *call);
+        answer(&report.answer(call.format)?)?;
+        return report.outcome(context, call.ignore_status);
     }
     let asked = asked?;
     let text = match (call.method, call.format) {
@@ -173,7 +185,7 @@ mod tests {
 
     #[test]
     fn calls_are_read() {
-        let parse = |text: &str| Call::parse(text).unwrap();
+        let parse = |text: &str| Call::parse(text, "--call").unwrap();
         let check = Call {
             method: Method::Check,
             format: Format::Text,
@@ -196,7 +208,7 @@ mod tests {
             "outline,format=github",
         ] {
             assert!(
-                matches!(Call::parse(wrong), Err(CliError::Usage { .. })),
+                matches!(Call::parse(wrong, "--call"), Err(CliError::Usage { .. })),
                 "{wrong}"
             );
         }

@@ -18,11 +18,14 @@ pub(super) fn read_dockerfile(graph: &mut BuildGraph, path: &Path) -> Result<Doc
     Ok(parsed)
 }
 
-/// The text of the ignore file: the Dockerfile's own, else the context's.
-pub(super) fn ignore_file(dockerfile: &Path, context: &Path) -> Result<String, CliError> {
-    let mut own = dockerfile.as_os_str().to_owned();
-    own.push(".dockerignore");
-    for path in [PathBuf::from(own), context.join(".dockerignore")] {
+/// The text of the ignore file: the Dockerfile's own, if that has a path, else the context's.
+pub(super) fn ignore_file(dockerfile: Option<&Path>, context: &Path) -> Result<String, CliError> {
+    let own = dockerfile.map(|path| {
+        let mut own = path.as_os_str().to_owned();
+        own.push(".dockerignore");
+        PathBuf::from(own)
+    });
+    for path in own.into_iter().chain([context.join(".dockerignore")]) {
         match fs::read_to_string(&path) {
             Ok(text) => return Ok(text),
             Err(error) if error.is_not_found() => {}
@@ -46,7 +49,7 @@ pub(super) fn add_context(
     }
     let ignore = match ignore {
         Some(text) => text,
-        None => ignore_file(&dir.join("Dockerfile"), &dir)?,
+        None => ignore_file(Some(&dir.join("Dockerfile")), &dir)?,
     };
     let context = LocalContext {
         name: name.to_owned(),

@@ -37,7 +37,7 @@ pub(super) fn from_config(
     let mut jobs: Vec<(String, ImageJob)> = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         let dockerfile = read_dockerfile(graph, &target.dockerfile)?;
-        let ignore = ignore_file(&target.dockerfile, &target.context)?;
+        let ignore = ignore_file(Some(&target.dockerfile), &target.context)?;
         let mut build_args: BTreeMap<String, String> = target.args.iter().cloned().collect();
         build_args.extend(extra.clone());
         recipes.push(Recipe {

@@ -6,7 +6,7 @@
 pub(super) mod bake;
 mod contexts;
 mod layers;
-pub(super) mod remote;
+mod remote;
 mod settings;
 mod single;
 mod steps;
@@ -19,6 +19,7 @@ use std::{
 
 use super::{CliError, Context, build::BuildArgs, config, images};
 use crate::{
+    bake::Plan,
     config::{Config, TargetName},
     dockerfile::Dockerfile,
     event::Events,
@@ -54,8 +55,8 @@ pub(super) struct Prepared {
 /// One Dockerfile to be lowered for one platform.
 pub(super) struct Recipe {
     pub(super) name: String,
-    /// What names of steps start with; may be empty.
-    prefix: String,
+    /// What names of steps start with: the target of a bake file, or the layer; may be empty.
+    pub(super) prefix: String,
     pub(super) dockerfile: Dockerfile,
     stage: Option<String>,
     platform: Platform,
@@ -70,15 +71,16 @@ pub(super) struct Recipe {
     settings: Settings,
 }
 
-/// Reads, parses and lowers everything that the command asks for.
+/// Reads, parses and lowers everything that the command asks for: the targets of `plan`, if there
+/// is one.
 pub(super) async fn prepare(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    plan: Option<&Plan>,
     registry: &Registry,
     events: &Events,
 ) -> Result<Prepared, CliError> {
-    let sources = remote::sources(context, args, configuration, events)?;
     let Asked {
         mut graph,
         recipes,
@@ -86,7 +88,8 @@ pub(super) async fn prepare(
         warnings,
         secrets,
         agents,
-    } = read(context, args, configuration, &sources).await?;
+        sources,
+    } = read(context, args, configuration, plan, events).await?;
     let references = parent_references(&recipes, configuration);
     let mut images = base_images(&recipes, &references, registry).await?;
     // What ADD fetches is known once the Dockerfiles are lowered, and is then there for
@@ -129,6 +132,7 @@ pub(super) struct Asked {
     warnings: Vec<LowerWarning>,
     secrets: Vec<String>,
     agents: Vec<String>,
+    sources: Arc<Sources>,
 }
 
 /// Reads and parses everything that the command asks for.
@@ -136,24 +140,26 @@ pub(super) async fn read(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
-    sources: &Arc<Sources>,
+    plan: Option<&Plan>,
+    events: &Events,
 ) -> Result<Asked, CliError> {
     let mut graph = BuildGraph::default();
-    let settings = settings::settings(context, args, configuration, sources, &mut graph).await?;
     let mut warnings: Vec<LowerWarning> = Vec::new();
     warnings.extend(configuration.and_then(layers::no_refresh));
-    let (mut secrets, mut agents) = (args.secret.clone(), args.ssh.clone());
-    let (recipes, jobs) = match (bake::source(args, configuration), configuration) {
-        (Some(source), _) => {
-            let plan = bake::plan(context, args, &source)?;
-            warnings.extend(bake::warnings(&plan));
-            secrets = bake::secrets(&plan)?;
-            agents = bake::agents(&plan)?;
-            bake::recipes(context, args, &plan, &settings, &mut graph)?
+    let (secrets, agents) = match plan {
+        Some(plan) => (bake::secrets(plan)?, bake::agents(plan)?),
+        None => (args.secret.clone(), args.ssh.clone()),
+    };
+    let sources = remote::sources(context, args, configuration, &secrets, events)?;
+    let settings = settings::settings(context, args, configuration, &sources, &mut graph).await?;
+    let (recipes, jobs) = match (plan, configuration) {
+        (Some(plan), _) => {
+            warnings.extend(bake::warnings(plan));
+            bake::recipes(context, args, plan, &settings, &sources, &mut graph).await?
         }
         (None, Some(config)) => layers::from_config(context, args, config, &settings, &mut graph)?,
         (None, None) => {
-            single::from_arguments(context, args, &settings, sources, &mut graph).await?
+            single::from_arguments(context, args, &settings, &sources, &mut graph).await?
         }
     };
     Ok(Asked {
@@ -163,6 +169,7 @@ pub(super) async fn read(
         warnings,
         secrets,
         agents,
+        sources,
     })
 }
 

@@ -23,6 +23,7 @@ use crate::{
     fs,
     graph::{
         BuildGraph, GitSource, HttpSource, LocalContext, MissingSource, RemoteSource, SourceTable,
+        lower::NamedContext,
     },
     redact,
     registry::Limits,
@@ -31,6 +32,9 @@ use crate::{
 
 /// Name of a Dockerfile that came from standard input, in messages.
 const STDIN: &str = "stdin";
+
+/// What a Dockerfile is called unless it is named.
+const DOCKERFILE: &str = "Dockerfile";
 
 /// Name that BuildKit gives a file from a URL that is used as a context.
 const FILE: &str = "context";
@@ -44,7 +48,7 @@ pub(super) struct Place {
 }
 
 /// A context before its Dockerfile is known.
-enum Given {
+pub(super) enum Given {
     /// A directory of the user.
     Local(PathBuf),
     /// A directory that was fetched.
@@ -53,11 +57,13 @@ enum Given {
     Dockerfile(String, Vec<u8>, PathBuf),
 }
 
-/// What fetches for this build. Nothing is touched before something is to be fetched.
-pub(in crate::cli) fn sources(
+/// What fetches for this build. Nothing is touched before something is to be fetched. Among
+/// `given` secrets, as `--secret` takes them, are those for Git servers.
+pub(super) fn sources(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
+    given: &[String],
     events: &Events,
 ) -> Result<Arc<Sources>, CliError> {
     let configured = configuration.and_then(|c| c.cache.dir.clone());
@@ -65,7 +71,7 @@ pub(in crate::cli) fn sources(
         Some(dir) => dir.clone(),
         None => context.env.cache_dir(configured),
     };
-    let secrets = secrets(&args.secret)?;
+    let secrets = secrets(given)?;
     let git_auth = GitAuth::of(secrets.iter().map(|(id, value)| (&**id, value.expose())));
     Ok(Arc::new(Sources::new(SourceOptions {
         cache_dir: fs::absolute(dir)?,
@@ -91,61 +97,75 @@ pub(super) async fn place(
         Given::Local(dir) => dir.clone(),
         _ => PathBuf::from(name_of(&dir.to_string_lossy())),
     };
-    let file_address = file.and_then(Path::to_str).map(Address::of);
-    let (source, text, own_ignore) = match (&given, file) {
-        (_, Some(file)) if file == Path::new("-") => {
-            (STDIN.to_owned(), read_stdin(sources).await?, None)
-        }
-        (_, Some(file)) if matches!(file_address, Some(Ok(Address::Http))) => {
-            let url = file.to_string_lossy();
-            let shown = redact::url_credentials(&url).into_owned();
-            (shown, read_url(&url, sources).await?, None)
-        }
-        (Given::Dockerfile(name, text, _), None) => (name.clone(), text.clone(), None),
-        (Given::Dockerfile(name, text, _), Some(file)) if !file.is_absolute() => {
-            (name.clone(), text.clone(), None)
-        }
-        (Given::Fetched(dir), file) if !file.is_some_and(Path::is_absolute) => {
-            let file = file.unwrap_or(Path::new("Dockerfile"));
-            let (name, text) = in_tree(dir, file)?;
-            (name, text, None)
-        }
-        (Given::Local(dir), None) => {
-            let path = dir.join("Dockerfile");
-            (path.display().to_string(), fs::read(&path)?, Some(path))
-        }
-        (_, file) => {
-            let path = file.unwrap_or(Path::new("Dockerfile")).to_owned();
-            (path.display().to_string(), fs::read(&path)?, Some(path))
-        }
-    };
-    // Bytes that aren't UTF-8 become replacement characters, as in BuildKit.
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let dockerfile = dockerfile::parse(&source, &text)?;
-    graph.dockerfiles.insert(source, text);
-    let context = match given {
-        Given::Local(dir) => {
-            let beside = own_ignore.unwrap_or_else(|| dir.join("Dockerfile"));
-            let ignore = match file {
-                Some(_) if !fs::exists(&beside) => ignore_file(Path::new(""), &dir)?,
-                _ => ignore_file(&beside, &dir)?,
-            };
-            add_context(graph, "context", &dir, Some(ignore))?
-        }
-        // As in BuildKit, ignore files are for directories of the user.
-        Given::Fetched(dir) | Given::Dockerfile(_, _, dir) => {
-            add_context(graph, "context", &dir, Some(String::new()))?
-        }
-    };
+    let (dockerfile, path) = given.dockerfile(file, sources, graph).await?;
     Ok(Place {
-        context,
+        context: given.enter(path.as_deref(), graph)?,
         dockerfile,
         name,
     })
 }
 
+impl Given {
+    /// Reads the Dockerfile: `file`, a path or an address, else the usual one of the context.
+    /// Gives its path too if it lies with the user.
+    pub(super) async fn dockerfile(
+        &self,
+        file: Option<&Path>,
+        sources: &Arc<Sources>,
+        graph: &mut BuildGraph,
+    ) -> Result<(Dockerfile, Option<PathBuf>), CliError> {
+        let file_address = file.and_then(Path::to_str).map(Address::of);
+        let (source, text, own) = match (self, file) {
+            (_, Some(file)) if file == Path::new("-") => {
+                (STDIN.to_owned(), read_stdin(sources).await?, None)
+            }
+            (_, Some(file)) if matches!(file_address, Some(Ok(Address::Http))) => {
+                let url = file.to_string_lossy();
+                let shown = redact::url_credentials(&url).into_owned();
+                (shown, read_url(&url, sources).await?, None)
+            }
+            (Self::Dockerfile(name, text, _), None) => (name.clone(), text.clone(), None),
+            (Self::Dockerfile(name, text, _), Some(file)) if !file.is_absolute() => {
+                (name.clone(), text.clone(), None)
+            }
+            (Self::Fetched(dir), file) if !file.is_some_and(Path::is_absolute) => {
+                let file = file.unwrap_or(Path::new(DOCKERFILE));
+                let (name, text) = in_tree(dir, file)?;
+                (name, text, None)
+            }
+            (Self::Local(dir), None) => {
+                let path = dir.join(DOCKERFILE);
+                (path.display().to_string(), fs::read(&path)?, Some(path))
+            }
+            (_, file) => {
+                let path = file.unwrap_or(Path::new(DOCKERFILE)).to_owned();
+                (path.display().to_string(), fs::read(&path)?, Some(path))
+            }
+        };
+        // Bytes that aren't UTF-8 become replacement characters, as in BuildKit.
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let dockerfile = dockerfile::parse(&source, &text)?;
+        graph.dockerfiles.insert(source, text);
+        Ok((dockerfile, own))
+    }
+
+    /// Enters the context. The ignore file of a directory of the user is that of the Dockerfile
+    /// with this path, else the directory's; what was fetched has none, as in BuildKit.
+    pub(super) fn enter(
+        &self,
+        dockerfile: Option<&Path>,
+        graph: &mut BuildGraph,
+    ) -> Result<usize, CliError> {
+        let (dir, ignore) = match self {
+            Self::Local(dir) => (dir, ignore_file(dockerfile, dir)?),
+            Self::Fetched(dir) | Self::Dockerfile(_, _, dir) => (dir, String::new()),
+        };
+        add_context(graph, "context", dir, Some(ignore))
+    }
+}
+
 /// What the word CONTEXT names.
-async fn given(
+pub(super) async fn given(
     dir: &Path,
     file: Option<&Path>,
     keep_git_dir: bool,
@@ -201,11 +221,22 @@ fn address(text: &str) -> Result<Address, CliError> {
     })
 }
 
-/// The directory that `--build-context name=value` names if it is elsewhere: the tree of a
-/// repository, or the file of a URL under the name `context`.
-pub(super) async fn named(value: &str, sources: &Sources) -> Result<Option<PathBuf>, CliError> {
+/// What `value` names as the context `name`: an image, a directory, the tree of a repository, or
+/// the file of a URL under the name `context`.
+pub(super) async fn named(
+    name: &str,
+    value: &str,
+    sources: &Sources,
+    graph: &mut BuildGraph,
+) -> Result<NamedContext, CliError> {
+    if value.starts_with("oci-layout://") || value.starts_with("docker-image://") {
+        return Ok(NamedContext::Image(value.to_owned()));
+    }
     let source = match address(value)? {
-        Address::Local => return Ok(None),
+        Address::Local => {
+            let number = add_context(graph, name, Path::new(value), None)?;
+            return Ok(NamedContext::Local(number));
+        }
         Address::Git(address) => {
             let checksum = address.checksum.clone();
             RemoteSource::Git(GitSource::of(address, checksum))
@@ -216,13 +247,15 @@ pub(super) async fn named(value: &str, sources: &Sources) -> Result<Option<PathB
             checksum: None,
         }),
     };
-    Ok(Some(sources.fetch(&source).await?))
+    let tree = sources.fetch(&source).await?;
+    let number = add_context(graph, name, &tree, Some(String::new()))?;
+    Ok(NamedContext::Local(number))
 }
 
 /// Reads the Dockerfile `file` of a fetched tree, which is the root for its symlinks.
 fn in_tree(tree: &Path, file: &Path) -> Result<(String, Vec<u8>), CliError> {
     let found = match fs::read_in_root(tree, file) {
-        Err(error) if error.is_not_found() && file.file_name() == Some("Dockerfile".as_ref()) => {
+        Err(error) if error.is_not_found() && file.file_name() == Some(DOCKERFILE.as_ref()) => {
             // The other spelling, as BuildKit allows it.
             let lower = file.with_file_name("dockerfile");
             fs::read_in_root(tree, &lower).map_err(|_| error)
@@ -246,11 +279,11 @@ async fn read_stdin(sources: &Arc<Sources>) -> Result<Vec<u8>, CliError> {
 async fn read_url(url: &str, sources: &Sources) -> Result<Vec<u8>, CliError> {
     let source = RemoteSource::Http(HttpSource {
         url: url.to_owned(),
-        name: "Dockerfile".to_owned(),
+        name: DOCKERFILE.to_owned(),
         checksum: None,
     });
     let dir = sources.fetch(&source).await?;
-    Ok(fs::read(dir.join("Dockerfile"))?)
+    Ok(fs::read(dir.join(DOCKERFILE))?)
 }
 
 /// Standard input may keep us waiting: not on the threads of the runtime.

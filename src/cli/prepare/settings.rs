@@ -1,8 +1,8 @@
 //! Settings of a recipe that come from options and from the configuration's `build:`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use super::{contexts::add_context, remote, steps, words};
+use super::{remote, steps, words};
 use crate::{
     cli::{CliError, Context, build::BuildArgs},
     config::{Config, Network},
@@ -52,14 +52,7 @@ pub(super) async fn settings(
     let mut named = BTreeMap::new();
     for text in &args.build_context {
         let (name, value) = words::pair(text, "--build-context")?;
-        let is_image = value.starts_with("oci-layout://") || value.starts_with("docker-image://");
-        let source = match value {
-            _ if is_image => NamedContext::Image(value.to_owned()),
-            elsewhere => NamedContext::Local(match remote::named(elsewhere, sources).await? {
-                Some(tree) => add_context(graph, name, &tree, Some(String::new()))?,
-                None => add_context(graph, name, Path::new(elsewhere), None)?,
-            }),
-        };
+        let source = remote::named(name, value, sources, graph).await?;
         named.insert(name.to_owned(), source);
     }
     let no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {

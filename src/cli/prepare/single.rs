@@ -39,8 +39,7 @@ pub(super) async fn from_arguments(
         platforms.push(Platform::host());
     }
     let build_args = words::build_args(context, args)?;
-    let keep_git_dir = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-    let keep_git_dir = keep_git_dir.is_some_and(|v| matches!(v.as_str(), "1" | "t" | "true"));
+    let keep_git_dir = words::keep_git_dir(&build_args);
     let place = remote::place(args, keep_git_dir, sources, graph).await?;
     let several = platforms.len() > 1;
     let mut recipes = Vec::new();

@@ -60,6 +60,12 @@ pub(super) fn multi_platform(build_args: &BTreeMap<String, String>) -> Result<bo
     }
 }
 
+/// Whether the tree of a Git context keeps its `.git`.
+pub(super) fn keep_git_dir(build_args: &BTreeMap<String, String>) -> bool {
+    let value = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "true"))
+}
+
 pub(super) fn hosts(list: &[String]) -> Result<Vec<(String, String)>, CliError> {
     list.iter()
         .map(|text| {

@@ -45,7 +45,7 @@ pub fn check_unparsed(error: &DockerfileError, argument: Option<&str>) -> Vec<Vi
     file.instructions(before);
     if let Some((written, span)) = &unparsed.at {
         if written.keyword.eq_ignore_ascii_case("FROM") {
-            file.from_casing(written, *span);
+            file.casing_of_from(written, *span);
         } else if written.keyword.eq_ignore_ascii_case("MAINTAINER") {
             file.maintainer(written, *span);
         }
@@ -112,7 +112,7 @@ impl File<'_> {
 
     fn from(&mut self, stage: &Stage) {
         let (written, span) = (&stage.written, stage.span);
-        self.from_casing(written, span);
+        self.casing_of_from(written, span);
         if let Some(name) = &stage.name {
             let settings = self.settings.with_comments(&written.comments);
             self.description(&settings, "FROM", &[name], written, span);
@@ -120,7 +120,7 @@ impl File<'_> {
     }
 
     /// The letter case of a FROM, which may be wrong otherwise.
-    fn from_casing(&mut self, written: &Written, span: Span) {
+    fn casing_of_from(&mut self, written: &Written, span: Span) {
         let settings = self.settings.with_comments(&written.comments);
         let [r#as, name, rest @ ..] = written.words.as_slice() else {
             return;

@@ -6,8 +6,10 @@
 //! decompressed once, at the first read, into a temporary file that has no name.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, BufReader, Read},
+    ops::Range,
     os::unix::fs::FileExt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -118,6 +120,49 @@ fn is_framed(index: &LayerIndex) -> bool {
         end = frame.tar_offset.saturating_add(frame.tar_size);
         joins && frame.tar_size <= MAX_FRAME && frame.blob_size <= MAX_FRAME
     }) && end == index.tar_size
+}
+
+/// Longest stretch that [`stretches`] joins.
+const MAX_STRETCH: u64 = 8 << 20;
+
+/// The stretches of a layer's blob that the contents of `rows` are read from, ascending, neighbours
+/// joined up to a few MiB; none if the blob can only be read as a whole. A file that has the right
+/// bytes in these places is enough for a [`LayerContent`] of which only these rows are read.
+pub fn stretches<'r>(
+    index: &LayerIndex,
+    rows: impl IntoIterator<Item = &'r IndexEntry>,
+) -> Option<Vec<Range<u64>>> {
+    if !is_framed(index) {
+        return None;
+    }
+    let mut wanted = BTreeSet::new();
+    for row in rows {
+        let EntryKind::Regular { size } = row.entry.kind else {
+            continue;
+        };
+        if size == 0 || row.inline.is_some() {
+            continue;
+        }
+        let end = row.offset.checked_add(size)?;
+        let frames = &index.frames;
+        let first = frames.partition_point(|f| f.tar_offset + f.tar_size <= row.offset);
+        let last = frames.partition_point(|f| f.tar_offset < end);
+        if last <= first || end > index.tar_size {
+            return None;
+        }
+        wanted.extend(first..last);
+    }
+    let mut out: Vec<Range<u64>> = Vec::new();
+    for frame in wanted.into_iter().map(|n| index.frames[n]) {
+        let end = frame.blob_offset.checked_add(frame.blob_size)?;
+        match out.last_mut() {
+            Some(last) if last.end == frame.blob_offset && end - last.start <= MAX_STRETCH => {
+                last.end = end;
+            }
+            _ => out.push(frame.blob_offset..end),
+        }
+    }
+    Some(out)
 }
 
 impl Inner {

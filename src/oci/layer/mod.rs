@@ -26,7 +26,7 @@ mod tree;
 pub use archive::{ARCHIVE_HEAD, ArchiveFormat, head, holds_tar};
 pub use builder::{BuiltLayer, LayerBuilder};
 pub use compress::{LayerOptions, decompress};
-pub use content::LayerContent;
+pub use content::{LayerContent, stretches};
 pub use entry::{Entry, EntryKind, LayerPath, LayerPathError};
 pub use error::{LayerError, TreeError};
 pub use index::{Frame, IndexEntry, LayerIndex};

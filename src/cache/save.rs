@@ -1,0 +1,593 @@
+//! Saving in the background: [`Saver`] brings what a build made to the tiers while the build
+//! goes on.
+//!
+//! A step's blobs go first, those that the tier lacks, and then its entries, so that no entry
+//! names blobs that are not there. Every save is in the local store's journal
+//! ([`DiskStore::journal`]) from before it starts until every tier has it: what a build leaves
+//! behind because it was stopped, or because its time was up, the next one takes up that writes the same
+//! scope and has the same tiers.
+//!
+//! Not everything is worth it. A layer that takes longer to bring to a tier and back than its step took to
+//! execute is left out, by what was measured of the line so far; small layers always go.
+//!
+//! No trouble reaches the caller: it is a warning. A tier that refuses writes gets no more of them
+//! in this build; one that fails [`PATIENCE`] times in a row is left to the next build.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout_at};
+
+use super::{
+    ActionResult, BlobSource, CacheError, DiskStore, PendingFile, PendingSave, Scope, Vouching,
+    disk::blocking,
+    line::{Act, Line},
+};
+use crate::{
+    digest::Sha256Digest,
+    event::{BuildEvent, Events},
+};
+
+/// Steps that are saved at the same time.
+const AT_ONCE: usize = 4;
+
+/// Failures in a row after which a tier is left alone.
+const PATIENCE: usize = 3;
+
+/// Layers below this size in bytes are saved whatever it takes.
+const SMALL: u64 = 1 << 20;
+
+/// What a step gave.
+#[derive(Debug, Clone)]
+pub struct SaveJob {
+    /// Its entries, which name the same blobs.
+    pub entries: Vec<ActionResult>,
+    /// Where the frames of its layer's blob end, in bytes; empty if that isn't known.
+    pub ends: Vec<u64>,
+    /// Numbers of the tiers that it may go to; all if none.
+    pub tiers: Option<Range<usize>>,
+    /// Number of a tier that has what the local store lacks of its small blobs.
+    pub source: Option<usize>,
+}
+
+/// What a build saved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SaveReport {
+    /// Results of steps that some tier has now.
+    pub results: usize,
+    /// The size of their blobs in bytes.
+    pub bytes: u64,
+    /// Bytes of blobs that the tiers lacked.
+    pub new_bytes: u64,
+    /// Results that are left in the journal.
+    pub left: usize,
+}
+
+/// Saves in the background.
+#[derive(Debug)]
+pub struct Saver {
+    shared: Arc<Shared>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Arc<DiskStore>,
+    lines: Arc<[Line]>,
+    /// For each tier.
+    states: Vec<TierState>,
+    own: Scope,
+    vouching: Vouching,
+    events: Events,
+    permits: Semaphore,
+    report: Mutex<SaveReport>,
+    /// Whether there was anything to save.
+    used: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct TierState {
+    /// Refuses writes.
+    refused: AtomicBool,
+    /// Failures since the last success.
+    failures: AtomicUsize,
+}
+
+impl TierState {
+    /// Whether it failed so often that it is left to the next build.
+    fn is_given_up(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= PATIENCE
+    }
+}
+
+/// What came of saving to one tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    /// The tier has it all.
+    Whole { new_bytes: u64 },
+    /// Another build may succeed.
+    Later,
+    /// Nobody will.
+    Never,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Saver {
+    pub(super) fn new(
+        store: Arc<DiskStore>,
+        lines: Arc<[Line]>,
+        own: Scope,
+        vouching: Vouching,
+        events: Events,
+    ) -> Self {
+        let states = lines.iter().map(|_| TierState::default()).collect();
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                lines,
+                states,
+                own,
+                vouching,
+                events,
+                permits: Semaphore::new(AT_ONCE),
+                report: Mutex::default(),
+                used: AtomicBool::new(false),
+            }),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// Whether there is a tier to save to.
+    pub fn is_active(&self) -> bool {
+        !self.shared.open_tiers(None).is_empty()
+    }
+
+    /// Signs the entries of a step, enters them into the journal and saves them in the
+    /// background, where that is worth it. The step's blobs are in the local store.
+    pub async fn save(&self, mut job: SaveJob) {
+        let shared = &self.shared;
+        let mut tiers = shared.open_tiers(job.tiers.clone());
+        // Where it came from, its bytes are.
+        if job.source.is_none() {
+            tiers = shared.worthwhile(&job, tiers);
+        }
+        if tiers.is_empty() {
+            return;
+        }
+        for entry in &mut job.entries {
+            shared.vouching.sign(entry);
+        }
+        self.start(job, tiers).await;
+    }
+
+    /// As [`save`](Self::save), for entries that came from a tier and may be signed already. That
+    /// they are worth it was seen when they were saved there.
+    pub(super) async fn back_fill(&self, mut job: SaveJob) {
+        let tiers = self.shared.open_tiers(job.tiers.clone());
+        for entry in job.entries.iter_mut().filter(|e| e.signature.is_none()) {
+            self.shared.vouching.sign(entry);
+        }
+        if !tiers.is_empty() {
+            self.start(job, tiers).await;
+        }
+    }
+
+    async fn start(&self, job: SaveJob, tiers: Vec<usize>) {
+        let (store, pending) = (
+            Arc::clone(&self.shared.store),
+            self.shared.pending(&job, &tiers),
+        );
+        // A save that is not in the journal is a save all the same.
+        let file = blocking("write", store.dir().to_owned(), move || {
+            store.journal(&pending)
+        })
+        .await
+        .unwrap_or_default();
+        self.spawn(job, tiers, file);
+    }
+
+    fn spawn(&self, job: SaveJob, tiers: Vec<usize>, file: Option<PendingFile>) {
+        let shared = Arc::clone(&self.shared);
+        shared.used.store(true, Ordering::Relaxed);
+        lock(&shared.report).left += 1;
+        lock(&self.tasks).spawn(async move { shared.run(job, tiers, file).await });
+    }
+
+    /// Takes up what builds before this one left for the same tiers in the same scope.
+    pub async fn resume(&self) {
+        if !self.is_active() {
+            return;
+        }
+        let store = Arc::clone(&self.shared.store);
+        let listed = blocking("read", store.dir().to_owned(), move || {
+            store.unfinished_saves()
+        });
+        for (pending, file) in listed.await.unwrap_or_default() {
+            let mine = pending
+                .entries
+                .iter()
+                .all(|entry| entry.scope == self.shared.own);
+            let tiers: Vec<usize> = self
+                .shared
+                .open_tiers(None)
+                .into_iter()
+                .filter(|n| {
+                    let name = self.shared.lines[*n].name();
+                    pending.tiers.iter().any(|known| known == name)
+                })
+                .collect();
+            if mine && !tiers.is_empty() {
+                let job = SaveJob {
+                    entries: pending.entries,
+                    ends: pending.ends,
+                    tiers: None,
+                    source: None,
+                };
+                self.spawn(job, tiers, Some(file));
+            }
+        }
+    }
+
+    /// Waits until everything is saved, but not longer than `limit`, and says what was. What
+    /// is not done then stays in the journal. None if there was nothing to save. A call that is
+    /// dropped gives up what is under way.
+    pub async fn finish(&self, limit: Duration) -> Option<SaveReport> {
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+            if tasks.is_empty() {
+                break;
+            }
+            while let Ok(Some(_)) = timeout_at(deadline, tasks.join_next()).await {}
+            if tasks.is_empty() {
+                continue;
+            }
+            tasks.shutdown().await;
+        }
+        if !self.shared.used.load(Ordering::Relaxed) {
+            return None;
+        }
+        let report = *lock(&self.shared.report);
+        let busy = self.shared.lines.iter().map(|line| line.up.busy()).max();
+        self.shared.events.send(BuildEvent::Saved {
+            results: report.results,
+            bytes: report.bytes,
+            new_bytes: report.new_bytes,
+            left: report.left,
+            ms: millis(busy.unwrap_or_default()),
+            waited_ms: millis(started.elapsed()),
+        });
+        Some(report)
+    }
+}
+
+impl Shared {
+    /// The tiers of `among` that may be written.
+    fn open_tiers(&self, among: Option<Range<usize>>) -> Vec<usize> {
+        let open = |n: &usize| {
+            self.lines[*n].tier.access.write && !self.states[*n].refused.load(Ordering::Relaxed)
+        };
+        let among = among.unwrap_or(0..self.lines.len());
+        (0..self.lines.len())
+            .filter(|n| among.contains(n))
+            .filter(open)
+            .collect()
+    }
+
+    /// Those of `tiers` from which the layer comes back sooner than its step could be executed
+    /// again; says so where it is not.
+    fn worthwhile(&self, job: &SaveJob, mut tiers: Vec<usize>) -> Vec<usize> {
+        let Some(entry) = job.entries.first() else {
+            return Vec::new();
+        };
+        let size = entry.layer.as_ref().map_or(0, |layer| layer.size);
+        if size < SMALL {
+            return tiers;
+        }
+        let step = Duration::from_millis(entry.duration_ms);
+        tiers.retain(|n| {
+            let line = &self.lines[*n];
+            let transfer = line.up.time_for(size) + line.down.time_for(size);
+            if transfer <= step {
+                return true;
+            }
+            self.events.send(BuildEvent::NotWorthSaving {
+                name: entry.step.name.clone(),
+                tier: line.name().to_owned(),
+                bytes: size,
+                step_ms: entry.duration_ms,
+                transfer_ms: millis(transfer),
+            });
+            false
+        });
+        tiers
+    }
+
+    fn pending(&self, job: &SaveJob, tiers: &[usize]) -> PendingSave {
+        let names = tiers.iter().map(|n| self.lines[*n].name().to_owned());
+        PendingSave::new(names.collect(), job.ends.clone(), job.entries.clone())
+    }
+
+    /// Saves one step to all `tiers`.
+    async fn run(&self, job: SaveJob, tiers: Vec<usize>, file: Option<PendingFile>) {
+        let Ok(_permit) = self.permits.acquire().await else {
+            return;
+        };
+        let mut left = Vec::new();
+        let (mut saved, mut new) = (false, 0);
+        for tier in tiers {
+            match self.save_to(tier, &job).await {
+                Saved::Whole { new_bytes } => {
+                    saved = true;
+                    new += new_bytes;
+                }
+                Saved::Later => left.push(tier),
+                Saved::Never => {}
+            }
+        }
+        let bytes = job.entries.first().and_then(|entry| entry.layer.as_ref());
+        {
+            let mut report = lock(&self.report);
+            if saved {
+                report.results += 1;
+                report.bytes += bytes.map_or(0, |layer| layer.size);
+                report.new_bytes += new;
+            }
+            if left.is_empty() {
+                report.left -= 1;
+            }
+        }
+        self.close_journal(&job, &left, file).await;
+    }
+
+    /// Removes the save from the journal, or leaves it there for the tiers that lack it.
+    async fn close_journal(&self, job: &SaveJob, left: &[usize], file: Option<PendingFile>) {
+        let (store, pending) = (Arc::clone(&self.store), self.pending(job, left));
+        // At worst the next build finds out that there is nothing to do.
+        let _ = blocking("write", store.dir().to_owned(), move || {
+            match (pending.tiers.is_empty(), file) {
+                (true, Some(file)) => file.done(),
+                (true, None) => Ok(()),
+                (false, _) => store.journal(&pending).map(drop),
+            }
+        })
+        .await;
+    }
+
+    async fn save_to(&self, tier: usize, job: &SaveJob) -> Saved {
+        let (line, state) = (&self.lines[tier], &self.states[tier]);
+        if state.refused.load(Ordering::Relaxed) {
+            return Saved::Never;
+        }
+        if state.is_given_up() {
+            return Saved::Later;
+        }
+        let error = match self.bring(line, job).await {
+            Ok(Some(new_bytes)) => {
+                state.failures.store(0, Ordering::Relaxed);
+                return Saved::Whole { new_bytes };
+            }
+            Ok(None) => return Saved::Never,
+            Err(error) => error,
+        };
+        line.trouble(Act::Write, &error);
+        match error {
+            CacheError::Denied { .. } | CacheError::ReadOnly { .. } => {
+                state.refused.store(true, Ordering::Relaxed);
+                Saved::Never
+            }
+            CacheError::Corrupt { .. } => Saved::Never,
+            _ => {
+                state.failures.fetch_add(1, Ordering::Relaxed);
+                Saved::Later
+            }
+        }
+    }
+
+    /// Brings a step's blobs and entries to a tier; gives the bytes that it lacked, or none if
+    /// they can't be had here.
+    async fn bring(&self, line: &Line, job: &SaveJob) -> Result<Option<u64>, CacheError> {
+        let mut new_bytes = 0;
+        let layer = job.entries.first().and_then(|entry| entry.layer.as_ref());
+        if let Some(layer) = layer {
+            // The index is the smaller one: should the time be up, it is there already.
+            let blobs: Vec<Sha256Digest> = layer.index.into_iter().chain([layer.digest]).collect();
+            line.asked();
+            let there = line.tier.blobs.contains(&blobs).await?;
+            for (digest, _) in blobs.into_iter().zip(there).filter(|(_, there)| !there) {
+                let ends = match digest == layer.digest {
+                    true => job.ends.as_slice(),
+                    false => &[],
+                };
+                match self.bring_blob(line, job, digest, ends).await? {
+                    Some(size) => new_bytes += size,
+                    None => return Ok(None),
+                }
+            }
+        }
+        for entry in &job.entries {
+            line.asked();
+            let _transfer = line.up.begin();
+            line.tier.actions.put(entry).await?;
+        }
+        Ok(Some(new_bytes))
+    }
+
+    /// Brings one blob to a tier; gives its size, or none if it isn't here.
+    async fn bring_blob(
+        &self,
+        line: &Line,
+        job: &SaveJob,
+        digest: Sha256Digest,
+        ends: &[u64],
+    ) -> Result<Option<u64>, CacheError> {
+        let store = Arc::clone(&self.store);
+        let file = blocking("look for", digest, move || store.blob(&digest)).await?;
+        let (source, size) = match file {
+            Some(file) => (BlobSource::File(file.path), file.size),
+            None => match self.small_blob(job, digest).await {
+                Some(bytes) => {
+                    let size = bytes.len() as u64;
+                    (BlobSource::Bytes(bytes.into()), size)
+                }
+                None => return Ok(None),
+            },
+        };
+        line.asked();
+        let transfer = line.up.begin();
+        match ends.last() == Some(&size) {
+            true => {
+                let ends: Arc<[u64]> = ends.into();
+                line.tier.blobs.put_framed(digest, source, ends).await?;
+            }
+            false => line.tier.blobs.put(digest, source).await?,
+        }
+        transfer.add(size);
+        Ok(Some(size))
+    }
+
+    /// A blob that only another tier has, if it is an index: layers are never kept in memory.
+    async fn small_blob(&self, job: &SaveJob, digest: Sha256Digest) -> Option<Vec<u8>> {
+        let layer = job.entries.first()?.layer.as_ref()?;
+        let line = self.lines.get(job.source?)?;
+        if layer.index != Some(digest) {
+            return None;
+        }
+        line.asked();
+        let blob = line.tier.blobs.get(digest).await.ok()??;
+        blob.read_all(digest).await.ok()
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::{Access, ActionCache as _, MemoryStore, Tier, conformance::sample_action},
+        event::Recorder,
+    };
+
+    struct Case {
+        _dir: tempfile::TempDir,
+        store: Arc<DiskStore>,
+        tier: Arc<MemoryStore>,
+        recorder: Arc<Recorder>,
+        saver: Saver,
+    }
+
+    fn case() -> Case {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(DiskStore::open(dir.path()).unwrap());
+        let (tier, recorder) = (Arc::new(MemoryStore::default()), Arc::default());
+        let events = Events::new(Arc::<Recorder>::clone(&recorder));
+        let line = Line::new(
+            Tier {
+                name: "memory://".to_owned(),
+                actions: tier.clone(),
+                blobs: tier.clone(),
+                access: Access::FULL,
+            },
+            events.clone(),
+        );
+        let saver = Saver::new(
+            store.clone(),
+            Arc::new([line]),
+            Scope::local(),
+            Vouching::default(),
+            events,
+        );
+        Case {
+            _dir: dir,
+            store,
+            tier,
+            recorder,
+            saver,
+        }
+    }
+
+    /// A step that took so long and gave a layer that is said to have so many bytes.
+    fn job(case: &Case, number: u64, ms: u64, size: u64) -> SaveJob {
+        let mut out = case.store.writer().unwrap();
+        std::io::Write::write_all(&mut out, &number.to_le_bytes()).unwrap();
+        let digest = out.commit(None).unwrap();
+        let mut entry = sample_action(number, &[digest]);
+        entry.duration_ms = ms;
+        entry.layer.as_mut().unwrap().size = size;
+        SaveJob {
+            entries: vec![entry],
+            ends: Vec::new(),
+            tiers: None,
+            source: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_takes_longer_to_bring_than_to_make_is_not_saved() {
+        let case = case();
+        // Nothing is measured: 50 MiB a second are assumed, so 100 MiB take 2 s each way.
+        let hundred = 100 << 20;
+        let jobs = [
+            job(&case, 1, 3_999, hundred),
+            job(&case, 2, 4_000, hundred),
+            job(&case, 3, 0, SMALL - 1),
+        ];
+        for job in &jobs {
+            case.saver.save(job.clone()).await;
+        }
+        let report = case.saver.finish(Duration::from_secs(60)).await.unwrap();
+        assert_eq!((report.results, report.left, report.new_bytes), (2, 0, 16));
+        let keys: Vec<_> = jobs.iter().map(|job| job.entries[0].key).collect();
+        let found = case.tier.lookup(&[Scope::local()], &keys).await.unwrap();
+        let there: Vec<bool> = found.iter().map(Option::is_some).collect();
+        assert_eq!(there, [false, true, true]);
+        let verdicts: Vec<_> = case
+            .recorder
+            .events()
+            .into_iter()
+            .filter(|event| matches!(event, BuildEvent::NotWorthSaving { .. }))
+            .collect();
+        assert_eq!(
+            verdicts,
+            [BuildEvent::NotWorthSaving {
+                name: "[app 1/9] RUN true".to_owned(),
+                tier: "memory://".to_owned(),
+                bytes: hundred,
+                step_ms: 3_999,
+                transfer_ms: 4_000,
+            }]
+        );
+        assert!(case.store.unfinished_saves().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_is_gone_is_nothing_to_save() {
+        let case = case();
+        let mut job = job(&case, 1, 10, 8);
+        let layer = job.entries[0].layer.as_mut().unwrap();
+        layer.digest = Sha256Digest::of(b"elsewhere");
+        case.saver.save(job.clone()).await;
+        let report = case.saver.finish(Duration::from_secs(60)).await.unwrap();
+        assert_eq!((report.results, report.left), (0, 0));
+        let found = case
+            .tier
+            .lookup(&[Scope::local()], &[job.entries[0].key])
+            .await
+            .unwrap();
+        assert_eq!(found, [None]);
+        assert!(case.store.unfinished_saves().unwrap().is_empty());
+    }
+}
