@@ -23,6 +23,7 @@ mod disk;
 mod error;
 mod gc;
 pub mod guard;
+pub mod http;
 mod line;
 mod memory;
 #[cfg(feature = "object-storage")]
@@ -35,6 +36,7 @@ mod save;
 mod scope;
 mod tier;
 mod tiered;
+pub mod trust;
 mod vouch;
 
 pub use contract::{ActionCache, Blob, BlobSource, BlobStore, BoxFuture, VerifyingReader};

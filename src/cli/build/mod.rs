@@ -2,12 +2,15 @@
 //! progress, the cache directory, the files that describe the result.
 
 mod args;
+mod cache_flags;
+mod caches;
 mod files;
 mod foreign;
 mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use caches::CachesError;
 pub(super) use secrets::secrets;
 
 use std::{
@@ -178,7 +181,9 @@ async fn build_until_done(
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
-    let options = options::options(context, args, &settings, &prepared)?;
+    let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
+    let caches = caches::caches(context, args, &cache_settings, &registry, events)?;
+    let options = options::options(context, args, &settings, &prepared, caches)?;
     warn(events, &prepared);
     args.foreign.warn(events);
     for job in &prepared.jobs {
