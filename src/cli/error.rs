@@ -18,6 +18,7 @@ use crate::{
     registry::{RegistryError, Trouble},
     remote::{FetchError, RemoteError},
     sandbox::{SandboxError, Step},
+    server::{ServerError, auth::TokensError, store::StoreError},
     snapshot::SnapshotError,
     ssh::SshError,
     ui::{self, ReportOptions},
@@ -98,6 +99,8 @@ pub(super) enum CliError {
     Remote(Box<RemoteError>),
     #[error("the context has no `{}`", file.display())]
     NoDockerfile { file: PathBuf },
+    #[error(transparent)]
+    Server(#[from] ServerError),
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
     #[error("can't write the answer to stdout")]
@@ -194,6 +197,7 @@ impl CliError {
             Self::Fetch(error) => remote(&error.source),
             Self::Remote(error) => remote(error),
             Self::NoDockerfile { .. } => ExitCode::NotFound,
+            Self::Server(error) => server(error),
             Self::BaseLayout { source, .. } => layout(source),
             Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),
@@ -225,6 +229,7 @@ impl CliError {
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Fetch(error) => error.source.hint().map(str::to_owned),
             Self::Remote(error) => error.hint().map(str::to_owned),
+            Self::Server(error) => error.hint().map(str::to_owned),
             Self::NoDockerfile { .. } => Some("name the Dockerfile with `-f`".to_owned()),
             Self::Ssh(error) => error.hint(),
             Self::Caches(error) => error.hint(),
@@ -313,6 +318,21 @@ fn layout(error: &LayoutError) -> ExitCode {
         LayoutError::File(error) => file(error),
         LayoutError::Occupied { .. } => ExitCode::Usage,
         _ => ExitCode::Integrity,
+    }
+}
+
+fn server(error: &ServerError) -> ExitCode {
+    match error {
+        ServerError::Unprotected { .. } => ExitCode::Usage,
+        ServerError::Tokens { source, .. } => match source {
+            TokensError::Read(error) => file(error),
+            _ => ExitCode::InvalidConfiguration,
+        },
+        ServerError::Audit(error) | ServerError::Store(StoreError::Fs(error)) => file(error),
+        ServerError::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            ExitCode::Denied
+        }
+        ServerError::Store(_) | ServerError::Listen { .. } => ExitCode::Internal,
     }
 }
 
