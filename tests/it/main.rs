@@ -26,6 +26,7 @@ mod registry_cache;
 mod registry_server;
 mod remote;
 mod sandbox;
+mod server;
 mod snapshot;
 mod store_kill;
 mod store_trouble;
