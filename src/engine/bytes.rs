@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{BuildError, Engine, ResultLayer, session::blocking};
@@ -29,6 +30,9 @@ use crate::{
     },
     registry::Registry,
 };
+
+/// Indexes of one stack that are fetched or made at the same time.
+const INDEXES_AT_ONCE: usize = 4;
 
 /// Gives the bytes of layers, and what can be made of them.
 #[derive(Debug)]
@@ -170,11 +174,9 @@ impl LayerBytes {
 
     /// The merged tree of a stack of layers.
     pub async fn tree(&self, layers: &[Arc<ResultLayer>]) -> Result<Arc<Tree>, BuildError> {
-        let mut indexes = Vec::with_capacity(layers.len());
-        for layer in layers {
-            indexes.push(self.index(layer).await?);
-        }
-        Ok(Arc::new(Tree::new(indexes)))
+        let indexes: Vec<_> = layers.iter().map(|layer| self.index(layer)).collect();
+        let indexes = stream::iter(indexes).buffered(INDEXES_AT_ONCE);
+        Ok(Arc::new(Tree::new(indexes.try_collect().await?)))
     }
 
     /// An index that this build has read already.

@@ -36,6 +36,9 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 /// Blobs below this size are not worth a progress event.
 const WORTH_TELLING: u64 = 1 << 20;
 
+/// Most bytes of a blob whose size nobody has said: an index.
+const UNSIZED_LIMIT: u64 = 256 << 20;
+
 /// Parts of one blob that are fetched at the same time.
 const PARTS_AT_ONCE: usize = 8;
 
@@ -61,7 +64,8 @@ pub struct Download {
 
 impl TieredStore {
     /// The blob in the local store, fetched from the first tier that has it and whose bytes are
-    /// right; none if there is no such tier. `size`, where it is known, is what it must have.
+    /// right; none if there is no such tier. `size` is what it must have; without it, a blob is
+    /// taken for an index, which is never very large.
     /// Fails only if the local store can't be written.
     pub async fn fetch(
         &self,
@@ -90,7 +94,6 @@ impl TieredStore {
             if !line.tier.access.read {
                 continue;
             }
-            line.asked();
             let blob = match line.tier.blobs.get(digest).await {
                 Ok(Some(blob)) => blob,
                 Ok(None) => continue,
@@ -99,7 +102,7 @@ impl TieredStore {
                     continue;
                 }
             };
-            if size.is_some_and(|size| size != blob.size) {
+            if size.map_or(blob.size > UNSIZED_LIMIT, |size| size != blob.size) {
                 line.trouble(
                     Act::Read,
                     &CacheError::Corrupt {
@@ -258,7 +261,6 @@ impl TieredStore {
         part: Range<u64>,
         file: Arc<File>,
     ) -> Result<bool, CacheError> {
-        line.asked();
         let transfer = line.down.begin();
         let Some(bytes) = line.tier.blobs.read_range(digest, part.clone()).await? else {
             return Ok(false);

@@ -186,7 +186,6 @@ impl TieredStore {
 
     /// What a tier has, as far as it can be relied on.
     async fn lookup_in(&self, line: &Line, keys: &[CacheKey]) -> Vec<Option<ActionResult>> {
-        line.asked();
         let found = match line.tier.actions.lookup(self.scopes.scopes(), keys).await {
             Ok(found) if found.len() == keys.len() => found,
             Ok(found) => {
@@ -304,7 +303,6 @@ impl TieredStore {
         }
         let mut there = vec![false; digests.len()];
         for line in self.lines.iter().filter(|line| line.tier.access.read) {
-            line.asked();
             match line.tier.blobs.contains(&digests).await {
                 Ok(found) => {
                     for (known, found) in there.iter_mut().zip(found) {
