@@ -79,6 +79,21 @@ pub enum BuildEvent {
         /// Names of the targets, for instance `ml (cpu, linux/amd64)`.
         targets: Vec<String>,
     },
+    /// Which remote caches the build uses, and how. Not sent where it uses none.
+    RemoteCaches {
+        /// Their addresses, the first asked first.
+        caches: Vec<String>,
+        /// The CI platform that the build was found to run on.
+        platform: String,
+        /// The trust scopes that entries are looked for in, in this order.
+        reads: Vec<String>,
+        /// The trust scope that results are saved under; none if nothing is saved.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        saves: Option<String>,
+        /// Id of the key that signs what is saved.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signed_by: Option<String>,
+    },
     /// A step is being looked up or executed.
     StepStarted {
         /// The step.

@@ -10,7 +10,8 @@
 //! the [`cache`] knows is a hit and costs metadata only; a miss is executed, a COPY
 //! as a pure transformation of trees, a RUN in a [`sandbox`] over unpacked layers
 //! ([`snapshot`]). Results are lazy: a layer's bytes are fetched only where an
-//! executing step or an export needs them. [`export`] writes the OCI layout. All
+//! executing step or an export needs them. [`export`] writes the OCI layout. Whose
+//! build it is, and so whom its results are trusted by, is read from the CI platform ([`ci`]). All
 //! that happens is told as one stream of [`event`]s, which [`ui`] renders.
 //!
 //! `docs/internals/architecture.md` tells it at length, with the solver's algorithm and where to
@@ -28,7 +29,7 @@
 //! | the outside | [`registry`], [`cache`], [`remote`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
 //! | operations | [`context`], [`engine`], [`export`] |
-//! | faces | [`ui`] |
+//! | faces | [`ci`], [`ui`], [`server`] |
 //! | command line | [`cli`] |
 //!
 //! # Files on disk
@@ -67,6 +68,8 @@ pub mod context;
 pub mod engine;
 pub mod export;
 
+pub mod ci;
+pub mod server;
 pub mod ui;
 
 pub mod cli;

@@ -23,16 +23,20 @@ mod disk;
 mod error;
 mod gc;
 pub mod guard;
+pub mod http;
 mod line;
 mod memory;
 #[cfg(feature = "object-storage")]
 pub mod object;
+mod oci;
+pub mod open;
 mod rate;
 mod record;
 mod save;
 mod scope;
 mod tier;
 mod tiered;
+pub mod trust;
 mod vouch;
 
 pub use contract::{ActionCache, Blob, BlobSource, BlobStore, BoxFuture, VerifyingReader};
@@ -45,6 +49,7 @@ pub use gc::{
     ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
 };
 pub use memory::MemoryStore;
+pub use oci::RegistryCache;
 pub use record::{ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo};
 pub use save::{SaveJob, SaveReport, Saver};
 pub use scope::{EntryId, Scope, ScopeError, SearchOrder, Trust};

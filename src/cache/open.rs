@@ -6,8 +6,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{Access, CacheError, Tier, TierAddress, TierKind};
-use crate::{redact::SecretBytes, registry::Registry};
+use super::{Access, CacheError, RegistryCache, Tier, TierAddress, TierKind};
+use crate::{oci::reference::ParseReferenceError, redact::SecretBytes, registry::Registry};
 
 /// What tiers are opened with, whichever kinds they are.
 #[derive(Debug, Clone)]
@@ -59,6 +59,15 @@ pub enum OpenError {
         /// What is not there.
         what: String,
     },
+    /// The address names no repository.
+    #[error("cache `{address}` names no repository of a registry")]
+    Repository {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: ParseReferenceError,
+    },
     /// The client can't be made.
     #[error("cache `{address}` can't be opened")]
     Client {
@@ -84,16 +93,53 @@ impl OpenError {
 
 /// Opens the tier at `address`.
 pub fn open(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenError> {
-    let _ = options;
     match address.kind {
-        TierKind::Server
-        | TierKind::Registry
-        | TierKind::S3
-        | TierKind::Gcs
-        | TierKind::Azure
-        | TierKind::Directory
-        | TierKind::Actions => Err(OpenError::Unsupported {
+        TierKind::Registry => registry(address, options),
+        #[cfg(feature = "object-storage")]
+        TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
+            let store = super::object::ObjectStore::open(address, &options.services)?;
+            Ok(tier(address, options, Arc::new(store)))
+        }
+        _ => Err(OpenError::Unsupported {
             scheme: address.scheme.clone(),
         }),
     }
+}
+
+/// The tier that `store` is.
+#[cfg(feature = "object-storage")]
+fn tier<S>(address: &TierAddress, options: &TierOptions, store: Arc<S>) -> Tier
+where
+    S: super::ActionCache + super::BlobStore + 'static,
+{
+    Tier {
+        name: address.to_string(),
+        actions: store.clone(),
+        blobs: store,
+        access: options.access,
+    }
+}
+
+/// A repository of a registry.
+fn registry(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenError> {
+    if let Some((name, _)) = address.settings.first() {
+        return Err(OpenError::Setting {
+            address: address.to_string(),
+            name: name.clone(),
+            problem: "is unknown".to_owned(),
+        });
+    }
+    let cache = RegistryCache::new(&options.registry, &address.place).map_err(|source| {
+        OpenError::Repository {
+            address: address.to_string(),
+            source,
+        }
+    })?;
+    let cache = Arc::new(cache);
+    Ok(Tier {
+        name: address.to_string(),
+        actions: cache.clone(),
+        blobs: cache,
+        access: options.access,
+    })
 }

@@ -72,13 +72,13 @@ pub const FLAGS: &[Flag] = &[
     same("--build-arg", ""),
     same("--build-context", ""),
     no_effect("--builder", "there is no daemon to choose"),
-    refused(
+    same(
         "--cache-from",
-        "the local cache is always used; keep the directory of `--cache-dir` between jobs",
+        "`registry`, `s3`, `azblob`, `gha`, `local` as names of places: the format is our own; `inline` is refused; the local cache is used in any case",
     ),
-    refused(
+    same(
         "--cache-to",
-        "the local cache is always written; keep the directory of `--cache-dir` between jobs",
+        "as `--cache-from`; every result is saved, `mode` and what is about compression has no effect",
     ),
     same("--call", ""),
     refused(

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use super::exit::ExitCode;
+use super::{build::CachesError, exit::ExitCode};
 use crate::{
     bake::BakeError,
     cache::CacheError,
@@ -80,6 +80,8 @@ pub(super) enum CliError {
     Build(Box<BuildError>),
     #[error(transparent)]
     Export(Box<ExportError>),
+    #[error(transparent)]
+    Caches(Box<CachesError>),
     #[error("the build was interrupted")]
     Signal { signal: i32 },
     #[error("the local cache can't be used")]
@@ -113,6 +115,12 @@ impl From<RegistryError> for CliError {
 impl From<BakeError> for CliError {
     fn from(error: BakeError) -> Self {
         Self::Bake(Box::new(error))
+    }
+}
+
+impl From<CachesError> for CliError {
+    fn from(error: CachesError) -> Self {
+        Self::Caches(Box::new(error))
     }
 }
 
@@ -173,6 +181,8 @@ impl CliError {
                 ExitCode::NotFound
             }
             Self::Bake(error) => bake(error),
+            Self::Caches(error) if error.is_usage() => ExitCode::Usage,
+            Self::Caches(_) => ExitCode::InvalidConfiguration,
             Self::Config(_) | Self::Env(_) => ExitCode::InvalidConfiguration,
             Self::Lower(LowerError::Violations { .. }) => ExitCode::ViolationsFound,
             Self::Lower(LowerError::CheckArgument { .. }) => ExitCode::Usage,
@@ -217,6 +227,7 @@ impl CliError {
             Self::Remote(error) => error.hint().map(str::to_owned),
             Self::NoDockerfile { .. } => Some("name the Dockerfile with `-f`".to_owned()),
             Self::Ssh(error) => error.hint(),
+            Self::Caches(error) => error.hint(),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Export(error) => error.hint(),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
@@ -253,6 +264,7 @@ impl CliError {
             Self::Fetch(error) => error.as_ref(),
             Self::Remote(error) => error.as_ref(),
             Self::Ssh(error) => error,
+            Self::Caches(error) => error.as_ref(),
             Self::Export(error) => match error.as_ref() {
                 ExportError::Annotation(error) => error,
                 error => error,

@@ -5,14 +5,14 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    BakeSettings, BuildSettings, CaCertificates, CacheSettings,
+    BakeSettings, BuildSettings, CaCertificates,
     at::{At, Entries, Place, Scalar},
     error::{Fault, Problem},
-    file::{BakeForm, Build, Cache, File, Layer, Override, Refresh, Variant},
+    file::{BakeForm, Build, File, Layer, Override, Refresh, Variant},
     suggest,
     target::{DEFAULT_VARIANT, TargetConfig, TargetName},
     template::expand,
-    units::{parse_duration, parse_size},
+    units::parse_duration,
 };
 use crate::oci::platform::Platform;
 
@@ -446,7 +446,7 @@ fn max_age(refresh: &Refresh) -> Result<Option<Duration>, Fault> {
     })
 }
 
-fn duration(text: &At<String>) -> Result<Duration, Fault> {
+pub(super) fn duration(text: &At<String>) -> Result<Duration, Fault> {
     parse_duration(text).map_err(|e| Fault::new(text.place, e))
 }
 
@@ -499,19 +499,6 @@ fn places(file: &File, target: &TargetName) -> (Place, Place) {
     };
     let (dockerfile, context) = combination.paths();
     (dockerfile.place, context.map_or(key.place, |c| c.place))
-}
-
-/// The settings of the local cache.
-pub(super) fn cache(cache: Option<&Cache>, root: &Path) -> Result<CacheSettings, Fault> {
-    let Some(cache) = cache else {
-        return Ok(CacheSettings::default());
-    };
-    let size = |text: &At<String>| parse_size(text).map_err(|e| Fault::new(text.place, e));
-    Ok(CacheSettings {
-        dir: cache.dir.as_ref().map(|dir| root.join(dir.as_str())),
-        max_size: cache.max_size.as_ref().map(size).transpose()?,
-        max_age: cache.max_age.as_ref().map(duration).transpose()?,
-    })
 }
 
 /// The defaults for builds.

@@ -8,167 +8,9 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
-/// One environment variable.
-#[derive(Debug, Clone, Copy)]
-pub struct Variable {
-    /// Its name.
-    pub name: &'static str,
-    /// What it does, as Markdown.
-    pub meaning: &'static str,
-    /// What holds if it is not set, as Markdown.
-    pub default: &'static str,
-    /// Whether its value must not be shown.
-    pub secret: bool,
-}
-
-const fn variable(name: &'static str, meaning: &'static str, default: &'static str) -> Variable {
-    Variable {
-        name,
-        meaning,
-        default,
-        secret: false,
-    }
-}
-
-const fn proxy(name: &'static str, meaning: &'static str) -> Variable {
-    Variable {
-        name,
-        meaning,
-        default: "no proxy",
-        // A proxy's URL may hold a password.
-        secret: true,
-    }
-}
-
-/// Every variable that the program reads. An empty value counts as not set.
-pub const VARIABLES: &[Variable] = &[
-    variable(
-        "MEMOBUILD_CACHE_DIR",
-        "directory of the local cache",
-        "`cache.dir` of `memobuild.yml`, else `$XDG_CACHE_HOME/memobuild-ci`, else `$HOME/.cache/memobuild-ci`, else `/var/cache/memobuild-ci`",
-    ),
-    variable(
-        "MEMOBUILD_OUTPUT",
-        "directory for images that `-o` names no place for, `<name>-<tag>` each",
-        "`.memobuild-output`",
-    ),
-    variable(
-        "MEMOBUILD_CDI_DIRS",
-        "directories with descriptions of devices for `RUN --device`, divided by `:`",
-        "`/etc/cdi:/var/run/cdi`",
-    ),
-    variable(
-        "MEMOBUILD_LOG",
-        "what the program logs about its own work on stderr: a level (`error`, `warn`, `info`, `debug`, `trace`) or a list of `module=level`",
-        "`warn`",
-    ),
-    variable(
-        "SOURCE_DATE_EPOCH",
-        "seconds since 1970 that times in the image are clamped to; steps see it too",
-        "`build.source-date-epoch` of `memobuild.yml`, else the time of the base image",
-    ),
-    variable(
-        "DOCKER_CONFIG",
-        "directory of Docker's `config.json`, which holds registry credentials and names credential helpers",
-        "`$HOME/.docker`",
-    ),
-    variable("HOME", "home directory, for the defaults above", "none"),
-    variable(
-        "XDG_CACHE_HOME",
-        "directory for caches, for the default above; must be absolute",
-        "`$HOME/.cache`",
-    ),
-    variable(
-        "XDG_CONFIG_HOME",
-        "directory for configuration; handed to `git`",
-        "`$HOME/.config`",
-    ),
-    variable(
-        "GIT_CONFIG_GLOBAL",
-        "configuration that `git` takes credentials and addresses from, for Git contexts and `ADD` of repositories",
-        "`$HOME/.gitconfig`",
-    ),
-    variable(
-        "GIT_SSH_COMMAND",
-        "how `git` calls `ssh`",
-        "`ssh -o BatchMode=yes`",
-    ),
-    variable(
-        "GIT_ASKPASS",
-        "the program that `git` asks for credentials",
-        "none",
-    ),
-    variable(
-        "TMPDIR",
-        "directory for temporary files outside of the cache",
-        "`/tmp`",
-    ),
-    variable(
-        "PATH",
-        "where credential helpers, `newuidmap` and `newgidmap` are looked for; steps get the image's `PATH`, not this one",
-        "the system's",
-    ),
-    variable(
-        "NO_COLOR",
-        "no colour, unless `--color=always` asks for it ([no-color.org](https://no-color.org))",
-        "colour on a terminal",
-    ),
-    variable(
-        "CLICOLOR_FORCE",
-        "colour also where stderr is no terminal, unless it is `0`",
-        "colour on a terminal",
-    ),
-    variable(
-        "TERM",
-        "the kind of terminal; `dumb` means neither colour nor progress bars",
-        "none",
-    ),
-    variable(
-        "CI",
-        "set to anything but `false` or `0`: plain progress lines also on a terminal",
-        "bars on a terminal",
-    ),
-    proxy(
-        "HTTP_PROXY",
-        "proxy for `http` URLs; predefined build argument",
-    ),
-    proxy("http_proxy", "as `HTTP_PROXY`, and goes before it"),
-    proxy(
-        "HTTPS_PROXY",
-        "proxy for `https` URLs; predefined build argument",
-    ),
-    proxy("https_proxy", "as `HTTPS_PROXY`, and goes before it"),
-    proxy(
-        "ALL_PROXY",
-        "proxy for URLs without their own; predefined build argument",
-    ),
-    proxy("all_proxy", "as `ALL_PROXY`, and goes before it"),
-    proxy(
-        "FTP_PROXY",
-        "only handed to steps, as predefined build argument",
-    ),
-    proxy("ftp_proxy", "as `FTP_PROXY`"),
-    proxy(
-        "NO_PROXY",
-        "hosts that are reached without proxy; predefined build argument",
-    ),
-    proxy("no_proxy", "as `NO_PROXY`, and goes before it"),
-    variable(
-        "SSL_CERT_FILE",
-        "PEM file with the certificate authorities of the host, for registries and for `--ca-certificates host`",
-        "the system's bundle, such as `/etc/ssl/certs/ca-certificates.crt`",
-    ),
-    variable(
-        "SSL_CERT_DIR",
-        "directory with certificate authorities of the host",
-        "none",
-    ),
-    variable(
-        "SSH_AUTH_SOCK",
-        "socket of the SSH agent that `--ssh default` gives to steps, and that `git` asks for keys",
-        "no agent",
-    ),
-];
+use super::variables::SERVICES;
+pub use super::variables::{VARIABLES, Variable};
+use crate::redact::SecretBytes;
 
 /// A variable with a value that means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -326,6 +168,48 @@ impl Env {
             .collect()
     }
 
+    /// The value of a variable by which a CI platform describes the build.
+    pub fn platform(&self, name: &'static str) -> Option<&str> {
+        self.text(name)
+    }
+
+    /// The addresses of remote caches; none if the variable is not set.
+    pub fn remote_urls(&self) -> Option<Vec<String>> {
+        let urls = self.text("MEMOBUILD_REMOTE_URL")?;
+        Some(urls.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// The token for cache servers.
+    pub fn token(&self) -> Option<SecretBytes> {
+        self.secret("MEMOBUILD_TOKEN")
+    }
+
+    /// The trust scope to write under.
+    pub fn cache_scope(&self) -> Option<&str> {
+        self.text("MEMOBUILD_CACHE_SCOPE")
+    }
+
+    /// The private key to sign with, or the path of its file.
+    pub fn signing_key(&self) -> Option<SecretBytes> {
+        self.secret("MEMOBUILD_SIGNING_KEY")
+    }
+
+    /// Public keys whose signatures count.
+    pub fn trusted_keys(&self) -> Option<&str> {
+        self.text("MEMOBUILD_TRUSTED_KEYS")
+    }
+
+    /// What remote caches are opened with, by the names of the variables.
+    pub fn services(&self) -> BTreeMap<&'static str, SecretBytes> {
+        let set = SERVICES.iter().copied();
+        set.filter_map(|name| Some((name, self.secret(name)?)))
+            .collect()
+    }
+
+    fn secret(&self, name: &'static str) -> Option<SecretBytes> {
+        self.text(name).map(|text| text.as_bytes().to_vec().into())
+    }
+
     /// Where devices are described.
     pub fn device_dirs(&self) -> Vec<PathBuf> {
         match self.0.get("MEMOBUILD_CDI_DIRS") {
@@ -381,10 +265,10 @@ impl Env {
     pub fn secrets(&self) -> Vec<String> {
         let secret = VARIABLES.iter().filter(|v| v.secret);
         secret
-            // Only proxies are secret, and of them only the ones with a password.
-            .filter_map(|v| self.text(v.name))
-            .filter(|value| value.contains('@'))
-            .map(str::to_owned)
+            .filter_map(|v| Some((v.name, self.text(v.name)?)))
+            // Of the proxies only the ones with a password.
+            .filter(|(name, value)| !is_proxy(name) || value.contains('@'))
+            .map(|(_, value)| value.to_owned())
             .collect()
     }
 }

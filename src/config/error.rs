@@ -115,6 +115,8 @@ pub enum Problem {
     NoCertificates { path: PathBuf },
     #[error("`jobs` must be at least 1")]
     NoJobs,
+    #[error("the key file `{}` does not exist", path.display())]
+    NoKey { path: PathBuf },
 }
 
 impl std::error::Error for InvalidConfig {}

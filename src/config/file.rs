@@ -11,7 +11,10 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::at::{At, Entries, Place, Scalar};
+use super::{
+    at::{At, Entries, Place, Scalar},
+    remote::{Remotes, Texts, Write},
+};
 
 /// The layers of an image, the variants they are built in, and how.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,7 +37,7 @@ pub(super) struct File {
     /// The variants by name; every layer is built in every variant. Without any there is
     /// one, called `default`, for the platform of the host.
     pub(super) variants: Option<Entries<Variant>>,
-    /// The local cache.
+    /// The local cache, and the caches behind it that machines share.
     pub(super) cache: Option<Cache>,
     /// How to build. A flag on the command line goes before what stands here.
     pub(super) build: Option<Build>,
@@ -188,7 +191,7 @@ pub(super) enum Refresh {
     MaxAge(At<String>),
 }
 
-/// The local cache: layer blobs, results of steps, unpacked layers.
+/// The local cache (layer blobs, results of steps, unpacked layers), and the remote caches behind it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Cache {
@@ -199,6 +202,69 @@ pub(super) struct Cache {
     pub(super) max_size: Option<At<String>>,
     /// The age since its last use at which an entry is removed: `30d`.
     pub(super) max_age: Option<At<String>>,
+    /// Remote caches, the first asked first: `https://cache.example`, `oci://registry.example/team/cache`,
+    /// `s3://bucket/prefix?region=eu-west-1`, `gs://bucket/prefix`, `azblob://container/prefix`, `file:///srv/cache`,
+    /// `gha://`. `--cache-from` and `--cache-to` go before them, then `MEMOBUILD_REMOTE_URL`.
+    pub(super) remote: Option<At<Remotes>>,
+    /// The trust scope that builds write under: `branch/<name>`, `pull/<number>`, `local`. `--cache-scope` and
+    /// `MEMOBUILD_CACHE_SCOPE` go before it. Default: what the CI platform says about the build.
+    pub(super) scope: Option<At<String>>,
+    /// Scopes to read besides `protected` and the own one; those that are not trusted more than the own one
+    /// are left out.
+    pub(super) also_read: Option<Vec<At<String>>>,
+    /// The private key that signs what builds save. `MEMOBUILD_SIGNING_KEY` goes before it.
+    pub(super) sign: Option<Sign>,
+    /// Whose entries in remote caches are relied on.
+    pub(super) trust: Option<Trust>,
+    /// How long a build waits at its end for what is still being saved. Default: `60s`
+    pub(super) save_timeout: Option<At<String>>,
+    /// The trees of `RUN --mount=type=cache`.
+    pub(super) mounts: Option<Mounts>,
+}
+
+/// A remote cache, and what builds may do with it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Remote {
+    /// Its address.
+    pub(super) url: At<String>,
+    /// Whether it is read. Default: `true`
+    pub(super) read: Option<bool>,
+    /// Whether results are saved there. `auto` is all builds but those of a pull request from a fork and those on
+    /// an unknown CI platform. Default: `auto`
+    pub(super) write: Option<Write>,
+}
+
+/// Where the private key is: Ed25519, PKCS#8, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Sign {
+    /// In the environment variable of this name. Where it is not set, nothing is signed.
+    KeyEnv(String),
+    /// In this file, from the directory of `memobuild.yml`. Where it is missing, nothing is signed and a build warns.
+    KeyFile(String),
+}
+
+/// Which signatures are known, and where they are needed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Trust {
+    /// Public keys: files, from the directory of `memobuild.yml`, or the keys themselves as PEM or the base64 in it.
+    /// Besides them counts the public half of the key that signs, and `MEMOBUILD_TRUSTED_KEYS`.
+    pub(super) keys: Option<At<Texts>>,
+    /// The scopes whose entries must be signed by one of the keys: `protected`, `branch/*`, `pull/*`, a single
+    /// scope, `*`. Default: `protected`, where there are keys.
+    pub(super) require: Option<Vec<At<String>>>,
+}
+
+/// The trees of `RUN --mount=type=cache` and remote caches. Has no effect yet; a build warns.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Mounts {
+    /// Whether they are saved and restored. Default: `false`
+    pub(super) save: Option<bool>,
+    /// The size above which a tree is not saved: `2GB`.
+    pub(super) max_size: Option<At<String>>,
 }
 
 /// Defaults for builds.

@@ -10,14 +10,17 @@
 //! from the doc comments in `file.rs`. Its version is the number under `version`.
 
 mod at;
+mod cache;
 mod check;
 pub mod env;
 mod error;
 mod file;
+mod remote;
 mod suggest;
 mod target;
 mod template;
 pub mod units;
+mod variables;
 mod yaml;
 
 use std::{
@@ -28,6 +31,7 @@ use std::{
 
 pub use error::{ConfigError, InvalidConfig, Problem};
 pub use file::{Compression, Network};
+pub use remote::Write;
 pub use target::{DEFAULT_VARIANT, Selection, SelectionError, TargetConfig, TargetName};
 
 /// Names of the configuration file, in the order of look-up.
@@ -56,7 +60,8 @@ pub struct BakeSettings {
     pub targets: Vec<String>,
 }
 
-/// The local cache, as far as the file speaks of it.
+/// The caches, as far as the file speaks of them. Addresses, scopes and keys are texts here: what
+/// they mean is the business of modules above this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheSettings {
     /// Its directory.
@@ -65,6 +70,67 @@ pub struct CacheSettings {
     pub max_size: Option<u64>,
     /// Age since the last use at which an entry is removed.
     pub max_age: Option<Duration>,
+    /// Remote caches, in order.
+    pub remote: Vec<RemoteSettings>,
+    /// The trust scope to write under.
+    pub scope: Option<String>,
+    /// Scopes to read besides.
+    pub also_read: Vec<String>,
+    /// The private key to sign with.
+    pub sign: Option<SigningKey>,
+    /// Whose entries are relied on.
+    pub trust: TrustSettings,
+    /// How long to wait at the end for what is being saved.
+    pub save_timeout: Option<Duration>,
+    /// The trees of cache mounts; none: they stay on the machine.
+    pub mounts: Option<MountSettings>,
+}
+
+/// A remote cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteSettings {
+    /// Its address.
+    pub url: String,
+    /// Whether it is read.
+    pub read: bool,
+    /// Whether results are saved there.
+    pub write: Write,
+}
+
+/// Where a private key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SigningKey {
+    /// In the environment variable of this name.
+    Variable(String),
+    /// In this file.
+    File(PathBuf),
+}
+
+/// Whose signatures are known, and where they are needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustSettings {
+    /// Public keys.
+    pub keys: Vec<TrustedKey>,
+    /// Patterns of the scopes that must be signed; none: the default.
+    pub require: Option<Vec<String>>,
+}
+
+/// A public key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustedKey {
+    /// In this file.
+    File(PathBuf),
+    /// Itself.
+    Text(String),
+}
+
+/// What is done with the trees of cache mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountSettings {
+    /// Whether they are saved and restored.
+    pub save: bool,
+    /// Bytes above which one is not saved.
+    pub max_size: Option<u64>,
 }
 
 /// Defaults for builds, as far as the file gives them.
@@ -125,7 +191,7 @@ impl Config {
             let file = yaml::read(text)?;
             let config = Self {
                 targets: check::targets(&file, root)?,
-                cache: check::cache(file.cache.as_ref(), root)?,
+                cache: cache::settings(file.cache.as_ref(), root)?,
                 build: check::build(file.build.as_ref(), root)?,
                 bake: check::bake(&file, root),
                 image: file
@@ -137,6 +203,7 @@ impl Config {
             if look {
                 check::files(&file, &config.targets)?;
                 check::certificates(&file, &config.build)?;
+                cache::files(file.cache.as_ref(), &config.cache)?;
             }
             Ok(config)
         };

@@ -104,6 +104,14 @@ pub fn create(path: impl AsRef<Path>) -> Result<File, FsError> {
     options.at("create", path)
 }
 
+/// Opens the file at `path` for writing at its end, making it, for the owner and the group to
+/// read, if it is not there.
+pub fn append(path: impl AsRef<Path>) -> Result<File, FsError> {
+    let mut options = OpenOptions::new();
+    let file = options.append(true).create(true).mode(0o640).open(&path);
+    file.at("open", path)
+}
+
 /// Makes the directory at `path` and its parents.
 pub fn create_dir_all(path: impl AsRef<Path>) -> Result<(), FsError> {
     std::fs::create_dir_all(&path).at("create directory", path)

@@ -15,6 +15,7 @@ use std::{
 use reqwest::RequestBuilder;
 use serde::Deserialize;
 
+use super::error::Act;
 use crate::oci::Repository;
 
 /// What stands in the `Authorization` header.
@@ -57,11 +58,11 @@ pub(super) enum Access {
 }
 
 impl Access {
-    /// What is done, as a verb.
-    pub(super) fn act(&self) -> &'static str {
+    /// What messages call it.
+    pub(super) fn act(&self) -> Act {
         match self {
-            Self::Pull => "get",
-            Self::Push | Self::Mount(_) => "push",
+            Self::Pull => Act::Get,
+            Self::Push | Self::Mount(_) => Act::Push,
         }
     }
 

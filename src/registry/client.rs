@@ -98,7 +98,7 @@ impl Client {
             subject: Subject {
                 act: access.act(),
                 what,
-                host: repository.host.clone(),
+                host: repository.host.as_str().into(),
             },
             access,
             retry,
@@ -618,7 +618,7 @@ impl Operation {
                     retry_after,
                 }
             }
-            StatusCode::RANGE_NOT_SATISFIABLE => self.protocol("refuses the range".to_owned()),
+            StatusCode::RANGE_NOT_SATISFIABLE => RegistryError::Range { subject },
             _ => self.protocol(format!("answers with status {}", status.as_u16())),
         })
     }

@@ -12,12 +12,30 @@ use crate::{
 /// What was asked for and of whom; the beginning of every message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// What is done, as a verb: `get` or `push`.
-    pub act: &'static str,
+    /// What is done.
+    pub act: Act,
     /// An image reference, or a blob of a repository.
     pub what: String,
     /// The registry's host as in references.
-    pub host: String,
+    pub host: Box<str>,
+}
+
+/// What is done with a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Something is read.
+    Get,
+    /// Something is written.
+    Push,
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "get",
+            Self::Push => "push",
+        })
+    }
 }
 
 impl fmt::Display for Subject {
@@ -246,6 +264,12 @@ pub enum RegistryError {
         #[source]
         source: ManifestError,
     },
+    /// There is no such part of a blob, or an upload is not where we think.
+    #[error("can't {} {subject}: `{}` refuses the range", subject.act, subject.host)]
+    Range {
+        /// What was asked for.
+        subject: Subject,
+    },
     /// The registry answered outside of the protocol.
     #[error("can't {} {subject}: `{}` {problem}", subject.act, subject.host)]
     Protocol {
@@ -325,6 +349,7 @@ impl RegistryError {
             Self::Manifest { .. }
             | Self::Protocol { .. }
             | Self::Redirect { .. }
+            | Self::Range { .. }
             | Self::Refused { .. } => Trouble::Unsupported,
             Self::Tls { .. }
             | Self::Repository(_)
@@ -383,7 +408,7 @@ impl RegistryError {
     }
 
     /// How long the registry asks to wait.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Server { retry_after, .. } | Self::RateLimited { retry_after, .. } => {
                 *retry_after
@@ -459,9 +484,9 @@ mod tests {
     #[test]
     fn messages_say_what_and_who_and_hints_can_be_pasted() {
         let subject = Subject {
-            act: "get",
+            act: Act::Get,
             what: "ghcr.io/acme/app:1".to_owned(),
-            host: "ghcr.io".to_owned(),
+            host: "ghcr.io".into(),
         };
         let error = RegistryError::Denied {
             subject: subject.clone(),

@@ -28,7 +28,7 @@ mod stream;
 pub(crate) use client::install_provider;
 pub use credentials::{Credentials, CredentialsError};
 pub(crate) use error::is_tls;
-pub use error::{IntegrityError, RegistryError, Subject, Trouble};
+pub use error::{Act, IntegrityError, RegistryError, Subject, Trouble};
 pub use push::UploadSource;
 pub use retry::Limits;
 pub(crate) use retry::{backoff, pause_after, retry_after};

@@ -142,7 +142,7 @@ fn is_lost(error: &RegistryError) -> bool {
         error,
         RegistryError::NotFound { .. }
             | RegistryError::Refused { .. }
-            | RegistryError::Protocol { .. }
+            | RegistryError::Range { .. }
     )
 }
 

@@ -153,6 +153,7 @@ pub(crate) fn retry_after(header: &str, now: OffsetDateTime) -> Option<Duration>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Act;
 
     #[test]
     fn pauses_double_with_jitter_up_to_the_longest() {
@@ -180,9 +181,9 @@ mod tests {
     fn limited(retry_after: Option<Duration>) -> RegistryError {
         RegistryError::RateLimited {
             subject: Subject {
-                act: "get",
+                act: Act::Get,
                 what: "a".to_owned(),
-                host: "h".to_owned(),
+                host: "h".into(),
             },
             retry_after,
         }

@@ -198,6 +198,7 @@ pub(super) async fn range(
         let attempt = part(operation, &path, range.clone());
         match operation.attempt(attempt).await {
             Ok(bytes) => return Ok(bytes),
+            Err(RegistryError::Range { .. }) => return Ok(Bytes::new()),
             Err(error) => operation.pause(error).await?,
         }
     }

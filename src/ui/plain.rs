@@ -91,6 +91,22 @@ impl Plain {
                     count(*steps, "step")
                 )]
             }
+            BuildEvent::RemoteCaches {
+                caches,
+                reads,
+                saves,
+                ..
+            } => {
+                let saves = match saves {
+                    Some(scope) => format!("saves as {}", harmless(scope)),
+                    None => "saves nothing".to_owned(),
+                };
+                vec![format!(
+                    "remote cache: {}: reads {}; {saves}",
+                    harmless(&caches.join(", ")),
+                    harmless(&reads.join(", "))
+                )]
+            }
             BuildEvent::StepStarted { step, name, .. } => self.header(ms, *step, name),
             BuildEvent::StepLog { step, line, .. } => {
                 let since = ms - self.started.get(step).copied().unwrap_or(0).min(ms);

@@ -16,9 +16,13 @@ mod build_loss;
 mod build_run;
 mod config;
 mod language;
+#[cfg(feature = "object-storage")]
+mod object_services;
 mod outputs;
 mod pull;
+mod push;
 mod reference;
+mod registry_cache;
 mod registry_server;
 mod remote;
 mod sandbox;

@@ -452,8 +452,11 @@ fn kind(schema: &Value) -> String {
         return format!("[{name}](#{})", name.to_lowercase());
     }
     if let Some(choices) = schema["anyOf"].as_array() {
-        let choices = choices.iter().filter(|choice| choice["type"] != "null");
-        return choices.map(kind).collect::<Vec<_>>().join(" or ");
+        let some = choices.iter().filter(|choice| choice["type"] != "null");
+        return some.map(kind).collect::<Vec<_>>().join(" or ");
+    }
+    if let Some(word) = schema["const"].as_str() {
+        return format!("`{word}`");
     }
     let kinds = match &schema["type"] {
         Value::Array(kinds) => kinds.iter().find(|k| *k != "null").unwrap(),
@@ -463,7 +466,10 @@ fn kind(schema: &Value) -> String {
         "string" => "text".to_owned(),
         "integer" => "whole number".to_owned(),
         "boolean" => "true or false".to_owned(),
-        "array" => format!("list of {}", kind(&schema["items"])),
+        "array" => match schema["items"]["anyOf"] {
+            Value::Null => format!("list of {}", kind(&schema["items"])),
+            _ => format!("list of ({})", kind(&schema["items"])),
+        },
         "object" => format!(
             "mapping of names to {}",
             kind(&schema["additionalProperties"])

@@ -55,6 +55,12 @@ pub(crate) enum Fault {
     Redirect(String),
     /// This document instead of the real one.
     Body(&'static str),
+    /// No token is valid any longer, this request's neither.
+    Expired,
+    /// The `Location` header is this; none if empty.
+    Location(String),
+    /// So many bytes of the request's body arrive, and the answer has status 502.
+    Partial(usize),
 }
 
 /// Who may read and write.
@@ -72,6 +78,8 @@ pub(crate) enum Access {
     RefreshToken(&'static str),
     /// Holders of this token, which `/token` doesn't give.
     FixedToken(&'static str),
+    /// Everybody may read; this user with this password may write.
+    ReadOnly(&'static str, &'static str),
 }
 
 /// One request that was made.
@@ -83,8 +91,12 @@ pub(crate) struct Seen {
     pub(crate) query: String,
     /// The `Range` header.
     pub(crate) range: Option<String>,
+    /// The `Content-Range` header.
+    pub(crate) content_range: Option<String>,
     /// The `Authorization` header.
     pub(crate) authorization: Option<String>,
+    /// Bytes of the request's body.
+    pub(crate) received: usize,
     /// Bytes of the answer's body, before faults.
     pub(crate) bytes: usize,
 }
@@ -170,6 +182,44 @@ impl RegistryServer {
     /// Forgets the requests so far.
     pub(crate) fn forget(&self) {
         self.shared.store().seen.clear();
+    }
+
+    /// Begins an upload; gives its address.
+    pub(crate) fn begin_upload(&self, repository: &str) -> String {
+        let mut store = self.shared.store();
+        let id = format!("upload-x{}", store.uploads.len());
+        store.uploads.insert(id.clone(), Vec::new());
+        format!("http://{}/v2/{repository}/blobs/uploads/{id}", self.host())
+    }
+
+    /// Whether a repository has a blob.
+    pub(crate) fn has_blob(&self, repository: &str, digest: &Sha256Digest) -> bool {
+        let key = (repository.to_owned(), digest.to_string());
+        self.shared.store().blobs.contains_key(&key)
+    }
+
+    /// Removes a blob from a repository.
+    pub(crate) fn remove_blob(&self, repository: &str, digest: &Sha256Digest) {
+        let key = (repository.to_owned(), digest.to_string());
+        self.shared.store().blobs.remove(&key);
+    }
+
+    /// Puts other bytes under a blob's digest.
+    pub(crate) fn spoil_blob(&self, repository: &str, digest: &Sha256Digest) {
+        let key = (repository.to_owned(), digest.to_string());
+        let wrong = Bytes::from_static(b"not the blob's bytes");
+        self.shared.store().blobs.insert(key, wrong);
+    }
+
+    /// The tags of a repository with their manifests' media types and bytes.
+    pub(crate) fn tags(&self, repository: &str) -> Vec<(String, String, Bytes)> {
+        let store = self.shared.store();
+        let tags = store
+            .manifests
+            .iter()
+            .filter(|((held_by, name), _)| held_by == repository && !name.starts_with("sha256:"));
+        tags.map(|((_, tag), (media_type, bytes))| (tag.clone(), media_type.clone(), bytes.clone()))
+            .collect()
     }
 
     /// No token given out so far is valid any longer.
@@ -341,16 +391,24 @@ impl Answer {
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
+    let Ok(mut body) = to_bytes(body, usize::MAX).await else {
+        return Response::new(Body::empty());
+    };
+    let received = body.len();
     let line = format!("{} {}", parts.method, parts.uri.path());
     let fault = next_fault(&mut shared.store(), &line);
+    match fault {
+        Some(Fault::Partial(n)) => body.truncate(n),
+        Some(Fault::Expired) => shared.store().tokens.clear(),
+        _ => {}
+    }
     let mut headers = parts.headers.clone();
     if let Some(Fault::IgnoreRange) = fault {
         headers.remove(header::RANGE);
     }
     let answer = match parts.uri.path() {
         "/token" => give_token(&shared, &headers, &parts.uri, &body),
-        _ if !is_allowed(&shared, &headers) => challenge(&shared, parts.uri.path()),
+        _ if !is_allowed(&shared, &parts.method, &headers) => challenge(&shared, parts.uri.path()),
         "/v2/" => Answer::new(StatusCode::OK),
         _ => serve(&shared, &parts.method, &parts.uri, &headers, body),
     };
@@ -359,6 +417,8 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         line,
         query: parts.uri.query().unwrap_or_default().to_owned(),
         range: text(header::RANGE),
+        content_range: text(header::CONTENT_RANGE),
+        received,
         authorization: text(header::AUTHORIZATION),
         bytes: answer.body.len(),
     });
@@ -380,7 +440,19 @@ fn spoil(mut answer: Answer, fault: Option<Fault>) -> Response {
     let before = |n: usize| stream::iter([Ok::<_, io::Error>(whole.slice(..n.min(whole.len())))]);
     let mut length = Some(whole.len());
     let body = match fault {
-        None | Some(Fault::IgnoreRange) => Body::from(whole.clone()),
+        None | Some(Fault::IgnoreRange | Fault::Expired) => Body::from(whole.clone()),
+        Some(Fault::Location(location)) => {
+            answer.headers.remove(header::LOCATION);
+            if !location.is_empty() {
+                answer = answer.with("location", &location);
+            }
+            Body::from(whole.clone())
+        }
+        Some(Fault::Partial(_)) => {
+            answer = Answer::error(StatusCode::BAD_GATEWAY, "FAULT");
+            length = Some(answer.body.len());
+            Body::from(answer.body.clone())
+        }
         Some(Fault::Status(status, retry_after)) => {
             answer = Answer::error(StatusCode::from_u16(status).unwrap(), "FAULT");
             if let Some(value) = retry_after {
@@ -461,7 +533,8 @@ fn spoil(mut answer: Answer, fault: Option<Fault>) -> Response {
 }
 
 /// Whether the request may be served.
-fn is_allowed(shared: &Shared, headers: &HeaderMap) -> bool {
+fn is_allowed(shared: &Shared, method: &Method, headers: &HeaderMap) -> bool {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
     let given = headers
         .get(header::AUTHORIZATION)
         .map_or("", |value| value.to_str().unwrap());
@@ -469,9 +542,10 @@ fn is_allowed(shared: &Shared, headers: &HeaderMap) -> bool {
         Access::Open => true,
         Access::Basic(user, password) => given == basic(user, password),
         Access::FixedToken(token) => given == format!("Bearer {token}"),
+        Access::ReadOnly(user, password) => is_read || given == basic(user, password),
         _ => {
             let token = given.strip_prefix("Bearer ").unwrap_or_default();
-            shared.store().tokens.contains(token)
+            shared.store().tokens.contains(token) && (is_read || token.ends_with("-push"))
         }
     }
 }
@@ -485,7 +559,7 @@ pub(crate) fn basic(user: &str, password: &str) -> String {
 
 fn challenge(shared: &Shared, path: &str) -> Answer {
     let answer = Answer::error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
-    if let Access::Basic(..) = shared.access {
+    if let Access::Basic(..) | Access::ReadOnly(..) = shared.access {
         return answer.with("www-authenticate", "Basic realm=\"test\"");
     }
     let repository = split(path).map_or("", |(repository, _)| repository);
@@ -510,14 +584,20 @@ fn give_token(shared: &Shared, headers: &HeaderMap, uri: &Uri, body: &[u8]) -> A
                 && form["grant_type"] == "refresh_token"
                 && form["service"] == "test"
         }
-        Access::Open | Access::Basic(..) | Access::FixedToken(_) => false,
+        Access::Open | Access::Basic(..) | Access::FixedToken(_) | Access::ReadOnly(..) => false,
     };
     if !granted {
         return Answer::error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
     }
     let mut store = shared.store();
     store.issued += 1;
-    let token = format!("token-{}", store.issued);
+    let texts = [uri.query(), std::str::from_utf8(body).ok()];
+    let may_push = texts
+        .into_iter()
+        .flatten()
+        .any(|text| text.contains("%3Apull%2Cpush"));
+    let rights = if may_push { "push" } else { "pull" };
+    let token = format!("token-{}-{rights}", store.issued);
     store.tokens.insert(token.clone());
     // Token servers have both names for it.
     let name = match form.is_empty() {
@@ -533,7 +613,10 @@ fn parse_query(text: &str) -> HashMap<String, String> {
     text.split('&')
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| {
-            let value = value.replace("%3A", ":").replace("%2F", "/");
+            let value = value
+                .replace("%3A", ":")
+                .replace("%2F", "/")
+                .replace("%2C", ",");
             (name.to_owned(), value)
         })
         .collect()
@@ -554,7 +637,9 @@ fn serve(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body:
     };
     let query = parse_query(uri.query().unwrap_or_default());
     if let Some(upload) = rest.strip_prefix("blobs/uploads/") {
-        return upload_blob(shared, method, repository, upload, &query, body);
+        let from = headers.get(header::CONTENT_RANGE);
+        let from = from.and_then(|range| range.to_str().unwrap().split_once('-')?.0.parse().ok());
+        return upload_blob(shared, method, repository, upload, &query, (from, body));
     }
     let (kind, name) = rest.split_once('/').unwrap();
     let key = (repository.to_owned(), name.to_owned());
@@ -564,6 +649,18 @@ fn serve(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body:
             let digest = Sha256Digest::of(&body).to_string();
             let media_type = headers["content-type"].to_str().unwrap().to_owned();
             let mut store = shared.store();
+            let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let layers = document["layers"].as_array().into_iter().flatten();
+            let named = layers.chain(document.get("config"));
+            let is_whole = named
+                .map(|named| named["digest"].as_str().unwrap())
+                .all(|digest| {
+                    let key = (repository.to_owned(), digest.to_owned());
+                    store.blobs.contains_key(&key)
+                });
+            if !is_whole {
+                return Answer::error(StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN");
+            }
             for name in [name.to_owned(), digest.clone()] {
                 let document = (media_type.clone(), body.clone());
                 store.manifests.insert((key.0.clone(), name), document);
@@ -592,21 +689,25 @@ fn serve(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, body:
 
 /// A blob, or the part of it that was asked for.
 fn ranged(bytes: &Bytes, headers: &HeaderMap) -> Answer {
-    let start = headers
+    let size = bytes.len();
+    let range = headers
         .get(header::RANGE)
         .and_then(|range| range.to_str().unwrap().strip_prefix("bytes="))
-        .and_then(|range| range.strip_suffix('-')?.parse::<usize>().ok());
-    let size = bytes.len();
-    match start {
-        None => Answer::new(StatusCode::OK).body(bytes.clone()),
-        Some(start) if start >= size => Answer::new(StatusCode::RANGE_NOT_SATISFIABLE),
-        Some(start) => Answer::new(StatusCode::PARTIAL_CONTENT)
-            .with(
-                "content-range",
-                &format!("bytes {start}-{}/{size}", size - 1),
-            )
-            .body(bytes.slice(start..)),
+        .and_then(|range| range.split_once('-'));
+    let Some((start, end)) = range else {
+        return Answer::new(StatusCode::OK).body(bytes.clone());
+    };
+    let start: usize = start.parse().unwrap();
+    let end = end.parse().map_or(size, |last: usize| size.min(last + 1));
+    if start >= size {
+        return Answer::new(StatusCode::RANGE_NOT_SATISFIABLE);
     }
+    Answer::new(StatusCode::PARTIAL_CONTENT)
+        .with(
+            "content-range",
+            &format!("bytes {start}-{}/{size}", end - 1),
+        )
+        .body(bytes.slice(start..end))
 }
 
 /// Uploads: in one, in pieces, or by a mount from another repository.
@@ -616,7 +717,7 @@ fn upload_blob(
     repository: &str,
     upload: &str,
     query: &HashMap<String, String>,
-    body: Bytes,
+    (from, body): (Option<usize>, Bytes),
 ) -> Answer {
     let mut store = shared.store();
     let created = |digest: &str| {
@@ -638,13 +739,24 @@ fn upload_blob(
             Answer::new(StatusCode::ACCEPTED)
                 .with("location", &format!("/v2/{repository}/blobs/uploads/{id}"))
         }
-        Method::PATCH | Method::PUT => {
+        Method::DELETE => {
+            store.uploads.remove(upload);
+            Answer::new(StatusCode::NO_CONTENT)
+        }
+        Method::GET | Method::PATCH | Method::PUT => {
             let Some(bytes) = store.uploads.get_mut(upload) else {
                 return Answer::error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN");
             };
+            let range = |bytes: &[u8]| format!("0-{}", bytes.len().saturating_sub(1));
+            if *method == Method::GET {
+                return Answer::new(StatusCode::NO_CONTENT).with("range", &range(bytes));
+            }
+            if from.is_some_and(|from| from != bytes.len()) {
+                return Answer::error(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID");
+            }
             bytes.extend_from_slice(&body);
             if *method == Method::PATCH {
-                let range = format!("0-{}", bytes.len().saturating_sub(1));
+                let range = range(bytes);
                 return Answer::new(StatusCode::ACCEPTED)
                     .with(
                         "location",

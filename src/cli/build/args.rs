@@ -119,6 +119,21 @@ pub(in crate::cli) struct BuildArgs {
     /// Directory of the local cache (default: `MEMOBUILD_CACHE_DIR`)
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) cache_dir: Option<PathBuf>,
+    /// A remote cache to read: its address (`https://HOST`, `oci://HOST/NAME`, `s3://BUCKET/PREFIX`, …), or as `docker buildx build` takes it: `type=registry,ref=NAME`, `type=s3,bucket=NAME,region=REGION`, `type=gha`, `type=local,src=DIR`; can be given more than once (default: `MEMOBUILD_REMOTE_URL`)
+    #[arg(long, value_name = "CACHE")]
+    pub(in crate::cli) cache_from: Vec<String>,
+    /// A remote cache to save results in, named as for `--cache-from` (`type=local,dest=DIR`); can be given more than once
+    #[arg(long, value_name = "CACHE")]
+    pub(in crate::cli) cache_to: Vec<String>,
+    /// The trust scope to write under: `protected`, `branch/<name>`, `pull/<number>` or `local` [default: what the CI platform says about the build]
+    #[arg(long, value_name = "SCOPE")]
+    pub(in crate::cli) cache_scope: Option<String>,
+    /// How long to wait at the end for results that are still being saved [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub(in crate::cli) cache_save_timeout: Option<String>,
+    /// Use no remote cache, whatever flags, environment and configuration say
+    #[arg(long)]
+    pub(in crate::cli) no_remote_cache: bool,
     /// How to show progress
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     pub(in crate::cli) progress: ProgressArg,

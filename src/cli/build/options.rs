@@ -5,9 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BuildArgs, CompressionArg, secrets};
+use super::{BuildArgs, CompressionArg, caches::Caches, secrets};
 use crate::{
-    cache::{Producer, Scope, SearchOrder},
     cli::{CliError, Context, prepare::Prepared},
     config::{self, BuildSettings, CaCertificates, units},
     engine::EngineOptions,
@@ -28,6 +27,7 @@ pub(super) fn options(
     args: &BuildArgs,
     settings: &BuildSettings,
     prepared: &Prepared,
+    caches: &Caches,
 ) -> Result<EngineOptions, CliError> {
     let compression = match (args.compression, settings.compression) {
         (Some(CompressionArg::Gzip), _) | (None, Some(config::Compression::Gzip)) => {
@@ -72,11 +72,8 @@ pub(super) fn options(
         agents: secrets::agents(context, &prepared.agents)?,
         program: PathBuf::from("/proc/self/exe"),
         temp_dir: secrets::temp_dir(context)?,
-        producer: Producer {
-            tool: concat!("memobuild-ci ", env!("CARGO_PKG_VERSION")).to_owned(),
-            ..Producer::default()
-        },
-        scopes: SearchOrder::new(Scope::local(), []),
+        producer: caches.producer.clone(),
+        scopes: caches.scopes.clone(),
     })
 }
 

@@ -1,0 +1,453 @@
+//! The table of the environment variables that the program reads.
+//!
+//! [`super::env`] reads them; `docs/reference/environment.md` is made of the table.
+
+/// One environment variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, as Markdown.
+    pub meaning: &'static str,
+    /// What holds if it is not set, as Markdown.
+    pub default: &'static str,
+    /// Whether its value must not be shown.
+    pub secret: bool,
+}
+
+const fn variable(name: &'static str, meaning: &'static str, default: &'static str) -> Variable {
+    Variable {
+        name,
+        meaning,
+        default,
+        secret: false,
+    }
+}
+
+const fn proxy(name: &'static str, meaning: &'static str) -> Variable {
+    Variable {
+        name,
+        meaning,
+        default: "no proxy",
+        // A proxy's URL may hold a password.
+        secret: true,
+    }
+}
+
+const fn secret_variable(
+    name: &'static str,
+    meaning: &'static str,
+    default: &'static str,
+) -> Variable {
+    Variable {
+        name,
+        meaning,
+        default,
+        secret: true,
+    }
+}
+
+/// A variable by which a CI platform describes the build.
+const fn platform(name: &'static str, meaning: &'static str) -> Variable {
+    variable(name, meaning, "not on this platform")
+}
+
+/// A variable by which the runner of Actions describes its cache service.
+const fn service(name: &'static str, meaning: &'static str) -> Variable {
+    variable(name, meaning, "only in jobs of Actions")
+}
+
+/// A variable by which tools of a storage service are told something.
+const fn storage(name: &'static str, meaning: &'static str) -> Variable {
+    variable(name, meaning, "none")
+}
+
+/// Every variable that the program reads. An empty value counts as not set.
+pub const VARIABLES: &[Variable] = &[
+    variable(
+        "MEMOBUILD_CACHE_DIR",
+        "directory of the local cache",
+        "`cache.dir` of `memobuild.yml`, else `$XDG_CACHE_HOME/memobuild-ci`, else `$HOME/.cache/memobuild-ci`, else `/var/cache/memobuild-ci`",
+    ),
+    variable(
+        "MEMOBUILD_OUTPUT",
+        "directory for images that `-o` names no place for, `<name>-<tag>` each",
+        "`.memobuild-output`",
+    ),
+    variable(
+        "MEMOBUILD_REMOTE_URL",
+        "remote caches: addresses such as `https://cache.example` or `oci://registry.example/team/cache`, divided by white space, the first asked first",
+        "`cache.remote` of `memobuild.yml`, else none",
+    ),
+    secret_variable(
+        "MEMOBUILD_TOKEN",
+        "the token for a cache server of this program",
+        "no token",
+    ),
+    variable(
+        "MEMOBUILD_CACHE_SCOPE",
+        "the trust scope that the build writes under: `protected`, `branch/<name>`, `pull/<number>` or `local`",
+        "`cache.scope` of `memobuild.yml`, else what the CI platform says about the build",
+    ),
+    secret_variable(
+        "MEMOBUILD_SIGNING_KEY",
+        "the private key that signs what the build saves: Ed25519, PKCS#8, PEM, or the path of a file with it",
+        "`cache.sign` of `memobuild.yml`, else nothing is signed",
+    ),
+    variable(
+        "MEMOBUILD_TRUSTED_KEYS",
+        "public keys whose signatures count: PEM, or paths and base64 divided by white space; besides `cache.trust.keys` of `memobuild.yml`",
+        "none",
+    ),
+    variable(
+        "MEMOBUILD_CDI_DIRS",
+        "directories with descriptions of devices for `RUN --device`, divided by `:`",
+        "`/etc/cdi:/var/run/cdi`",
+    ),
+    variable(
+        "MEMOBUILD_LOG",
+        "what the program logs about its own work on stderr: a level (`error`, `warn`, `info`, `debug`, `trace`) or a list of `module=level`",
+        "`warn`",
+    ),
+    variable(
+        "SOURCE_DATE_EPOCH",
+        "seconds since 1970 that times in the image are clamped to; steps see it too",
+        "`build.source-date-epoch` of `memobuild.yml`, else the time of the base image",
+    ),
+    variable(
+        "DOCKER_CONFIG",
+        "directory of Docker's `config.json`, which holds registry credentials and names credential helpers",
+        "`$HOME/.docker`",
+    ),
+    variable("HOME", "home directory, for the defaults above", "none"),
+    variable(
+        "XDG_CACHE_HOME",
+        "directory for caches, for the default above; must be absolute",
+        "`$HOME/.cache`",
+    ),
+    variable(
+        "XDG_CONFIG_HOME",
+        "directory for configuration; handed to `git`",
+        "`$HOME/.config`",
+    ),
+    variable(
+        "GIT_CONFIG_GLOBAL",
+        "configuration that `git` takes credentials and addresses from, for Git contexts and `ADD` of repositories",
+        "`$HOME/.gitconfig`",
+    ),
+    variable(
+        "GIT_SSH_COMMAND",
+        "how `git` calls `ssh`",
+        "`ssh -o BatchMode=yes`",
+    ),
+    variable(
+        "GIT_ASKPASS",
+        "the program that `git` asks for credentials",
+        "none",
+    ),
+    variable(
+        "TMPDIR",
+        "directory for temporary files outside of the cache",
+        "`/tmp`",
+    ),
+    variable(
+        "PATH",
+        "where credential helpers, `newuidmap` and `newgidmap` are looked for; steps get the image's `PATH`, not this one",
+        "the system's",
+    ),
+    variable(
+        "NO_COLOR",
+        "no colour, unless `--color=always` asks for it ([no-color.org](https://no-color.org))",
+        "colour on a terminal",
+    ),
+    variable(
+        "CLICOLOR_FORCE",
+        "colour also where stderr is no terminal, unless it is `0`",
+        "colour on a terminal",
+    ),
+    variable(
+        "TERM",
+        "the kind of terminal; `dumb` means neither colour nor progress bars",
+        "none",
+    ),
+    variable(
+        "CI",
+        "set to anything but `false` or `0`: plain progress lines also on a terminal",
+        "bars on a terminal",
+    ),
+    proxy(
+        "HTTP_PROXY",
+        "proxy for `http` URLs; predefined build argument",
+    ),
+    proxy("http_proxy", "as `HTTP_PROXY`, and goes before it"),
+    proxy(
+        "HTTPS_PROXY",
+        "proxy for `https` URLs; predefined build argument",
+    ),
+    proxy("https_proxy", "as `HTTPS_PROXY`, and goes before it"),
+    proxy(
+        "ALL_PROXY",
+        "proxy for URLs without their own; predefined build argument",
+    ),
+    proxy("all_proxy", "as `ALL_PROXY`, and goes before it"),
+    proxy(
+        "FTP_PROXY",
+        "only handed to steps, as predefined build argument",
+    ),
+    proxy("ftp_proxy", "as `FTP_PROXY`"),
+    proxy(
+        "NO_PROXY",
+        "hosts that are reached without proxy; predefined build argument",
+    ),
+    proxy("no_proxy", "as `NO_PROXY`, and goes before it"),
+    variable(
+        "SSL_CERT_FILE",
+        "PEM file with the certificate authorities of the host, for registries and for `--ca-certificates host`",
+        "the system's bundle, such as `/etc/ssl/certs/ca-certificates.crt`",
+    ),
+    variable(
+        "SSL_CERT_DIR",
+        "directory with certificate authorities of the host",
+        "none",
+    ),
+    variable(
+        "SSH_AUTH_SOCK",
+        "socket of the SSH agent that `--ssh default` gives to steps, and that `git` asks for keys",
+        "no agent",
+    ),
+    platform(
+        "GITHUB_ACTIONS",
+        "the build is a job of GitHub Actions, or of Gitea or Forgejo Actions",
+    ),
+    platform("GITEA_ACTIONS", "the build is a job of Gitea Actions"),
+    platform("FORGEJO_ACTIONS", "the build is a job of Forgejo Actions"),
+    platform(
+        "GITHUB_REPOSITORY",
+        "the repository, for statements in the cache",
+    ),
+    platform("GITHUB_REF", "the Git ref, for the trust scope"),
+    platform(
+        "GITHUB_REF_PROTECTED",
+        "whether that ref is protected, on GitHub alone",
+    ),
+    platform("GITHUB_EVENT_NAME", "the event, for the trust scope"),
+    platform(
+        "GITHUB_EVENT_PATH",
+        "file that describes the event: pull request, base branch, fork",
+    ),
+    platform("GITHUB_BASE_REF", "the base branch of a pull request"),
+    platform("GITHUB_SERVER_URL", "first part of the address of the run"),
+    platform("GITHUB_RUN_ID", "number of the run"),
+    platform("GITHUB_RUN_ATTEMPT", "which attempt of the run it is"),
+    platform("GITLAB_CI", "the build is a job of GitLab"),
+    platform(
+        "CI_PROJECT_PATH",
+        "the repository, for statements in the cache",
+    ),
+    platform("CI_PROJECT_ID", "number of the project the job runs in"),
+    platform("CI_PIPELINE_SOURCE", "the event, for the trust scope"),
+    platform("CI_PIPELINE_URL", "address of the run"),
+    platform("CI_COMMIT_REF_NAME", "branch or tag, for the trust scope"),
+    platform("CI_COMMIT_TAG", "the tag, where one is built"),
+    platform(
+        "CI_COMMIT_REF_PROTECTED",
+        "whether branch or tag is protected",
+    ),
+    platform("CI_MERGE_REQUEST_IID", "number of the merge request"),
+    platform(
+        "CI_MERGE_REQUEST_TARGET_BRANCH_NAME",
+        "the base branch of a merge request",
+    ),
+    platform(
+        "CI_MERGE_REQUEST_PROJECT_ID",
+        "number of the project that a merge request goes to",
+    ),
+    platform(
+        "CI_MERGE_REQUEST_SOURCE_PROJECT_ID",
+        "number of the project that a merge request comes from: whether it is a fork",
+    ),
+    platform(
+        "CI_EXTERNAL_PULL_REQUEST_IID",
+        "number of a pull request of a mirrored repository",
+    ),
+    platform(
+        "CI_EXTERNAL_PULL_REQUEST_TARGET_BRANCH_NAME",
+        "its base branch",
+    ),
+    platform(
+        "CI_EXTERNAL_PULL_REQUEST_SOURCE_REPOSITORY",
+        "where it comes from",
+    ),
+    platform(
+        "CI_EXTERNAL_PULL_REQUEST_TARGET_REPOSITORY",
+        "where it goes to",
+    ),
+    service(
+        "ACTIONS_CACHE_SERVICE_V2",
+        "whether the cache service speaks version 2",
+    ),
+    service(
+        "ACTIONS_CACHE_URL",
+        "address of the cache service, version 1",
+    ),
+    service(
+        "ACTIONS_RESULTS_URL",
+        "address of the cache service, version 2",
+    ),
+    service(
+        "ACTIONS_CACHE_MODE",
+        "what the job may do with the cache service",
+    ),
+    secret_variable(
+        "ACTIONS_RUNTIME_TOKEN",
+        "the token for the cache service of `gha://`",
+        "no access",
+    ),
+    storage(
+        "AWS_REGION",
+        "region of the bucket of `s3://`, where the address names none",
+    ),
+    storage(
+        "AWS_DEFAULT_REGION",
+        "as `AWS_REGION`, which goes before it",
+    ),
+    variable(
+        "AWS_ENDPOINT_URL_S3",
+        "address of the service of `s3://`, where the cache's address names none",
+        "that of AWS in the region",
+    ),
+    storage(
+        "AWS_ENDPOINT_URL",
+        "as `AWS_ENDPOINT_URL_S3`, which goes before it",
+    ),
+    storage("AWS_ACCESS_KEY_ID", "access key for `s3://`"),
+    secret_variable("AWS_SECRET_ACCESS_KEY", "its secret half", "none"),
+    secret_variable(
+        "AWS_SESSION_TOKEN",
+        "its session token, where it is a temporary one",
+        "none",
+    ),
+    variable(
+        "AWS_PROFILE",
+        "which profile of AWS's files to take credentials for `s3://` from",
+        "`default`",
+    ),
+    variable(
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS's file of credentials",
+        "`$HOME/.aws/credentials`",
+    ),
+    variable(
+        "AWS_CONFIG_FILE",
+        "AWS's file of profiles",
+        "`$HOME/.aws/config`",
+    ),
+    storage(
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "file with a token of the CI platform, exchanged for credentials for `s3://`",
+    ),
+    storage("AWS_ROLE_ARN", "the role that the token is exchanged for"),
+    storage("AWS_ROLE_SESSION_NAME", "name of that session"),
+    storage(
+        "AWS_STS_REGIONAL_ENDPOINTS",
+        "`regional`: exchange it in the region",
+    ),
+    storage(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "where a container asks for credentials for `s3://`",
+    ),
+    storage(
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "the same, as a path",
+    ),
+    secret_variable(
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "what it proves itself with there",
+        "none",
+    ),
+    storage(
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "file with what it proves itself with there",
+    ),
+    variable(
+        "AWS_EC2_METADATA_DISABLED",
+        "`true`: don't ask the machine's metadata service for credentials for `s3://`",
+        "it is asked last",
+    ),
+    variable(
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "file with credentials for `gs://`",
+        "`$XDG_CONFIG_HOME/gcloud/application_default_credentials.json`, else the machine's metadata service",
+    ),
+    variable(
+        "GCE_METADATA_HOST",
+        "host of Google's metadata service",
+        "`metadata.google.internal`",
+    ),
+    storage(
+        "AZURE_STORAGE_ACCOUNT",
+        "account of `azblob://`, where the address names none",
+    ),
+    secret_variable("AZURE_STORAGE_KEY", "the account's key", "none"),
+    secret_variable(
+        "AZURE_STORAGE_SAS_TOKEN",
+        "shared access signature for `azblob://`",
+        "none",
+    ),
+    storage(
+        "AZURE_TENANT_ID",
+        "tenant of the application that reaches `azblob://`",
+    ),
+    storage("AZURE_CLIENT_ID", "its id"),
+    secret_variable("AZURE_CLIENT_SECRET", "its secret", "none"),
+    storage(
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "file with a token of the CI platform, in place of the secret",
+    ),
+    variable(
+        "AZURE_AUTHORITY_HOST",
+        "where tokens are exchanged",
+        "`https://login.microsoftonline.com`",
+    ),
+];
+
+/// The variables that remote caches are opened with: addresses and credentials of storage services.
+pub(super) const SERVICES: &[&str] = &[
+    "ACTIONS_CACHE_SERVICE_V2",
+    "ACTIONS_CACHE_URL",
+    "ACTIONS_RESULTS_URL",
+    "ACTIONS_CACHE_MODE",
+    "ACTIONS_RUNTIME_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_DISABLED",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GCE_METADATA_HOST",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_AUTHORITY_HOST",
+    // Files of credentials lie below these.
+    "HOME",
+    "XDG_CONFIG_HOME",
+];
