@@ -32,6 +32,7 @@ use super::{
 use crate::{
     digest::Sha256Digest,
     event::{BuildEvent, Events},
+    key::KeyKind,
 };
 
 /// Steps that are saved at the same time.
@@ -150,9 +151,9 @@ impl Saver {
         self.start(job, tiers).await;
     }
 
-    /// As [`save`](Self::save), for entries that came from a tier and may be signed already. That
-    /// they are worth it was seen when they were saved there.
-    pub(super) async fn back_fill(&self, mut job: SaveJob) {
+    /// As [`save`](Self::save), for entries that are worth it in any case, such as those that
+    /// came from a tier. They keep a signature that they have.
+    pub async fn save_anyway(&self, mut job: SaveJob) {
         let tiers = self.shared.open_tiers(job.tiers.clone());
         for entry in job.entries.iter_mut().filter(|e| e.signature.is_none()) {
             self.shared.vouching.sign(entry);
@@ -320,12 +321,14 @@ impl Shared {
                 Saved::Never => {}
             }
         }
-        let bytes = job.entries.first().and_then(|entry| entry.layer.as_ref());
+        let first = job.entries.first();
+        let layer = first.and_then(|entry| entry.layer.as_ref());
+        let step = first.is_some_and(|entry| entry.kind != KeyKind::LayerIndex);
         {
             let mut report = lock(&self.report);
             if saved {
-                report.results += 1;
-                report.bytes += bytes.map_or(0, |layer| layer.size);
+                report.results += usize::from(step);
+                report.bytes += layer.map_or(0, |layer| layer.size);
                 report.new_bytes += new;
             }
             if left.is_empty() {

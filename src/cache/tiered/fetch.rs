@@ -11,7 +11,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::{io::AsyncReadExt as _, sync::mpsc};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    sync::mpsc,
+};
 
 use super::TieredStore;
 use crate::{
@@ -152,23 +155,23 @@ impl TieredStore {
         let mut progress = Progress::new(self, line, digest, size);
         let mut received = 0;
         let failure = loop {
-            let mut piece = BytesMut::with_capacity(PIECE);
-            match reader.read_buf(&mut piece).await {
-                Ok(0) => break None,
-                Ok(n) => {
-                    received += n as u64;
-                    transfer.add(n as u64);
-                    self.fetched.fetch_add(n as u64, Ordering::Relaxed);
-                }
+            let piece = match next_piece(&mut reader).await {
+                Ok(piece) => piece,
                 Err(error) => break Some(CacheError::from_io("read", digest, error)),
+            };
+            if piece.is_empty() {
+                break None;
             }
+            let n = piece.len() as u64;
+            received += n;
+            transfer.add(n);
+            self.fetched.fetch_add(n, Ordering::Relaxed);
             if received > size {
                 break Some(CacheError::Corrupt {
                     subject: digest.into(),
                     what: format!("it has more than {size} bytes"),
                 });
             }
-            let piece = piece.freeze();
             if let Some(copy) = copy {
                 let _ = copy.send(Piece::Bytes(piece.clone())).await;
             }
@@ -281,6 +284,13 @@ impl TieredStore {
         .await?;
         Ok(true)
     }
+}
+
+/// The next bytes of a download, put together from what the network gives; empty at its end.
+async fn next_piece(reader: &mut (dyn AsyncRead + Send + Unpin)) -> io::Result<Bytes> {
+    let mut piece = BytesMut::with_capacity(PIECE);
+    while piece.len() < PIECE && reader.read_buf(&mut piece).await? > 0 {}
+    Ok(piece.freeze())
 }
 
 /// A blob being written by a thread of its own. Given up, it leaves nothing.

@@ -24,7 +24,7 @@ use std::{
 };
 
 use super::{
-    ActionResult, CacheError, DiskStore, SaveJob, Saver, SearchOrder, Tier, Vouching,
+    ActionResult, CacheError, DiskStore, SaveJob, Saver, Scope, SearchOrder, Tier, Vouching,
     disk::blocking,
     line::{Act, Line},
 };
@@ -98,6 +98,11 @@ impl TieredStore {
     /// The local store.
     pub fn local(&self) -> &Arc<DiskStore> {
         &self.local
+    }
+
+    /// The trust scope that the build writes under.
+    pub fn own_scope(&self) -> &Scope {
+        self.scopes.own()
     }
 
     /// What saves.
@@ -348,7 +353,7 @@ impl TieredStore {
                     tiers: Some(earlier),
                     source: Some(offer.tier),
                 };
-                self.saver.back_fill(job).await;
+                self.saver.save_anyway(job).await;
             }
         }
     }
