@@ -33,3 +33,4 @@ mod store_trouble;
 mod tidy;
 mod tier_lab;
 mod tiers;
+mod tiers_process;
