@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{Access, CacheError, RegistryCache, Tier, TierAddress, TierKind};
+use super::{
+    Access, CacheError, RegistryCache, Tier, TierAddress, TierKind, actions_service::ActionsStore,
+};
 use crate::{oci::reference::ParseReferenceError, redact::SecretBytes, registry::Registry};
 
 /// What tiers are opened with, whichever kinds they are.
@@ -95,6 +97,16 @@ impl OpenError {
 pub fn open(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenError> {
     match address.kind {
         TierKind::Registry => registry(address, options),
+        TierKind::Actions => {
+            let (store, access) = ActionsStore::open(address, options)?;
+            let store = Arc::new(store);
+            Ok(Tier {
+                name: address.to_string(),
+                actions: store.clone(),
+                blobs: store,
+                access,
+            })
+        }
         #[cfg(feature = "object-storage")]
         TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
             let store = super::object::ObjectStore::open(address, &options.services)?;
