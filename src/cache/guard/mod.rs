@@ -40,6 +40,9 @@ use crate::{digest::Sha256Digest, key::CacheKey, registry::backoff};
 use body::GuardedBody;
 use breaker::{Breaker, Verdict};
 
+/// How much longer a flush may take than writing a small blob.
+const FLUSH_FACTOR: u32 = 4;
+
 /// Times and counts of a [`guard`].
 #[derive(Debug, Clone)]
 pub struct GuardLimits {
@@ -262,6 +265,21 @@ impl ActionCache for Guarded {
                 })
                 .await;
             put.unwrap_or_else(|| self.off("write to"))
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), CacheError>> {
+        Box::pin(async move {
+            // It sends what was gathered, as much as a blob of some size.
+            let flushed = self
+                .run(
+                    Direction::Write,
+                    "write to",
+                    FLUSH_FACTOR * self.limits.put_blob,
+                    || self.actions.flush(),
+                )
+                .await;
+            flushed.unwrap_or_else(|| self.off("write to"))
         })
     }
 }
