@@ -17,6 +17,8 @@ mod build_run;
 mod cache_attacks;
 mod config;
 mod language;
+#[cfg(feature = "object-storage")]
+mod object_services;
 mod outputs;
 mod pull;
 mod push;
