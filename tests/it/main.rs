@@ -14,6 +14,7 @@ mod build_errors;
 mod build_fixture;
 mod build_loss;
 mod build_run;
+mod cache_attacks;
 mod config;
 mod language;
 #[cfg(feature = "object-storage")]
