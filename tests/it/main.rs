@@ -16,6 +16,7 @@ mod build_loss;
 mod build_run;
 mod config;
 mod language;
+mod output_push;
 mod outputs;
 mod pull;
 mod push;
