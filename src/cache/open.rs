@@ -95,14 +95,28 @@ impl OpenError {
 pub fn open(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenError> {
     match address.kind {
         TierKind::Registry => registry(address, options),
-        TierKind::Server
-        | TierKind::S3
-        | TierKind::Gcs
-        | TierKind::Azure
-        | TierKind::Directory
-        | TierKind::Actions => Err(OpenError::Unsupported {
+        #[cfg(feature = "object-storage")]
+        TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
+            let store = super::object::ObjectStore::open(address, &options.services)?;
+            Ok(tier(address, options, Arc::new(store)))
+        }
+        _ => Err(OpenError::Unsupported {
             scheme: address.scheme.clone(),
         }),
+    }
+}
+
+/// The tier that `store` is.
+#[cfg(feature = "object-storage")]
+fn tier<S>(address: &TierAddress, options: &TierOptions, store: Arc<S>) -> Tier
+where
+    S: super::ActionCache + super::BlobStore + 'static,
+{
+    Tier {
+        name: address.to_string(),
+        actions: store.clone(),
+        blobs: store,
+        access: options.access,
     }
 }
 

@@ -57,6 +57,11 @@ const fn service(name: &'static str, meaning: &'static str) -> Variable {
     variable(name, meaning, "only in jobs of Actions")
 }
 
+/// A variable by which tools of a storage service are told something.
+const fn storage(name: &'static str, meaning: &'static str) -> Variable {
+    variable(name, meaning, "none")
+}
+
 /// Every variable that the program reads. An empty value counts as not set.
 pub const VARIABLES: &[Variable] = &[
     variable(
@@ -298,6 +303,112 @@ pub const VARIABLES: &[Variable] = &[
         "the token for the cache service of `gha://`",
         "no access",
     ),
+    storage(
+        "AWS_REGION",
+        "region of the bucket of `s3://`, where the address names none",
+    ),
+    storage(
+        "AWS_DEFAULT_REGION",
+        "as `AWS_REGION`, which goes before it",
+    ),
+    variable(
+        "AWS_ENDPOINT_URL_S3",
+        "address of the service of `s3://`, where the cache's address names none",
+        "that of AWS in the region",
+    ),
+    storage(
+        "AWS_ENDPOINT_URL",
+        "as `AWS_ENDPOINT_URL_S3`, which goes before it",
+    ),
+    storage("AWS_ACCESS_KEY_ID", "access key for `s3://`"),
+    secret_variable("AWS_SECRET_ACCESS_KEY", "its secret half", "none"),
+    secret_variable(
+        "AWS_SESSION_TOKEN",
+        "its session token, where it is a temporary one",
+        "none",
+    ),
+    variable(
+        "AWS_PROFILE",
+        "which profile of AWS's files to take credentials for `s3://` from",
+        "`default`",
+    ),
+    variable(
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS's file of credentials",
+        "`$HOME/.aws/credentials`",
+    ),
+    variable(
+        "AWS_CONFIG_FILE",
+        "AWS's file of profiles",
+        "`$HOME/.aws/config`",
+    ),
+    storage(
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "file with a token of the CI platform, exchanged for credentials for `s3://`",
+    ),
+    storage("AWS_ROLE_ARN", "the role that the token is exchanged for"),
+    storage("AWS_ROLE_SESSION_NAME", "name of that session"),
+    storage(
+        "AWS_STS_REGIONAL_ENDPOINTS",
+        "`regional`: exchange it in the region",
+    ),
+    storage(
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "where a container asks for credentials for `s3://`",
+    ),
+    storage(
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "the same, as a path",
+    ),
+    secret_variable(
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "what it proves itself with there",
+        "none",
+    ),
+    storage(
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "file with what it proves itself with there",
+    ),
+    variable(
+        "AWS_EC2_METADATA_DISABLED",
+        "`true`: don't ask the machine's metadata service for credentials for `s3://`",
+        "it is asked last",
+    ),
+    variable(
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "file with credentials for `gs://`",
+        "`$XDG_CONFIG_HOME/gcloud/application_default_credentials.json`, else the machine's metadata service",
+    ),
+    variable(
+        "GCE_METADATA_HOST",
+        "host of Google's metadata service",
+        "`metadata.google.internal`",
+    ),
+    storage(
+        "AZURE_STORAGE_ACCOUNT",
+        "account of `azblob://`, where the address names none",
+    ),
+    secret_variable("AZURE_STORAGE_KEY", "the account's key", "none"),
+    secret_variable(
+        "AZURE_STORAGE_SAS_TOKEN",
+        "shared access signature for `azblob://`",
+        "none",
+    ),
+    storage(
+        "AZURE_TENANT_ID",
+        "tenant of the application that reaches `azblob://`",
+    ),
+    storage("AZURE_CLIENT_ID", "its id"),
+    secret_variable("AZURE_CLIENT_SECRET", "its secret", "none"),
+    storage(
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "file with a token of the CI platform, in place of the secret",
+    ),
+    variable(
+        "AZURE_AUTHORITY_HOST",
+        "where tokens are exchanged",
+        "`https://login.microsoftonline.com`",
+    ),
 ];
 
 /// The variables that remote caches are opened with: addresses and credentials of storage services.
@@ -307,4 +418,36 @@ pub(super) const SERVICES: &[&str] = &[
     "ACTIONS_RESULTS_URL",
     "ACTIONS_CACHE_MODE",
     "ACTIONS_RUNTIME_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_DISABLED",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GCE_METADATA_HOST",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_AUTHORITY_HOST",
+    // Files of credentials lie below these.
+    "HOME",
+    "XDG_CONFIG_HOME",
 ];

@@ -16,6 +16,8 @@ mod build_loss;
 mod build_run;
 mod config;
 mod language;
+#[cfg(feature = "object-storage")]
+mod object_services;
 mod output_push;
 mod outputs;
 mod pull;

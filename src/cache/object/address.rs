@@ -20,35 +20,13 @@ use super::{
     credentials::{self, value},
 };
 use crate::{
-    cache::{CacheError, Subject, TierAddress, TierKind},
+    cache::{CacheError, Subject, TierAddress, TierKind, open::OpenError},
     registry::install_provider,
 };
 
 /// How long to wait for a connection, and for the next bytes of an answer.
 const CONNECT: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
-
-/// An address that leads to no storage.
-#[derive(Debug, thiserror::Error)]
-pub enum ObjectAddressError {
-    /// The address has a setting that the service doesn't know, or a wrong value.
-    #[error("setting `{name}` {problem}")]
-    Setting {
-        /// The setting's name.
-        name: String,
-        /// What is wrong, to be read after the name.
-        problem: String,
-    },
-    /// Something is not there.
-    #[error("it needs {what}")]
-    Missing {
-        /// What is not there.
-        what: String,
-    },
-    /// The client can't be made.
-    #[error(transparent)]
-    Client(#[from] CacheError),
-}
 
 /// Where objects lie.
 #[derive(Debug, Clone)]
@@ -60,10 +38,7 @@ pub(super) enum Place {
 }
 
 /// The place that `address` names.
-pub(super) fn place(
-    address: &TierAddress,
-    services: &Services,
-) -> Result<Place, ObjectAddressError> {
+pub(super) fn place(address: &TierAddress, services: &Services) -> Result<Place, OpenError> {
     let known: &[&str] = match address.kind {
         TierKind::S3 => &["region", "endpoint", "path-style", "anonymous"],
         TierKind::Gcs => &["endpoint", "anonymous"],
@@ -72,7 +47,7 @@ pub(super) fn place(
     };
     let mut settings = address.settings.iter();
     if let Some((name, _)) = settings.find(|(name, _)| !known.contains(&name.as_str())) {
-        return Err(setting(name, "is unknown"));
+        return Err(setting(address, name, "is unknown"));
     }
     let operator = match address.kind {
         TierKind::S3 => s3(address, services)?,
@@ -82,7 +57,8 @@ pub(super) fn place(
             let dir = PathBuf::from(&address.place);
             return match dir.is_absolute() {
                 true => Ok(Place::Directory(dir)),
-                false => Err(ObjectAddressError::Missing {
+                false => Err(OpenError::Missing {
+                    address: address.to_string(),
                     what: format!("an absolute path, as in `file:///{}`", address.place),
                 }),
             };
@@ -91,7 +67,7 @@ pub(super) fn place(
     Ok(Place::Bucket(operator))
 }
 
-fn s3(address: &TierAddress, services: &Services) -> Result<Operator, ObjectAddressError> {
+fn s3(address: &TierAddress, services: &Services) -> Result<Operator, OpenError> {
     let (bucket, prefix) = split(address);
     let endpoint = endpoint(
         address,
@@ -104,7 +80,8 @@ fn s3(address: &TierAddress, services: &Services) -> Result<Operator, ObjectAddr
         .or_else(|| value(services, "AWS_DEFAULT_REGION"))
         // Services other than AWS have one region, which they don't look at.
         .or(endpoint.as_ref().map(|_| "us-east-1"));
-    let region = region.ok_or_else(|| ObjectAddressError::Missing {
+    let region = region.ok_or_else(|| OpenError::Missing {
+        address: address.to_string(),
         what: "a region: `?region=…` in the address, or `AWS_REGION`".to_owned(),
     })?;
     let path_style = flag(address, "path-style")?.unwrap_or(endpoint.is_some());
@@ -126,7 +103,7 @@ fn s3(address: &TierAddress, services: &Services) -> Result<Operator, ObjectAddr
     connected(address, endpoint.as_deref(), Operator::new(builder))
 }
 
-fn gcs(address: &TierAddress, services: &Services) -> Result<Operator, ObjectAddressError> {
+fn gcs(address: &TierAddress, services: &Services) -> Result<Operator, OpenError> {
     let (bucket, prefix) = split(address);
     let endpoint = endpoint(address, services, &[])?;
     let mut builder = services::Gcs::default()
@@ -144,12 +121,13 @@ fn gcs(address: &TierAddress, services: &Services) -> Result<Operator, ObjectAdd
     connected(address, endpoint.as_deref(), Operator::new(builder))
 }
 
-fn azure(address: &TierAddress, services: &Services) -> Result<Operator, ObjectAddressError> {
+fn azure(address: &TierAddress, services: &Services) -> Result<Operator, OpenError> {
     let (container, prefix) = split(address);
     let account = address
         .setting("account")
         .or_else(|| value(services, "AZURE_STORAGE_ACCOUNT"))
-        .ok_or_else(|| ObjectAddressError::Missing {
+        .ok_or_else(|| OpenError::Missing {
+            address: address.to_string(),
             what: "an account: `?account=…` in the address, or `AZURE_STORAGE_ACCOUNT`".to_owned(),
         })?;
     let endpoint = endpoint(address, services, &[])?
@@ -171,9 +149,13 @@ fn connected(
     address: &TierAddress,
     endpoint: Option<&str>,
     operator: opendal::Result<Operator>,
-) -> Result<Operator, ObjectAddressError> {
+) -> Result<Operator, OpenError> {
     let subject = || Subject::Url(address.to_string());
-    let operator = operator.map_err(|e| super::failure::sorted("open", subject(), e))?;
+    let broken = |source| OpenError::Client {
+        address: address.to_string(),
+        source,
+    };
+    let operator = operator.map_err(|e| broken(super::failure::sorted("open", subject(), e)))?;
     install_provider();
     let mut client = reqwest::Client::builder()
         .user_agent(concat!("memobuild-ci/", env!("CARGO_PKG_VERSION")))
@@ -184,10 +166,12 @@ fn connected(
     if endpoint.is_some_and(is_loopback) {
         client = client.no_proxy();
     }
-    let client = client.build().map_err(|source| CacheError::Broken {
-        act: "set up the client for",
-        subject: subject(),
-        source: Box::new(source),
+    let client = client.build().map_err(|source| {
+        broken(CacheError::Broken {
+            act: "set up the client for",
+            subject: subject(),
+            source: Box::new(source),
+        })
     })?;
     let transport = HttpTransporter::new(ReqwestTransport::new(client));
     Ok(operator.with_context(OperationContext::new().with_http_transport(transport)))
@@ -201,19 +185,21 @@ fn split(address: &TierAddress) -> (&str, &str) {
         .unwrap_or((&address.place, ""))
 }
 
-fn setting(name: &str, problem: impl Into<String>) -> ObjectAddressError {
-    ObjectAddressError::Setting {
+fn setting(address: &TierAddress, name: &str, problem: impl Into<String>) -> OpenError {
+    OpenError::Setting {
+        address: address.to_string(),
         name: name.to_owned(),
         problem: problem.into(),
     }
 }
 
-fn flag(address: &TierAddress, name: &str) -> Result<Option<bool>, ObjectAddressError> {
+fn flag(address: &TierAddress, name: &str) -> Result<Option<bool>, OpenError> {
     match address.setting(name) {
         None => Ok(None),
         Some("true") => Ok(Some(true)),
         Some("false") => Ok(Some(false)),
         Some(other) => Err(setting(
+            address,
             name,
             format!("is `{other}`, not `true` or `false`"),
         )),
@@ -226,23 +212,29 @@ fn endpoint(
     address: &TierAddress,
     services: &Services,
     variables: &[&str],
-) -> Result<Option<String>, ObjectAddressError> {
+) -> Result<Option<String>, OpenError> {
     let from_variables = || variables.iter().find_map(|name| value(services, name));
     let Some(url) = address.setting("endpoint").or_else(from_variables) else {
         return Ok(None);
     };
     let known = reqwest::Url::parse(url).ok();
     let Some(known) = known.filter(|url| matches!(url.scheme(), "http" | "https")) else {
-        return Err(setting("endpoint", "is no `https://` or `http://` address"));
+        return Err(setting(
+            address,
+            "endpoint",
+            "is no `https://` or `http://` address",
+        ));
     };
     if !known.username().is_empty() || known.password().is_some() || known.query().is_some() {
         return Err(setting(
+            address,
             "endpoint",
             "holds credentials, which would show up in logs",
         ));
     }
     if known.scheme() == "http" && address.kind != TierKind::S3 && !is_loopback(url) {
         return Err(setting(
+            address,
             "endpoint",
             format!("is `{url}`: a token would be sent over plain http"),
         ));
@@ -300,32 +292,38 @@ mod tests {
     #[test]
     fn what_is_wrong_in_an_address_is_said() {
         for (address, message) in [
-            ("s3://b?regoin=x", "setting `regoin` is unknown"),
+            (
+                "s3://b?regoin=x",
+                "setting `regoin` of cache `s3://b` is unknown",
+            ),
             (
                 "s3://b",
-                "it needs a region: `?region=…` in the address, or `AWS_REGION`",
+                "cache `s3://b` needs a region: `?region=…` in the address, or `AWS_REGION`",
             ),
             (
                 "s3://b?region=x&path-style=yes",
-                "setting `path-style` is `yes`, not `true` or `false`",
+                "setting `path-style` of cache `s3://b` is `yes`, not `true` or `false`",
             ),
             (
                 "s3://b?endpoint=minio",
-                "setting `endpoint` is no `https://` or `http://` address",
+                "setting `endpoint` of cache `s3://b` is no `https://` or `http://` address",
             ),
             (
                 "gs://b?endpoint=http://gcs.lan",
-                "setting `endpoint` is `http://gcs.lan`: a token would be sent over plain http",
+                "setting `endpoint` of cache `gs://b` is `http://gcs.lan`: a token would be sent over plain http",
             ),
             (
                 "azblob://b",
-                "it needs an account: `?account=…` in the address, or `AZURE_STORAGE_ACCOUNT`",
+                "cache `azblob://b` needs an account: `?account=…` in the address, or `AZURE_STORAGE_ACCOUNT`",
             ),
             (
                 "file://srv/cache",
-                "it needs an absolute path, as in `file:///srv/cache`",
+                "cache `file://srv/cache` needs an absolute path, as in `file:///srv/cache`",
             ),
-            ("file:///srv?region=x", "setting `region` is unknown"),
+            (
+                "file:///srv?region=x",
+                "setting `region` of cache `file:///srv` is unknown",
+            ),
         ] {
             assert_eq!(open(address, &[]).unwrap_err(), message, "{address}");
         }

@@ -48,7 +48,9 @@ pub(super) fn sorted(
 ) -> CacheError {
     let subject = subject.into();
     let inner = innermost(&error);
-    if let Some(error) = inner.downcast_ref::<io::Error>() {
+    if !is_remote(&error)
+        && let Some(error) = inner.downcast_ref::<io::Error>()
+    {
         // The kind and the text are all that an I/O error has.
         let error = match error.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code),
@@ -103,6 +105,18 @@ fn innermost(error: &opendal::Error) -> &(dyn StdError + 'static) {
         last = source;
     }
     last
+}
+
+/// Whether it happened on the way to a service.
+fn is_remote(error: &opendal::Error) -> bool {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if error.is::<reqwest::Error>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// What is wrong with the credentials, if that is the matter.

@@ -30,19 +30,19 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use opendal::{ErrorKind, Operator, Writer, services};
+use opendal::{ErrorKind, Operator, Writer, options::WriteOptions, services};
 use sha2::Digest as _;
 use tokio::task::spawn_blocking;
 use tokio_util::io::StreamReader;
 
-pub use self::{address::ObjectAddressError, credentials::Services};
+pub use self::credentials::Services;
 use self::{
     address::Place,
     failure::{is_absent, sorted},
 };
 use super::{
     ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, Scope, Subject,
-    TierAddress, VerifyingReader,
+    TierAddress, VerifyingReader, open::OpenError,
 };
 use crate::{digest::Sha256Digest, fs, key::CacheKey};
 
@@ -79,7 +79,7 @@ impl fmt::Debug for ObjectStore {
 
 impl ObjectStore {
     /// The store at `address`, with the credentials that `services` lead to. Nothing is contacted.
-    pub fn open(address: &TierAddress, services: &Services) -> Result<Self, ObjectAddressError> {
+    pub fn open(address: &TierAddress, services: &Services) -> Result<Self, OpenError> {
         Ok(Self {
             name: address.to_string(),
             place: address::place(address, services)?,
@@ -102,6 +102,17 @@ impl ObjectStore {
         match &self.place {
             Place::Bucket(operator) => Ok(operator),
             Place::Directory(root) => self.directory(&self.writes, root, true),
+        }
+    }
+
+    /// Writes something of this media type, which buckets keep and show.
+    fn typed(&self, media_type: &str) -> WriteOptions {
+        WriteOptions {
+            content_type: match self.place {
+                Place::Bucket(_) => Some(media_type.to_owned()),
+                Place::Directory(_) => None,
+            },
+            ..WriteOptions::default()
         }
     }
 
@@ -324,9 +335,13 @@ impl BlobStore for ObjectStore {
         source: BlobSource,
     ) -> BoxFuture<'_, Result<(), CacheError>> {
         Box::pin(async move {
-            let path = layout::blob(&digest);
-            let writer = self.writes()?.writer_with(&path).chunk(PART);
-            let writer = writer.concurrent(PARTS_IN_FLIGHT).await;
+            let options = WriteOptions {
+                chunk: Some(PART),
+                concurrent: PARTS_IN_FLIGHT,
+                ..self.typed("application/octet-stream")
+            };
+            let writer = self.writes()?;
+            let writer = writer.writer_options(&layout::blob(&digest), options).await;
             let mut writer = writer.map_err(|error| sorted("write", digest, error))?;
             let result = upload(&mut writer, digest, source).await;
             match &result {
@@ -354,23 +369,30 @@ impl BlobStore for ObjectStore {
     ) -> BoxFuture<'_, Result<Option<Bytes>, CacheError>> {
         Box::pin(async move {
             let wanted = range.end.saturating_sub(range.start);
-            let short = |found: &dyn fmt::Display| CacheError::Corrupt {
+            let short = |found: u64| CacheError::Corrupt {
                 subject: digest.into(),
-                what: format!("of {wanted} bytes at {} it has {found}", range.start),
+                what: format!(
+                    "{wanted} bytes at {} are wanted, and it has {found}",
+                    range.start
+                ),
             };
             let path = layout::blob(&digest);
-            let read = self.reads()?.read_with(&path);
-            let bytes = match read.range(range.clone()).await {
+            let operator = self.reads()?;
+            let bytes = match operator.read_with(&path).range(range.clone()).await {
                 Ok(buffer) => buffer.to_bytes(),
                 Err(error) if is_absent(&error) => return Ok(None),
-                Err(error) if error.kind() == ErrorKind::RangeNotSatisfied => {
-                    return Err(short(&"none"));
+                Err(error) => {
+                    // Services differ in what they answer beyond the end.
+                    let size = operator.stat(&path).await.map(|m| m.content_length());
+                    return Err(match size {
+                        Ok(size) if size < range.end => short(size),
+                        _ => sorted("read", digest, error),
+                    });
                 }
-                Err(error) => return Err(sorted("read", digest, error)),
             };
             match bytes.len() as u64 == wanted {
                 true => Ok(Some(bytes)),
-                false => Err(short(&bytes.len())),
+                false => Err(short(range.start + bytes.len() as u64)),
             }
         })
     }
@@ -422,8 +444,12 @@ impl ActionCache for ObjectStore {
     fn put<'a>(&'a self, result: &'a ActionResult) -> BoxFuture<'a, Result<(), CacheError>> {
         Box::pin(async move {
             let path = layout::action(&result.scope, &result.key);
-            let written = self.writes()?.write(&path, result.encode()).await;
-            written.map_err(|error| sorted("write", Subject::Action(result.key), error))?;
+            let options = self.typed("application/json");
+            let operator = self.writes()?;
+            let written = operator.write_options(&path, result.encode(), options);
+            written
+                .await
+                .map_err(|error| sorted("write", Subject::Action(result.key), error))?;
             Ok(())
         })
     }

@@ -6,7 +6,9 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use super::{BuildArgs, cache_flags};
 use crate::{
     cache::{
-        Access, Producer, Scope, ScopeError, SearchOrder, Tier, TierAddress, TierAddressError,
+        Access, ActionResult, Producer, Scope, ScopeError, SearchOrder, Tier, TierAddress,
+        TierAddressError, Vouching,
+        guard::{GuardLimits, TierNotice, guard},
         open::{self, OpenError, TierOptions},
         trust::{self, KeyError, Keyring, PublicKey, ScopePattern, Signer},
     },
@@ -23,18 +25,15 @@ const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The caches of a build besides the local store, and how they are used.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the engine takes what is left when it has tiers")]
-pub(in crate::cli) struct Caches {
-    /// The tiers, the first asked first.
-    pub(in crate::cli) tiers: Vec<Tier>,
-    pub(in crate::cli) scopes: SearchOrder,
-    pub(in crate::cli) producer: Producer,
-    /// Signs what is saved.
-    pub(in crate::cli) signer: Option<Signer>,
-    /// Says what is relied on.
-    pub(in crate::cli) keyring: Keyring,
+pub(super) struct Caches {
+    /// The tiers, the first asked first, each behind a guard.
+    pub(super) tiers: Vec<Tier>,
+    /// What is relied on and how what is saved is signed.
+    pub(super) vouching: Vouching,
+    pub(super) scopes: SearchOrder,
+    pub(super) producer: Producer,
     /// How long to wait at the end for what is being saved.
-    pub(in crate::cli) save_timeout: Duration,
+    pub(super) save_timeout: Duration,
 }
 
 /// Who says something about caches.
@@ -70,7 +69,10 @@ pub(in crate::cli) enum CachesError {
         source: ScopeRefused,
     },
     #[error("{origin} names a cache that can't be used")]
-    Open { origin: Origin, source: OpenError },
+    Open {
+        origin: Origin,
+        source: Box<OpenError>,
+    },
     #[error("{origin} is no key")]
     Key { origin: Origin, source: KeyError },
     #[error("{origin} names a key that can't be read")]
@@ -143,32 +145,40 @@ pub(super) fn caches(
         true => Vec::new(),
         false => wanted(context, args, settings, events)?,
     };
-    let caches = Caches {
-        tiers: tiers(context, &wanted, scopes.saves, registry, events)?,
+    let tiers = tiers(context, &wanted, scopes.saves, registry, events)?;
+    if !tiers.is_empty() {
+        events.send(BuildEvent::RemoteCaches {
+            caches: tiers.iter().map(|tier| tier.name.clone()).collect(),
+            platform: ci.platform.name().to_owned(),
+            reads: names(scopes.order.scopes()),
+            saves: match tiers.iter().any(|tier| tier.access.write) {
+                true => Some(scopes.order.own().to_string()),
+                false => None,
+            },
+            signed_by: signer.as_ref().map(|s| s.public().id().to_string()),
+        });
+    }
+    Ok(Caches {
+        tiers,
+        vouching: vouching(keyring, signer),
         scopes: scopes.order,
         producer: ci.producer(),
-        signer,
-        keyring,
         save_timeout: save_timeout(args, settings)?,
-    };
-    if !caches.tiers.is_empty() {
-        events.send(announcement(&caches, &ci));
-    }
-    Ok(caches)
+    })
 }
 
-/// What the build will do with caches, said once.
-fn announcement(caches: &Caches, ci: &ci::CiContext) -> BuildEvent {
-    let scopes = caches.scopes.scopes().iter().map(Scope::to_string);
-    BuildEvent::RemoteCaches {
-        caches: caches.tiers.iter().map(|tier| tier.name.clone()).collect(),
-        platform: ci.platform.name().to_owned(),
-        reads: scopes.collect(),
-        saves: match caches.tiers.iter().any(|tier| tier.access.write) {
-            true => Some(caches.scopes.own().to_string()),
-            false => None,
-        },
-        signed_by: caches.signer.as_ref().map(|s| s.public().id().to_string()),
+fn names(scopes: &[Scope]) -> Vec<String> {
+    scopes.iter().map(Scope::to_string).collect()
+}
+
+/// Relies on what `keyring` accepts, and signs with `signer`.
+fn vouching(keyring: Keyring, signer: Option<Signer>) -> Vouching {
+    let check =
+        move |entry: &ActionResult| keyring.accept(entry).map_err(|error| error.to_string());
+    let vouching = Vouching::default().checking_with(check);
+    match signer {
+        Some(signer) => vouching.signing_with(move |entry| Some(signer.signature(entry))),
+        None => vouching,
     }
 }
 
@@ -294,7 +304,7 @@ fn tiers(
             temp_dir: context.env.temp_dir(),
         };
         match open::open(&want.address, &options) {
-            Ok(tier) => tiers.push(tier),
+            Ok(tier) => tiers.push(guarded(tier, events)),
             Err(error @ (OpenError::Missing { .. } | OpenError::Client { .. })) => {
                 let cause = std::error::Error::source(&error);
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -305,12 +315,21 @@ fn tiers(
                 );
             }
             Err(source) => {
-                let origin = want.origin;
-                return Err(CachesError::Open { origin, source });
+                return Err(CachesError::Open {
+                    origin: want.origin,
+                    source: Box::new(source),
+                });
             }
         }
     }
     Ok(tiers)
+}
+
+/// The tier behind a guard, which says what becomes of it where there is trouble.
+fn guarded(tier: Tier, events: &Events) -> Tier {
+    let events = events.clone();
+    let notice = move |notice: TierNotice| events.warn(notice.to_string(), None);
+    guard(tier, GuardLimits::default(), Arc::new(notice)).0
 }
 
 /// The key that signs, if this build was given one.
