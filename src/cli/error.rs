@@ -394,9 +394,12 @@ fn export(error: &ExportError) -> ExitCode {
         ExportError::Annotation(_)
         | ExportError::Overlap { .. }
         | ExportError::Platforms
+        | ExportError::Nameless
+        | ExportError::Name { .. }
         | ExportError::NotADirectory { .. }
         | ExportError::IsADirectory { .. } => ExitCode::Usage,
         ExportError::NoDocker { .. } => ExitCode::NotFound,
+        ExportError::Push { source } => registry(source),
         ExportError::Device { .. } => ExitCode::Denied,
         ExportError::Build(error) => build(error),
         ExportError::Load { .. }

@@ -19,6 +19,7 @@ mod config;
 mod language;
 #[cfg(feature = "object-storage")]
 mod object_services;
+mod output_push;
 mod outputs;
 mod pull;
 mod push;
