@@ -129,7 +129,7 @@ pub enum TrustedKey {
 pub struct MountSettings {
     /// Whether they are saved and restored.
     pub save: bool,
-    /// Bytes above which one is not saved.
+    /// Bytes of its files above which one is not saved.
     pub max_size: Option<u64>,
 }
 
