@@ -464,3 +464,59 @@ fn with_causes(error: &BuildError) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> MountIdentity {
+        MountIdentity {
+            id: "/root/.cache".to_owned(),
+            platform: "linux/amd64".parse().unwrap(),
+            from: None,
+            owner: None,
+        }
+    }
+
+    #[test]
+    fn names_and_keys_tell_mounts_apart() {
+        let owner = FileOwner {
+            mode: 0o700,
+            uid: 1,
+            gid: 2,
+        };
+        let others = [
+            identity(),
+            MountIdentity {
+                id: "other".to_owned(),
+                ..identity()
+            },
+            MountIdentity {
+                platform: "linux/arm64".parse().unwrap(),
+                ..identity()
+            },
+            MountIdentity {
+                from: Some(ChainId::empty()),
+                ..identity()
+            },
+            MountIdentity {
+                owner: Some(owner),
+                ..identity()
+            },
+            MountIdentity {
+                owner: Some(FileOwner { uid: 3, ..owner }),
+                ..identity()
+            },
+        ];
+        let names: std::collections::BTreeSet<_> = others.iter().map(|m| m.dir_name()).collect();
+        assert_eq!(names.len(), others.len());
+        let keys: std::collections::BTreeSet<_> = others.iter().map(|m| m.recipe().key()).collect();
+        assert_eq!(keys.len(), others.len());
+    }
+
+    #[test]
+    fn the_key_is_stable() {
+        let key = identity().recipe().key();
+        assert_eq!(key.0.hex(), "KEYHEX", "other machines have it");
+    }
+}
