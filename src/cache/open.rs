@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
     Access, CacheError, RegistryCache, Tier, TierAddress, TierKind,
+    actions_service::ActionsStore,
     http::{HttpCache, HttpOpenError, HttpOptions},
 };
 use crate::{oci::reference::ParseReferenceError, redact::SecretBytes, registry::Registry};
@@ -109,14 +110,27 @@ pub fn open(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenEr
     match address.kind {
         TierKind::Server => server(address, options),
         TierKind::Registry => registry(address, options),
+        TierKind::Actions => {
+            let (store, access) = ActionsStore::open(address, options)?;
+            let store = Arc::new(store);
+            Ok(Tier {
+                name: address.to_string(),
+                actions: store.clone(),
+                blobs: store,
+                access,
+            })
+        }
         #[cfg(feature = "object-storage")]
         TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
             let store = super::object::ObjectStore::open(address, &options.services)?;
             Ok(tier(address, options, Arc::new(store)))
         }
-        _ => Err(OpenError::Unsupported {
-            scheme: address.scheme.clone(),
-        }),
+        #[cfg(not(feature = "object-storage"))]
+        TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
+            Err(OpenError::Unsupported {
+                scheme: address.scheme.clone(),
+            })
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{error::Error, io, path::PathBuf};
 use super::{build::CachesError, exit::ExitCode};
 use crate::{
     bake::BakeError,
-    cache::CacheError,
+    cache::{CacheError, bundle::BundleError, trust::KeyError},
     config::{ConfigError, SelectionError, env::EnvError},
     dockerfile::DockerfileError,
     engine::{BuildError, files::FileError},
@@ -83,6 +83,12 @@ pub(super) enum CliError {
     Export(Box<ExportError>),
     #[error(transparent)]
     Caches(Box<CachesError>),
+    #[error(transparent)]
+    Bundle(Box<BundleError>),
+    #[error("no entry of the cache has a key that starts with `{wanted}` or a step of that name")]
+    NoEntry { wanted: String },
+    #[error("can't make a key")]
+    Keygen(#[from] KeyError),
     #[error("the build was interrupted")]
     Signal { signal: i32 },
     #[error("the local cache can't be used")]
@@ -124,6 +130,16 @@ impl From<BakeError> for CliError {
 impl From<CachesError> for CliError {
     fn from(error: CachesError) -> Self {
         Self::Caches(Box::new(error))
+    }
+}
+
+impl From<BundleError> for CliError {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::Store(error) => error.into(),
+            BundleError::File(error) => error.into(),
+            error => Self::Bundle(Box::new(error)),
+        }
     }
 }
 
@@ -186,6 +202,9 @@ impl CliError {
             Self::Bake(error) => bake(error),
             Self::Caches(error) if error.is_usage() => ExitCode::Usage,
             Self::Caches(_) => ExitCode::InvalidConfiguration,
+            Self::Bundle(error) => bundle(error),
+            Self::NoEntry { .. } => ExitCode::NotFound,
+            Self::Cache(CacheError::Corrupt { .. }) => ExitCode::Integrity,
             Self::Config(_) | Self::Env(_) => ExitCode::InvalidConfiguration,
             Self::Lower(LowerError::Violations { .. }) => ExitCode::ViolationsFound,
             Self::Lower(LowerError::CheckArgument { .. }) => ExitCode::Usage,
@@ -218,6 +237,7 @@ impl CliError {
             | Self::Cache(_)
             | Self::Snapshot(_)
             | Self::Runtime(_)
+            | Self::Keygen(_)
             | Self::Answer(_)
             | Self::Json(_) => ExitCode::Internal,
         }
@@ -233,6 +253,7 @@ impl CliError {
             Self::NoDockerfile { .. } => Some("name the Dockerfile with `-f`".to_owned()),
             Self::Ssh(error) => error.hint(),
             Self::Caches(error) => error.hint(),
+            Self::NoEntry { .. } => Some("`memobuild-ci cache ls` lists them".to_owned()),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Export(error) => error.hint(),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
@@ -270,6 +291,7 @@ impl CliError {
             Self::Remote(error) => error.as_ref(),
             Self::Ssh(error) => error,
             Self::Caches(error) => error.as_ref(),
+            Self::Bundle(error) => error.as_ref(),
             Self::Export(error) => match error.as_ref() {
                 ExportError::Annotation(error) => error,
                 error => error,
@@ -286,6 +308,13 @@ fn bake(error: &BakeError) -> ExitCode {
         P::UnknownTarget { .. } | P::NoMatch { .. } | P::Override { .. } => ExitCode::Usage,
         P::NoFile { .. } => ExitCode::NotFound,
         _ => ExitCode::InvalidConfiguration,
+    }
+}
+
+fn bundle(error: &BundleError) -> ExitCode {
+    match error {
+        BundleError::Layout(error) => layout(error),
+        _ => ExitCode::Integrity,
     }
 }
 
@@ -368,9 +397,12 @@ fn export(error: &ExportError) -> ExitCode {
         ExportError::Annotation(_)
         | ExportError::Overlap { .. }
         | ExportError::Platforms
+        | ExportError::Nameless
+        | ExportError::Name { .. }
         | ExportError::NotADirectory { .. }
         | ExportError::IsADirectory { .. } => ExitCode::Usage,
         ExportError::NoDocker { .. } => ExitCode::NotFound,
+        ExportError::Push { source } => registry(source),
         ExportError::Device { .. } => ExitCode::Denied,
         ExportError::Build(error) => build(error),
         ExportError::Load { .. }

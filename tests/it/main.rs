@@ -14,10 +14,12 @@ mod build_errors;
 mod build_fixture;
 mod build_loss;
 mod build_run;
+mod cache_attacks;
 mod config;
 mod language;
 #[cfg(feature = "object-storage")]
 mod object_services;
+mod output_push;
 mod outputs;
 mod pull;
 mod push;
@@ -33,3 +35,4 @@ mod store_trouble;
 mod tidy;
 mod tier_lab;
 mod tiers;
+mod tiers_process;
