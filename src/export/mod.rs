@@ -167,7 +167,9 @@ pub async fn prepare(
     };
     for number in &job.targets {
         let layers = &built.targets[*number].layers;
-        if !job.outputs.is_empty() {
+        // A push needs only what its registry lacks.
+        let is_push = |output: &Output| matches!(output, Output::Push { .. });
+        if !job.outputs.iter().all(is_push) {
             session
                 .bytes()
                 .prefetch(layers.iter().map(AsRef::as_ref))
