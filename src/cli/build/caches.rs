@@ -139,8 +139,11 @@ pub(super) fn caches(
     let scopes = ci
         .scopes(scope, also)
         .map_err(|source| CachesError::Refused { origin, source })?;
-    let signer = signer(context, settings, events)?;
-    let keyring = keyring(context, settings, signer.as_ref())?;
+    let (signer, warning) = signer(context, settings)?;
+    if let Some(warning) = warning {
+        events.warn(warning, None);
+    }
+    let keyring = trusted(context, settings, signer.as_ref())?;
     let wanted = match args.no_remote_cache {
         true => Vec::new(),
         false => wanted(context, args, settings, events)?,
@@ -332,31 +335,25 @@ fn guarded(tier: Tier, events: &Events) -> Tier {
     guard(tier, GuardLimits::default(), Arc::new(notice)).0
 }
 
-/// The key that signs, if this build was given one.
+/// The key that signs, if this build was given one, and what is odd about it.
 fn signer(
     context: &Context,
     settings: &CacheSettings,
-    events: &Events,
-) -> Result<Option<Signer>, CachesError> {
+) -> Result<(Option<Signer>, Option<String>), CachesError> {
     let variable = Origin::Variable("MEMOBUILD_SIGNING_KEY");
     let setting = Origin::Setting("cache.sign");
     let (origin, text) = match (context.env.signing_key(), &settings.sign) {
         (Some(key), _) => (variable, String::from_utf8_lossy(key.expose()).into_owned()),
         (None, Some(SigningKey::Variable(name))) => match env::secret(name) {
             Some(key) if !key.is_empty() => (setting, String::from_utf8_lossy(&key).into_owned()),
-            _ => return Ok(None),
+            _ => return Ok((None, None)),
         },
         (None, Some(SigningKey::File(path))) => match fs::read_to_string(path) {
             Ok(pem) => (setting, pem),
             Err(error) if error.is_not_found() => {
-                events.warn(
-                    format!(
-                        "the signing key `{}` is not there; nothing is signed",
-                        path.display()
-                    ),
-                    None,
-                );
-                return Ok(None);
+                let path = path.display();
+                let warning = format!("the signing key `{path}` is not there; nothing is signed");
+                return Ok((None, Some(warning)));
             }
             Err(source) => {
                 return Err(CachesError::KeyFile {
@@ -365,7 +362,7 @@ fn signer(
                 });
             }
         },
-        (None, None) => return Ok(None),
+        (None, None) => return Ok((None, None)),
     };
     let pem = match text.contains("-----BEGIN") {
         true => text,
@@ -373,13 +370,20 @@ fn signer(
             .map_err(|source| CachesError::KeyFile { origin, source })?,
     };
     match Signer::from_pem(&pem) {
-        Ok(signer) => Ok(Some(signer)),
+        Ok(signer) => Ok((Some(signer), None)),
         Err(source) => Err(CachesError::Key { origin, source }),
     }
 }
 
 /// The keys whose signatures count, and where they are needed.
-fn keyring(
+pub(in crate::cli) fn keyring(
+    context: &Context,
+    settings: &CacheSettings,
+) -> Result<Keyring, CachesError> {
+    trusted(context, settings, signer(context, settings)?.0.as_ref())
+}
+
+fn trusted(
     context: &Context,
     settings: &CacheSettings,
     signer: Option<&Signer>,

@@ -10,7 +10,7 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
-pub(super) use caches::CachesError;
+pub(super) use caches::{CachesError, keyring};
 pub(super) use secrets::secrets;
 
 use std::{

@@ -36,7 +36,11 @@ impl Archive {
 
     /// Adds a small blob; gives its descriptor.
     pub fn add_json(&mut self, media_type: &str, value: &impl serde::Serialize) -> Descriptor {
-        let bytes = json(value);
+        self.add_bytes(media_type, json(value))
+    }
+
+    /// Adds a small blob; gives its descriptor.
+    pub fn add_bytes(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
         let descriptor = Descriptor::of(media_type, &bytes);
         self.blobs
             .insert(descriptor.digest, BlobSource::Bytes(bytes));
