@@ -5,7 +5,7 @@ use std::{error::Error, io, path::PathBuf};
 use super::{build::CachesError, exit::ExitCode};
 use crate::{
     bake::BakeError,
-    cache::CacheError,
+    cache::{CacheError, bundle::BundleError, trust::KeyError},
     config::{ConfigError, SelectionError, env::EnvError},
     dockerfile::DockerfileError,
     engine::{BuildError, files::FileError},
@@ -18,6 +18,7 @@ use crate::{
     registry::{RegistryError, Trouble},
     remote::{FetchError, RemoteError},
     sandbox::{SandboxError, Step},
+    server::{ServerError, auth::TokensError, store::StoreError},
     snapshot::SnapshotError,
     ssh::SshError,
     ui::{self, ReportOptions},
@@ -82,6 +83,12 @@ pub(super) enum CliError {
     Export(Box<ExportError>),
     #[error(transparent)]
     Caches(Box<CachesError>),
+    #[error(transparent)]
+    Bundle(Box<BundleError>),
+    #[error("no entry of the cache has a key that starts with `{wanted}` or a step of that name")]
+    NoEntry { wanted: String },
+    #[error("can't make a key")]
+    Keygen(#[from] KeyError),
     #[error("the build was interrupted")]
     Signal { signal: i32 },
     #[error("the local cache can't be used")]
@@ -98,6 +105,8 @@ pub(super) enum CliError {
     Remote(Box<RemoteError>),
     #[error("the context has no `{}`", file.display())]
     NoDockerfile { file: PathBuf },
+    #[error(transparent)]
+    Server(#[from] ServerError),
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
     #[error("can't write the answer to stdout")]
@@ -121,6 +130,16 @@ impl From<BakeError> for CliError {
 impl From<CachesError> for CliError {
     fn from(error: CachesError) -> Self {
         Self::Caches(Box::new(error))
+    }
+}
+
+impl From<BundleError> for CliError {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::Store(error) => error.into(),
+            BundleError::File(error) => error.into(),
+            error => Self::Bundle(Box::new(error)),
+        }
     }
 }
 
@@ -183,6 +202,9 @@ impl CliError {
             Self::Bake(error) => bake(error),
             Self::Caches(error) if error.is_usage() => ExitCode::Usage,
             Self::Caches(_) => ExitCode::InvalidConfiguration,
+            Self::Bundle(error) => bundle(error),
+            Self::NoEntry { .. } => ExitCode::NotFound,
+            Self::Cache(CacheError::Corrupt { .. }) => ExitCode::Integrity,
             Self::Config(_) | Self::Env(_) => ExitCode::InvalidConfiguration,
             Self::Lower(LowerError::Violations { .. }) => ExitCode::ViolationsFound,
             Self::Lower(LowerError::CheckArgument { .. }) => ExitCode::Usage,
@@ -194,6 +216,7 @@ impl CliError {
             Self::Fetch(error) => remote(&error.source),
             Self::Remote(error) => remote(error),
             Self::NoDockerfile { .. } => ExitCode::NotFound,
+            Self::Server(error) => server(error),
             Self::BaseLayout { source, .. } => layout(source),
             Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),
@@ -214,6 +237,7 @@ impl CliError {
             | Self::Cache(_)
             | Self::Snapshot(_)
             | Self::Runtime(_)
+            | Self::Keygen(_)
             | Self::Answer(_)
             | Self::Json(_) => ExitCode::Internal,
         }
@@ -225,9 +249,11 @@ impl CliError {
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Fetch(error) => error.source.hint().map(str::to_owned),
             Self::Remote(error) => error.hint().map(str::to_owned),
+            Self::Server(error) => error.hint().map(str::to_owned),
             Self::NoDockerfile { .. } => Some("name the Dockerfile with `-f`".to_owned()),
             Self::Ssh(error) => error.hint(),
             Self::Caches(error) => error.hint(),
+            Self::NoEntry { .. } => Some("`memobuild-ci cache ls` lists them".to_owned()),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Export(error) => error.hint(),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
@@ -265,6 +291,7 @@ impl CliError {
             Self::Remote(error) => error.as_ref(),
             Self::Ssh(error) => error,
             Self::Caches(error) => error.as_ref(),
+            Self::Bundle(error) => error.as_ref(),
             Self::Export(error) => match error.as_ref() {
                 ExportError::Annotation(error) => error,
                 error => error,
@@ -281,6 +308,13 @@ fn bake(error: &BakeError) -> ExitCode {
         P::UnknownTarget { .. } | P::NoMatch { .. } | P::Override { .. } => ExitCode::Usage,
         P::NoFile { .. } => ExitCode::NotFound,
         _ => ExitCode::InvalidConfiguration,
+    }
+}
+
+fn bundle(error: &BundleError) -> ExitCode {
+    match error {
+        BundleError::Layout(error) => layout(error),
+        _ => ExitCode::Integrity,
     }
 }
 
@@ -316,6 +350,21 @@ fn layout(error: &LayoutError) -> ExitCode {
     }
 }
 
+fn server(error: &ServerError) -> ExitCode {
+    match error {
+        ServerError::Unprotected { .. } => ExitCode::Usage,
+        ServerError::Tokens { source, .. } => match source {
+            TokensError::Read(error) => file(error),
+            _ => ExitCode::InvalidConfiguration,
+        },
+        ServerError::Audit(error) | ServerError::Store(StoreError::Fs(error)) => file(error),
+        ServerError::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            ExitCode::Denied
+        }
+        ServerError::Store(_) | ServerError::Listen { .. } => ExitCode::Internal,
+    }
+}
+
 fn file(error: &FsError) -> ExitCode {
     match error.source.kind() {
         io::ErrorKind::NotFound => ExitCode::NotFound,
@@ -345,9 +394,12 @@ fn export(error: &ExportError) -> ExitCode {
         ExportError::Annotation(_)
         | ExportError::Overlap { .. }
         | ExportError::Platforms
+        | ExportError::Nameless
+        | ExportError::Name { .. }
         | ExportError::NotADirectory { .. }
         | ExportError::IsADirectory { .. } => ExitCode::Usage,
         ExportError::NoDocker { .. } => ExitCode::NotFound,
+        ExportError::Push { source } => registry(source),
         ExportError::Device { .. } => ExitCode::Denied,
         ExportError::Build(error) => build(error),
         ExportError::Load { .. }

@@ -270,7 +270,7 @@ impl LayerBytes {
     }
 
     /// Nobody has the layer: its step is to be executed again.
-    fn lost(&self, layer: &ResultLayer) -> BuildError {
+    pub(super) fn lost(&self, layer: &ResultLayer) -> BuildError {
         self.tiers.note_gone(layer.blob.digest);
         BuildError::Lost(layer.from)
     }

@@ -175,7 +175,14 @@ impl Attempt {
         }
         let bytes = &self.session.bytes;
         let blob = layer.blob.clone();
-        let indexed = blob.index.is_some() || bytes.cached_index(&blob).is_some();
+        let index = match (bytes.cached_index(&blob), blob.index) {
+            (Some(index), _) => Some(index),
+            (None, Some(digest)) => bytes.stored_index(digest).await?.map(Arc::new),
+            (None, None) => None,
+        };
+        let indexed = blob.index.is_some() || index.is_some();
+        // A layer is unpacked while it comes, before its digest is known to be right.
+        let most = index.map_or(u64::MAX, |index| index.tar_size);
         let (events, halt) = (self.session.engine.events.clone(), self.halt.clone());
         let runtime = Arc::clone(runtime);
         let scanned = bytes
@@ -196,6 +203,7 @@ impl Attempt {
                 let mut tar = Stoppable {
                     inner: layer::decompress(reader, &blob.media_type)?,
                     halt: &halt,
+                    left: most,
                 };
                 if indexed {
                     runtime
@@ -210,15 +218,25 @@ impl Attempt {
             Ok(Some(index)) => bytes.keep_index(&layer.blob, index).await.map(drop),
             Ok(None) => Ok(()),
             Err(_) if self.halt.is_cancelled() => Err(BuildError::Interrupted),
+            // The bytes are the ones that an entry of a cache names, and no layer of its: whoever
+            // wrote it, the step can be executed.
+            Err(BuildError::Snapshot(SnapshotError::DiffId { .. } | SnapshotError::Layer(_)))
+                if !matches!(self.session.graph.vertex(layer.from).op, Op::Image(_)) =>
+            {
+                Err(self.session.bytes.lost(layer))
+            }
             Err(error) => Err(error),
         }
     }
 }
 
-/// A reader that fails once the build is to stop, so that long unpacking ends soon.
+/// A reader that fails once the build is to stop, so that long unpacking ends soon, and where more
+/// comes than the layer's index says: a small blob may unpack to more than any disk holds.
 struct Stoppable<'h, R> {
     inner: R,
     halt: &'h tokio_util::sync::CancellationToken,
+    /// Bytes that may still come.
+    left: u64,
 }
 
 impl<R: Read> Read for Stoppable<'_, R> {
@@ -226,7 +244,17 @@ impl<R: Read> Read for Stoppable<'_, R> {
         if self.halt.is_cancelled() {
             return Err(io::Error::other("interrupted"));
         }
-        self.inner.read(buf)
+        let read = self.inner.read(buf)?;
+        match self.left.checked_sub(read as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(read)
+            }
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the layer is larger than its index says",
+            )),
+        }
     }
 }
 
@@ -305,5 +333,31 @@ impl Read for Chunks {
                 n => return Ok(n),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_larger_than_its_index_says_is_read_no_further() {
+        let halt = tokio_util::sync::CancellationToken::new();
+        let read = |left: u64| {
+            let mut all = Vec::new();
+            let mut reader = Stoppable {
+                inner: io::repeat(0).take(1 << 20),
+                halt: &halt,
+                left,
+            };
+            (
+                reader.read_to_end(&mut all).map_err(|e| e.kind()),
+                all.len(),
+            )
+        };
+        assert_eq!(read(1 << 20), (Ok(1 << 20), 1 << 20));
+        let (error, bytes) = read(1000);
+        assert_eq!(error, Err(io::ErrorKind::InvalidData));
+        assert!(bytes < 64 << 10, "{bytes}");
     }
 }

@@ -151,7 +151,10 @@ impl Files {
                 )?;
                 writer.finish(*delete)
             }
-            Output::Layout { .. } | Output::Archive { .. } | Output::Load { .. } => Ok(()),
+            Output::Layout { .. }
+            | Output::Archive { .. }
+            | Output::Load { .. }
+            | Output::Push { .. } => Ok(()),
         }
     }
 

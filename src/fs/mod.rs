@@ -350,6 +350,15 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FsError>
     file.commit()
 }
 
+/// Writes `bytes` to a new file that only its owner may read. A file that is there is an error.
+pub fn write_new_private(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FsError> {
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.write(true).create_new(true);
+    let options = std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    let mut file = options.open(&path).at("create", &path)?;
+    file.write_all(bytes).at("write", &path)
+}
+
 /// A file under construction beside its destination; dropped without
 /// [`commit`](Self::commit), it is removed.
 #[derive(Debug)]

@@ -30,6 +30,20 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
+    /// Its name, as entries state it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Definition => "definition",
+            Self::Content => "content",
+            Self::Recompression => "recompression",
+            Self::LayerIndex => "layer-index",
+            Self::Selection => "selection",
+            Self::Plan => "plan",
+        }
+    }
+}
+
+impl KeyKind {
     /// All kinds.
     pub const ALL: [Self; 6] = [
         Self::Definition,

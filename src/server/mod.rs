@@ -128,6 +128,21 @@ pub enum ServerError {
     },
 }
 
+impl ServerError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unprotected { .. } => Some(
+                "name a token file with `--tokens`, or let everybody write with `--insecure-no-auth`",
+            ),
+            Self::Store(StoreError::Version { .. }) => {
+                Some("use another directory with `--data`, or remove this one")
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What all requests share.
 #[derive(Debug)]
 struct Shared {

@@ -74,6 +74,14 @@ class Pages(support.EndToEnd):
         self.assertIn("example-app-dev", result.stdout)
         self.assertIn('"VERSION": "dev"', result.stdout)
 
+    def test_cache_server(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/cache-server.md"))
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran, [1, 0, 1], "the second runner starts empty and runs nothing; another namespace does")
+        self.assertIn('"api_versions":["1"]', result.stdout)
+        self.assertIn('"code":"unauthorized"', result.stdout)
+        self.assertIn('"entries":{"branch":0,"local":0,"protected":', result.stdout)
+
     def test_layered_repositories(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/layered-repositories.md"))
         ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]

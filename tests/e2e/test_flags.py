@@ -81,8 +81,8 @@ class Flags(support.EndToEnd):
     def test_flags_that_are_not_there_say_what_to_do(self):
         context = self.context(DOCKERFILE)
         for words, told in [
-            (["--push"], "skopeo copy oci:DIR docker://NAME:TAG"),
-            (["-o", "type=registry"], "skopeo copy oci:DIR docker://NAME:TAG"),
+            (["--push"], "-t HOST/NAME:TAG"),
+            (["-o", "type=image"], "push=true"),
             (["--cache-from", "type=gha"], "--cache-dir"),
             (["--provenance=mode=max"], "no attestations are made yet"),
             (["--squash"], "FROM scratch"),

@@ -344,7 +344,6 @@ fn foreign_flags_are_accepted_or_explained() {
     }
     assert_eq!(stderr.matches("\"warning\"").count(), 2, "{stderr}");
     for refused in [
-        "--push",
         "--cache-to=type=inline",
         "--squash",
         "--policy=x",

@@ -221,24 +221,18 @@ fn a_corrupt_blob_is_taken_from_the_next_tier_or_made_again() {
 }
 
 #[test]
-fn a_tier_that_is_down_is_one_warning_each_way() {
+fn a_tier_that_is_down_is_one_warning() {
     let tier = LabTier::new("lab://one");
     let lab = Lab::new(vec![tier.tier(Access::FULL)]);
     copies(&lab);
     tier.set(Fault::Down);
     let first = lab.build(COPIES);
     let warnings = first.warnings();
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("counts as a miss"));
-    assert!(warnings[1].contains("not saved"));
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("is not used any more"));
     assert_eq!(first.totals.ran, 4);
     assert_eq!(first.saved(), Some((0, 4)));
-    let puts = tier
-        .acts()
-        .iter()
-        .filter(|a| a.starts_with("contains"))
-        .count();
-    assert!(puts <= 6, "it was given up after a few failures: {puts}");
+    assert!(tier.acts().len() <= 4, "it was given up: {:?}", tier.acts());
     // The next build with the same tier brings what this one could not.
     tier.set(Fault::None);
     let second = lab.build(COPIES);

@@ -24,6 +24,7 @@ mod breaker;
 #[cfg(test)]
 mod tests;
 
+pub(super) use breaker::chain;
 pub use breaker::{TierMeter, TierNotice, TierTrouble};
 
 use std::{ops::Range, sync::Arc, time::Duration};

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Media type of an entry's JSON, and the type of the artifact.
-pub(super) const ENTRY: &str = "application/vnd.memobuild.action.v1+json";
+pub(in crate::cache) const ENTRY: &str = "application/vnd.memobuild.action.v1+json";
 /// Media type of a layer's index.
 const INDEX: &str = "application/vnd.memobuild.layer-index.v1";
 /// Largest entry in bytes that stands in its manifest; registries accept manifests of 4 MiB.
@@ -25,7 +25,7 @@ const INLINE_LIMIT: usize = 1 << 20;
 
 /// Why a manifest is no entry that we can read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EntryError {
+pub enum EntryError {
     /// It is no manifest.
     #[error("not a manifest")]
     Manifest(#[from] ManifestError),
@@ -46,7 +46,7 @@ pub(super) enum EntryError {
 /// An entry as it was found in a manifest.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "an entry is taken apart at once")]
-pub(super) enum Found {
+pub(in crate::cache) enum Found {
     /// The entry.
     Entry(ActionResult),
     /// Where the entry is: it is too large for the manifest.
@@ -54,7 +54,7 @@ pub(super) enum Found {
 }
 
 /// The tag of the entry under `key` in `scope`.
-pub(super) fn tag(scope: &Scope, key: &CacheKey) -> String {
+pub(in crate::cache) fn tag(scope: &Scope, key: &CacheKey) -> String {
     let kind = match scope.trust() {
         Trust::Protected => "protected",
         Trust::Branch => "branch",
@@ -67,7 +67,11 @@ pub(super) fn tag(scope: &Scope, key: &CacheKey) -> String {
 
 /// The manifest of `result`, whose JSON form is `json`; `index_size` is the size in bytes of
 /// the layer's index.
-pub(super) fn manifest(result: &ActionResult, json: &[u8], index_size: Option<u64>) -> Bytes {
+pub(in crate::cache) fn manifest(
+    result: &ActionResult,
+    json: &[u8],
+    index_size: Option<u64>,
+) -> Bytes {
     let entry = Descriptor::of(ENTRY, json);
     let mut layers = Vec::new();
     if let Some(layer) = &result.layer {
@@ -114,7 +118,11 @@ pub(super) fn manifest(result: &ActionResult, json: &[u8], index_size: Option<u6
 }
 
 /// What the manifest `bytes` under the tag of `scope` and `key` holds.
-pub(super) fn read(scope: &Scope, key: CacheKey, bytes: &[u8]) -> Result<Found, EntryError> {
+pub(in crate::cache) fn read(
+    scope: &Scope,
+    key: CacheKey,
+    bytes: &[u8],
+) -> Result<Found, EntryError> {
     let config = match Document::parse(bytes, None)? {
         Document::Manifest(manifest) => manifest.config,
         Document::Index(_) => {
@@ -139,7 +147,7 @@ pub(super) fn read(scope: &Scope, key: CacheKey, bytes: &[u8]) -> Result<Found, 
 }
 
 /// The entry whose JSON form is `json`, if it belongs under `key` in `scope`.
-pub(super) fn decode(
+pub(in crate::cache) fn decode(
     scope: &Scope,
     key: CacheKey,
     json: &[u8],

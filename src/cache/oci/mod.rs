@@ -12,7 +12,7 @@
 //! A registry that lets us pull and not push is read-only: after the first refusal no
 //! further push is tried.
 
-mod entry;
+pub(super) mod entry;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,7 +29,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::io::StreamReader;
 
-use self::entry::{EntryError, Found};
+pub use self::entry::EntryError;
+use self::entry::Found;
 use super::{
     ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, Later, Scope,
     Subject, VerifyingReader,

@@ -6,7 +6,9 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use super::{BuildArgs, cache_flags};
 use crate::{
     cache::{
-        Access, Producer, Scope, ScopeError, SearchOrder, Tier, TierAddress, TierAddressError,
+        Access, ActionResult, Producer, Scope, ScopeError, SearchOrder, Tier, TierAddress,
+        TierAddressError, Vouching,
+        guard::{GuardLimits, TierNotice, guard},
         open::{self, OpenError, TierOptions},
         trust::{self, KeyError, Keyring, PublicKey, ScopePattern, Signer},
     },
@@ -23,18 +25,15 @@ const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The caches of a build besides the local store, and how they are used.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the engine takes what is left when it has tiers")]
-pub(in crate::cli) struct Caches {
-    /// The tiers, the first asked first.
-    pub(in crate::cli) tiers: Vec<Tier>,
-    pub(in crate::cli) scopes: SearchOrder,
-    pub(in crate::cli) producer: Producer,
-    /// Signs what is saved.
-    pub(in crate::cli) signer: Option<Signer>,
-    /// Says what is relied on.
-    pub(in crate::cli) keyring: Keyring,
+pub(super) struct Caches {
+    /// The tiers, the first asked first, each behind a guard.
+    pub(super) tiers: Vec<Tier>,
+    /// What is relied on and how what is saved is signed.
+    pub(super) vouching: Vouching,
+    pub(super) scopes: SearchOrder,
+    pub(super) producer: Producer,
     /// How long to wait at the end for what is being saved.
-    pub(in crate::cli) save_timeout: Duration,
+    pub(super) save_timeout: Duration,
 }
 
 /// Who says something about caches.
@@ -70,7 +69,10 @@ pub(in crate::cli) enum CachesError {
         source: ScopeRefused,
     },
     #[error("{origin} names a cache that can't be used")]
-    Open { origin: Origin, source: OpenError },
+    Open {
+        origin: Origin,
+        source: Box<OpenError>,
+    },
     #[error("{origin} is no key")]
     Key { origin: Origin, source: KeyError },
     #[error("{origin} names a key that can't be read")]
@@ -137,38 +139,49 @@ pub(super) fn caches(
     let scopes = ci
         .scopes(scope, also)
         .map_err(|source| CachesError::Refused { origin, source })?;
-    let signer = signer(context, settings, events)?;
-    let keyring = keyring(context, settings, signer.as_ref())?;
+    let (signer, warning) = signer(context, settings)?;
+    if let Some(warning) = warning {
+        events.warn(warning, None);
+    }
+    let keyring = trusted(context, settings, signer.as_ref())?;
     let wanted = match args.no_remote_cache {
         true => Vec::new(),
         false => wanted(context, args, settings, events)?,
     };
-    let caches = Caches {
-        tiers: tiers(context, &wanted, scopes.saves, registry, events)?,
+    let tiers = tiers(context, &wanted, scopes.saves, registry, events)?;
+    if !tiers.is_empty() {
+        events.send(BuildEvent::RemoteCaches {
+            caches: tiers.iter().map(|tier| tier.name.clone()).collect(),
+            platform: ci.platform.name().to_owned(),
+            reads: names(scopes.order.scopes()),
+            saves: match tiers.iter().any(|tier| tier.access.write) {
+                true => Some(scopes.order.own().to_string()),
+                false => None,
+            },
+            signed_by: signer.as_ref().map(|s| s.public().id().to_string()),
+        });
+    }
+    Ok(Caches {
+        tiers,
+        vouching: vouching(keyring, signer),
         scopes: scopes.order,
         producer: ci.producer(),
-        signer,
-        keyring,
         save_timeout: save_timeout(args, settings)?,
-    };
-    if !caches.tiers.is_empty() {
-        events.send(announcement(&caches, &ci));
-    }
-    Ok(caches)
+    })
 }
 
-/// What the build will do with caches, said once.
-fn announcement(caches: &Caches, ci: &ci::CiContext) -> BuildEvent {
-    let scopes = caches.scopes.scopes().iter().map(Scope::to_string);
-    BuildEvent::RemoteCaches {
-        caches: caches.tiers.iter().map(|tier| tier.name.clone()).collect(),
-        platform: ci.platform.name().to_owned(),
-        reads: scopes.collect(),
-        saves: match caches.tiers.iter().any(|tier| tier.access.write) {
-            true => Some(caches.scopes.own().to_string()),
-            false => None,
-        },
-        signed_by: caches.signer.as_ref().map(|s| s.public().id().to_string()),
+fn names(scopes: &[Scope]) -> Vec<String> {
+    scopes.iter().map(Scope::to_string).collect()
+}
+
+/// Relies on what `keyring` accepts, and signs with `signer`.
+fn vouching(keyring: Keyring, signer: Option<Signer>) -> Vouching {
+    let check =
+        move |entry: &ActionResult| keyring.accept(entry).map_err(|error| error.to_string());
+    let vouching = Vouching::default().checking_with(check);
+    match signer {
+        Some(signer) => vouching.signing_with(move |entry| Some(signer.signature(entry))),
+        None => vouching,
     }
 }
 
@@ -294,7 +307,7 @@ fn tiers(
             temp_dir: context.env.temp_dir(),
         };
         match open::open(&want.address, &options) {
-            Ok(tier) => tiers.push(tier),
+            Ok(tier) => tiers.push(guarded(tier, events)),
             Err(error @ (OpenError::Missing { .. } | OpenError::Client { .. })) => {
                 let cause = std::error::Error::source(&error);
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -305,39 +318,42 @@ fn tiers(
                 );
             }
             Err(source) => {
-                let origin = want.origin;
-                return Err(CachesError::Open { origin, source });
+                return Err(CachesError::Open {
+                    origin: want.origin,
+                    source: Box::new(source),
+                });
             }
         }
     }
     Ok(tiers)
 }
 
-/// The key that signs, if this build was given one.
+/// The tier behind a guard, which says what becomes of it where there is trouble.
+fn guarded(tier: Tier, events: &Events) -> Tier {
+    let events = events.clone();
+    let notice = move |notice: TierNotice| events.warn(notice.to_string(), None);
+    guard(tier, GuardLimits::default(), Arc::new(notice)).0
+}
+
+/// The key that signs, if this build was given one, and what is odd about it.
 fn signer(
     context: &Context,
     settings: &CacheSettings,
-    events: &Events,
-) -> Result<Option<Signer>, CachesError> {
+) -> Result<(Option<Signer>, Option<String>), CachesError> {
     let variable = Origin::Variable("MEMOBUILD_SIGNING_KEY");
     let setting = Origin::Setting("cache.sign");
     let (origin, text) = match (context.env.signing_key(), &settings.sign) {
         (Some(key), _) => (variable, String::from_utf8_lossy(key.expose()).into_owned()),
         (None, Some(SigningKey::Variable(name))) => match env::secret(name) {
             Some(key) if !key.is_empty() => (setting, String::from_utf8_lossy(&key).into_owned()),
-            _ => return Ok(None),
+            _ => return Ok((None, None)),
         },
         (None, Some(SigningKey::File(path))) => match fs::read_to_string(path) {
             Ok(pem) => (setting, pem),
             Err(error) if error.is_not_found() => {
-                events.warn(
-                    format!(
-                        "the signing key `{}` is not there; nothing is signed",
-                        path.display()
-                    ),
-                    None,
-                );
-                return Ok(None);
+                let path = path.display();
+                let warning = format!("the signing key `{path}` is not there; nothing is signed");
+                return Ok((None, Some(warning)));
             }
             Err(source) => {
                 return Err(CachesError::KeyFile {
@@ -346,7 +362,7 @@ fn signer(
                 });
             }
         },
-        (None, None) => return Ok(None),
+        (None, None) => return Ok((None, None)),
     };
     let pem = match text.contains("-----BEGIN") {
         true => text,
@@ -354,13 +370,20 @@ fn signer(
             .map_err(|source| CachesError::KeyFile { origin, source })?,
     };
     match Signer::from_pem(&pem) {
-        Ok(signer) => Ok(Some(signer)),
+        Ok(signer) => Ok((Some(signer), None)),
         Err(source) => Err(CachesError::Key { origin, source }),
     }
 }
 
 /// The keys whose signatures count, and where they are needed.
-fn keyring(
+pub(in crate::cli) fn keyring(
+    context: &Context,
+    settings: &CacheSettings,
+) -> Result<Keyring, CachesError> {
+    trusted(context, settings, signer(context, settings)?.0.as_ref())
+}
+
+fn trusted(
     context: &Context,
     settings: &CacheSettings,
     signer: Option<&Signer>,

@@ -10,7 +10,7 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
-pub(super) use caches::CachesError;
+pub(super) use caches::{CachesError, keyring};
 pub(super) use secrets::secrets;
 
 use std::{
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     bake::{Plan, Target},
-    cache::{DiskStore, GcPolicy, Vouching},
+    cache::{DiskStore, GcPolicy},
     config::Config,
     dockerfile::lint,
     engine::{BuildError, Engine, EngineOptions, Session},
@@ -139,9 +139,6 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long it may take then to save what it has made.
 const SAVE_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a build waits at its end for what it saves to remote caches.
-const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Waits until a build that was told to stop should have done so. `saving` is cancelled once it
 /// has nothing to do but to save.
 async fn overdue(stop: &CancellationToken, saving: &CancellationToken) {
@@ -154,14 +151,19 @@ async fn overdue(stop: &CancellationToken, saving: &CancellationToken) {
 
 /// Waits for what a build still has to save: no longer than the time it has, and a build that is
 /// told to stop has little.
-async fn finish_saving(session: &Session, stop: &CancellationToken, saving: &CancellationToken) {
+async fn finish_saving(
+    session: &Session,
+    limit: Duration,
+    stop: &CancellationToken,
+    saving: &CancellationToken,
+) {
     saving.cancel();
     let hurry = async {
         stop.cancelled().await;
         tokio::time::sleep(SAVE_GRACE).await;
     };
     tokio::select! {
-        () = session.finish_saving(SAVE_TIMEOUT) => {}
+        () = session.finish_saving(limit) => {}
         () = hurry => session.finish_saving(Duration::ZERO).await,
     }
 }
@@ -183,7 +185,7 @@ async fn build_until_done(
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
     let caches = caches::caches(context, args, &cache_settings, &registry, events)?;
-    let options = options::options(context, args, &settings, &prepared, caches)?;
+    let options = options::options(context, args, &settings, &prepared, &caches)?;
     warn(events, &prepared);
     args.foreign.warn(events);
     for job in &prepared.jobs {
@@ -199,8 +201,8 @@ async fn build_until_done(
     let lease = store.lease()?;
     let engine = Engine {
         store: Arc::new(store),
-        tiers: Vec::new(),
-        vouching: Vouching::default(),
+        tiers: caches.tiers,
+        vouching: caches.vouching,
         registry,
         events: events.clone(),
         redactor: Arc::new(redactor(context, &options)),
@@ -222,7 +224,7 @@ async fn build_until_done(
         Ok(prepared) => export::write(prepared, events, stop).await,
         Err(error) => Err(ExportError::Build(error)),
     };
-    finish_saving(&session, stop, saving).await;
+    finish_saving(&session, caches.save_timeout, stop, saving).await;
     for warning in session.engine().store.take_warnings() {
         events.warn(warning.to_string(), None);
     }

@@ -27,7 +27,7 @@ pub(super) fn options(
     args: &BuildArgs,
     settings: &BuildSettings,
     prepared: &Prepared,
-    caches: Caches,
+    caches: &Caches,
 ) -> Result<EngineOptions, CliError> {
     let compression = match (args.compression, settings.compression) {
         (Some(CompressionArg::Gzip), _) | (None, Some(config::Compression::Gzip)) => {
@@ -72,8 +72,8 @@ pub(super) fn options(
         agents: secrets::agents(context, &prepared.agents)?,
         program: PathBuf::from("/proc/self/exe"),
         temp_dir: secrets::temp_dir(context)?,
-        producer: caches.producer,
-        scopes: caches.scopes,
+        producer: caches.producer.clone(),
+        scopes: caches.scopes.clone(),
     })
 }
 

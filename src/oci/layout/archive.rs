@@ -36,7 +36,11 @@ impl Archive {
 
     /// Adds a small blob; gives its descriptor.
     pub fn add_json(&mut self, media_type: &str, value: &impl serde::Serialize) -> Descriptor {
-        let bytes = json(value);
+        self.add_bytes(media_type, json(value))
+    }
+
+    /// Adds a small blob; gives its descriptor.
+    pub fn add_bytes(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
         let descriptor = Descriptor::of(media_type, &bytes);
         self.blobs
             .insert(descriptor.digest, BlobSource::Bytes(bytes));
@@ -46,6 +50,14 @@ impl Archive {
     /// Adds a document beside `index.json`, for instance Docker's `manifest.json`.
     pub fn add_document(&mut self, name: &str, value: &impl serde::Serialize) {
         self.files.insert(name.to_owned(), json(value));
+    }
+
+    /// The bytes of a small blob.
+    pub fn document(&self, digest: &Sha256Digest) -> Option<&[u8]> {
+        match self.blobs.get(digest)? {
+            BlobSource::Bytes(bytes) => Some(bytes),
+            BlobSource::File(_) => None,
+        }
     }
 
     /// The small blobs, and the files of the others.

@@ -1,12 +1,16 @@
-//! `cache`: what the local store holds, and cleaning it.
+//! `cache`: what the local store holds, carrying it elsewhere, cleaning it.
 
-use std::path::PathBuf;
+mod bundle;
+mod inspect;
+mod keygen;
+
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Subcommand;
 
-use super::{CliError, Context, ExitCode, answer, config};
+use super::{CliError, Context, ExitCode, answer, build, config};
 use crate::{
-    cache::{CacheError, DerivedData, DerivedUse, DiskStore, GcPolicy, GcReport},
+    cache::{CacheError, DerivedData, DerivedUse, DiskStore, GcPolicy, GcReport, Scope},
     config::units,
     engine::snapshot_access,
     remote::SourceStore,
@@ -24,7 +28,52 @@ pub(super) enum CacheCommand {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
+        scopes: ScopeArgs,
+        #[command(flatten)]
         store: StoreArgs,
+    },
+    /// Show what an entry states: key, layer, who made it, scope, signature, what the key was made of
+    Inspect {
+        /// The key, its first digits, or a part of the step's name
+        #[arg(value_name = "KEY|STEP")]
+        wanted: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Write entries and blobs to a bundle, an OCI image layout
+    Export {
+        /// The directory, or a file whose name ends with `.tar`
+        #[arg(value_name = "DIR|FILE.tar")]
+        dest: PathBuf,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        scopes: ScopeArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Take in the entries and blobs of a bundle
+    Import {
+        /// The directory or the tar
+        #[arg(value_name = "DIR|FILE")]
+        source: PathBuf,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        scopes: ScopeArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Make a pair of keys for signing entries: `NAME.pem` (private) and `NAME.pub.pem`; print the key's id
+    Keygen {
+        /// Path of the files without their endings
+        #[arg(value_name = "NAME")]
+        name: PathBuf,
     },
     /// Read everything and drop what is corrupt
     Verify {
@@ -57,9 +106,48 @@ pub(super) struct StoreArgs {
     cache_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct ScopeArgs {
+    /// Only entries of this trust scope; can be given more than once
+    #[arg(long, value_name = "SCOPE", value_parser = scope)]
+    scope: Vec<Scope>,
+}
+
+fn scope(text: &str) -> Result<Scope, crate::cache::ScopeError> {
+    text.parse()
+}
+
 pub(super) fn run(context: &Context, command: &CacheCommand) -> Result<ExitCode, CliError> {
     match command {
-        CacheCommand::Ls { json, store } => ls(&open(context, store)?, *json),
+        CacheCommand::Ls {
+            json,
+            scopes,
+            store,
+        } => ls(&open(context, store)?, &scopes.scope, *json),
+        CacheCommand::Inspect {
+            wanted,
+            json,
+            store,
+        } => inspect::inspect(&open(context, store)?, &keyring(context)?, wanted, *json),
+        CacheCommand::Export {
+            dest,
+            json,
+            scopes,
+            store,
+        } => bundle::export(&open(context, store)?, dest, &scopes.scope, *json),
+        CacheCommand::Import {
+            source,
+            json,
+            scopes,
+            store,
+        } => bundle::import(
+            &open(context, store)?,
+            source,
+            &keyring(context)?,
+            &scopes.scope,
+            *json,
+        ),
+        CacheCommand::Keygen { name } => keygen::keygen(name),
         CacheCommand::Verify { json, store } => verify(&open(context, store)?, *json),
         CacheCommand::Gc {
             max_size,
@@ -91,8 +179,15 @@ fn configured(context: &Context) -> Option<crate::config::CacheSettings> {
     config::load(context).ok().map(|config| config.cache)
 }
 
-fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
-    let actions = store.actions()?;
+/// The keys whose signatures count, as a build has them.
+fn keyring(context: &Context) -> Result<crate::cache::trust::Keyring, CliError> {
+    let settings = configured(context).unwrap_or_default();
+    Ok(build::keyring(context, &settings)?)
+}
+
+fn ls(store: &DiskStore, scopes: &[Scope], json: bool) -> Result<ExitCode, CliError> {
+    let mut actions = store.actions()?;
+    actions.retain(|action| scopes.is_empty() || scopes.contains(&action.result.scope));
     let mut text = String::new();
     if json {
         let rows: Vec<_> = actions
@@ -106,12 +201,14 @@ fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
             let result = &action.result;
             let size = result.layer.as_ref().map_or(0, |l| l.size);
             text += &format!(
-                "{}  {:>10}  {}\n",
+                "{}  {:>10}  {:<12}  {}\n",
                 result.key.0.short(),
                 bytes(size),
+                result.scope.as_str(),
                 result.step.name
             );
         }
+        text += &by_scope(actions.iter().map(|action| &action.result.scope));
         let stats = store.stats()?;
         text += &format!(
             "{} entries, {} blobs, {}\n",
@@ -122,6 +219,21 @@ fn ls(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
     }
     answer(&text)?;
     Ok(ExitCode::Success)
+}
+
+/// How many entries each scope has, a line each, where there is more than one.
+fn by_scope<'a>(scopes: impl Iterator<Item = &'a Scope>) -> String {
+    let mut counts: BTreeMap<&Scope, usize> = BTreeMap::new();
+    for scope in scopes {
+        *counts.entry(scope).or_default() += 1;
+    }
+    if counts.len() < 2 {
+        return String::new();
+    }
+    let lines = counts.iter();
+    lines
+        .map(|(scope, count)| format!("scope {scope}: {count}\n"))
+        .collect()
 }
 
 fn verify(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
