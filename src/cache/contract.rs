@@ -101,6 +101,12 @@ pub trait ActionCache: Send + Sync {
     /// Keeps `result` under its key in its scope, in place of what stood there; other
     /// scopes' entries stay. The blobs it names should be put first.
     fn put<'a>(&'a self, result: &'a ActionResult) -> BoxFuture<'a, Result<(), CacheError>>;
+
+    /// Makes what was put visible to others, entries and blobs, where a backend gathers it. Whoever
+    /// saves calls this once after the last put. Calling it again is fine, and continues after a failure.
+    fn flush(&self) -> BoxFuture<'_, Result<(), CacheError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// A blob being read.

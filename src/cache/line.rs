@@ -1,16 +1,19 @@
-//! A tier in use by a build: what was measured of it, and what was said about its troubles.
+//! A tier in use by a build: guarded, with what was measured of it and said about its troubles.
 
 use std::{
     collections::HashSet,
-    error::Error as _,
     mem::{Discriminant, discriminant},
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
 };
 
-use super::{CacheError, Tier, rate::Rate};
+use super::{
+    CacheError, Tier,
+    guard::{GuardLimits, TierMeter, TierTrouble, chain, guard},
+    rate::Rate,
+};
 use crate::event::Events;
 
 /// A tier and the way to it.
@@ -21,9 +24,17 @@ pub(super) struct Line {
     pub(super) up: Rate,
     /// From the tier to us.
     pub(super) down: Rate,
-    requests: AtomicU64,
+    meter: Arc<TierMeter>,
+    state: Arc<State>,
     events: Events,
     told: Mutex<HashSet<(Act, Discriminant<CacheError>)>>,
+}
+
+/// What the guard has said.
+#[derive(Debug, Default)]
+struct State {
+    off: AtomicBool,
+    no_writes: AtomicBool,
 }
 
 /// What went wrong.
@@ -37,11 +48,24 @@ pub(super) enum Act {
 
 impl Line {
     pub(super) fn new(tier: Tier, events: Events) -> Self {
+        let state = Arc::<State>::default();
+        let notice = {
+            let (state, events) = (Arc::clone(&state), events.clone());
+            Arc::new(move |notice: super::guard::TierNotice| {
+                match notice.trouble {
+                    TierTrouble::Off => state.off.store(true, Ordering::SeqCst),
+                    TierTrouble::NoWrites => state.no_writes.store(true, Ordering::SeqCst),
+                }
+                events.warn(notice.to_string(), None);
+            })
+        };
+        let (tier, meter) = guard(tier, GuardLimits::default(), notice);
         Self {
             tier,
             up: Rate::default(),
             down: Rate::default(),
-            requests: AtomicU64::new(0),
+            meter,
+            state,
             events,
             told: Mutex::default(),
         }
@@ -52,18 +76,18 @@ impl Line {
         &self.tier.name
     }
 
-    /// Counts a request.
-    pub(super) fn asked(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// The requests so far.
     pub(super) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.meter.requests()
     }
 
-    /// Says what is wrong with the tier: each kind of trouble once for reading and once for
-    /// writing, so that a tier that is down is one warning, and every corrupt blob.
+    /// Whether the tier refuses writes, or has no room for them.
+    pub(super) fn refuses_writes(&self) -> bool {
+        self.state.no_writes.load(Ordering::SeqCst)
+    }
+
+    /// Says what is wrong: each kind of trouble once for reading and once for writing, and every
+    /// corrupt blob; nothing where the guard has said it already.
     pub(super) fn trouble(&self, act: Act, error: &CacheError) {
         let kind = (act, discriminant(error));
         let new = self
@@ -71,11 +95,13 @@ impl Line {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(kind);
-        if !new && !matches!(error, CacheError::Corrupt { .. }) {
+        let corrupt = matches!(error, CacheError::Corrupt { .. });
+        let known =
+            self.state.off.load(Ordering::SeqCst) || act == Act::Write && self.refuses_writes();
+        if !corrupt && (!new || known) {
             return;
         }
-        let name = self.name();
-        let reason = reason(error);
+        let (name, reason) = (self.name(), chain(error));
         self.events.warn(
             match act {
                 Act::Read => format!("trouble with the cache `{name}` counts as a miss: {reason}"),
@@ -84,19 +110,4 @@ impl Line {
             None,
         );
     }
-}
-
-/// An error with all its causes, on one line.
-pub(super) fn reason(error: &CacheError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // Some errors repeat their cause.
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -17,6 +17,7 @@
 //!
 //! The layout of the local store is specified in `docs/internals/storage-format.md`.
 
+pub mod actions_service;
 pub mod bundle;
 pub mod conformance;
 mod contract;

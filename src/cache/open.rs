@@ -6,7 +6,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{Access, CacheError, RegistryCache, Tier, TierAddress, TierKind};
+use super::{
+    Access, CacheError, RegistryCache, Tier, TierAddress, TierKind,
+    actions_service::ActionsStore,
+    http::{HttpCache, HttpOpenError, HttpOptions},
+};
 use crate::{oci::reference::ParseReferenceError, redact::SecretBytes, registry::Registry};
 
 /// What tiers are opened with, whichever kinds they are.
@@ -68,6 +72,15 @@ pub enum OpenError {
         #[source]
         source: ParseReferenceError,
     },
+    /// The address, the token or the certificates for a server make no sense.
+    #[error("cache `{address}` can't be opened")]
+    Server {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: HttpOpenError,
+    },
     /// The client can't be made.
     #[error("cache `{address}` can't be opened")]
     Client {
@@ -86,6 +99,7 @@ impl OpenError {
             Self::Unsupported { .. } => Some(
                 "name another cache, or leave this one out with `--no-remote-cache`".to_owned(),
             ),
+            Self::Server { source, .. } => source.hint().map(str::to_owned),
             _ => None,
         }
     }
@@ -94,20 +108,33 @@ impl OpenError {
 /// Opens the tier at `address`.
 pub fn open(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenError> {
     match address.kind {
+        TierKind::Server => server(address, options),
         TierKind::Registry => registry(address, options),
+        TierKind::Actions => {
+            let (store, access) = ActionsStore::open(address, options)?;
+            let store = Arc::new(store);
+            Ok(Tier {
+                name: address.to_string(),
+                actions: store.clone(),
+                blobs: store,
+                access,
+            })
+        }
         #[cfg(feature = "object-storage")]
         TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
             let store = super::object::ObjectStore::open(address, &options.services)?;
             Ok(tier(address, options, Arc::new(store)))
         }
-        _ => Err(OpenError::Unsupported {
-            scheme: address.scheme.clone(),
-        }),
+        #[cfg(not(feature = "object-storage"))]
+        TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
+            Err(OpenError::Unsupported {
+                scheme: address.scheme.clone(),
+            })
+        }
     }
 }
 
 /// The tier that `store` is.
-#[cfg(feature = "object-storage")]
 fn tier<S>(address: &TierAddress, options: &TierOptions, store: Arc<S>) -> Tier
 where
     S: super::ActionCache + super::BlobStore + 'static,
@@ -118,6 +145,19 @@ where
         blobs: store,
         access: options.access,
     }
+}
+
+/// A server of this program.
+fn server(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenError> {
+    let http = HttpOptions {
+        token: options.token.clone(),
+        ..HttpOptions::default()
+    };
+    let cache = HttpCache::open(address, &http).map_err(|source| OpenError::Server {
+        address: address.to_string(),
+        source,
+    })?;
+    Ok(tier(address, options, Arc::new(cache)))
 }
 
 /// A repository of a registry.

@@ -10,14 +10,14 @@
 //! Not everything is worth it. A layer that takes longer to bring to a tier and back than its step took to
 //! execute is left out, by what was measured of the line so far; small layers always go.
 //!
-//! No trouble reaches the caller: it is a warning. A tier that refuses writes gets no more of them
-//! in this build; one that fails [`PATIENCE`] times in a row is left to the next build.
+//! No trouble reaches the caller: it is a warning. What a tier refuses is given up; what failed
+//! otherwise is left to the next build.
 
 use std::{
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,16 +32,17 @@ use super::{
 use crate::{
     digest::Sha256Digest,
     event::{BuildEvent, Events},
+    key::KeyKind,
 };
 
 /// Steps that are saved at the same time.
 const AT_ONCE: usize = 4;
 
-/// Failures in a row after which a tier is left alone.
-const PATIENCE: usize = 3;
-
 /// Layers below this size in bytes are saved whatever it takes.
 const SMALL: u64 = 1 << 20;
+
+/// Indexes above this size in bytes don't go from one tier to another.
+const IN_MEMORY: u64 = 64 << 20;
 
 /// What a step gave.
 #[derive(Debug, Clone)]
@@ -80,8 +81,6 @@ pub struct Saver {
 struct Shared {
     store: Arc<DiskStore>,
     lines: Arc<[Line]>,
-    /// For each tier.
-    states: Vec<TierState>,
     own: Scope,
     vouching: Vouching,
     events: Events,
@@ -89,21 +88,6 @@ struct Shared {
     report: Mutex<SaveReport>,
     /// Whether there was anything to save.
     used: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct TierState {
-    /// Refuses writes.
-    refused: AtomicBool,
-    /// Failures since the last success.
-    failures: AtomicUsize,
-}
-
-impl TierState {
-    /// Whether it failed so often that it is left to the next build.
-    fn is_given_up(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) >= PATIENCE
-    }
 }
 
 /// What came of saving to one tier.
@@ -129,12 +113,10 @@ impl Saver {
         vouching: Vouching,
         events: Events,
     ) -> Self {
-        let states = lines.iter().map(|_| TierState::default()).collect();
         Self {
             shared: Arc::new(Shared {
                 store,
                 lines,
-                states,
                 own,
                 vouching,
                 events,
@@ -169,9 +151,9 @@ impl Saver {
         self.start(job, tiers).await;
     }
 
-    /// As [`save`](Self::save), for entries that came from a tier and may be signed already. That
-    /// they are worth it was seen when they were saved there.
-    pub(super) async fn back_fill(&self, mut job: SaveJob) {
+    /// As [`save`](Self::save), for entries that are worth it in any case, such as those that
+    /// came from a tier. They keep a signature that they have.
+    pub async fn save_anyway(&self, mut job: SaveJob) {
         let tiers = self.shared.open_tiers(job.tiers.clone());
         for entry in job.entries.iter_mut().filter(|e| e.signature.is_none()) {
             self.shared.vouching.sign(entry);
@@ -258,6 +240,9 @@ impl Saver {
             return None;
         }
         let report = *lock(&self.shared.report);
+        if report == SaveReport::default() {
+            return Some(report);
+        }
         let busy = self.shared.lines.iter().map(|line| line.up.busy()).max();
         self.shared.events.send(BuildEvent::Saved {
             results: report.results,
@@ -275,7 +260,8 @@ impl Shared {
     /// The tiers of `among` that may be written.
     fn open_tiers(&self, among: Option<Range<usize>>) -> Vec<usize> {
         let open = |n: &usize| {
-            self.lines[*n].tier.access.write && !self.states[*n].refused.load(Ordering::Relaxed)
+            let line = &self.lines[*n];
+            line.tier.access.write && !line.refuses_writes()
         };
         let among = among.unwrap_or(0..self.lines.len());
         (0..self.lines.len())
@@ -335,12 +321,14 @@ impl Shared {
                 Saved::Never => {}
             }
         }
-        let bytes = job.entries.first().and_then(|entry| entry.layer.as_ref());
+        let first = job.entries.first();
+        let layer = first.and_then(|entry| entry.layer.as_ref());
+        let step = first.is_some_and(|entry| entry.kind != KeyKind::LayerIndex);
         {
             let mut report = lock(&self.report);
             if saved {
-                report.results += 1;
-                report.bytes += bytes.map_or(0, |layer| layer.size);
+                report.results += usize::from(step);
+                report.bytes += layer.map_or(0, |layer| layer.size);
                 report.new_bytes += new;
             }
             if left.is_empty() {
@@ -365,32 +353,17 @@ impl Shared {
     }
 
     async fn save_to(&self, tier: usize, job: &SaveJob) -> Saved {
-        let (line, state) = (&self.lines[tier], &self.states[tier]);
-        if state.refused.load(Ordering::Relaxed) {
-            return Saved::Never;
-        }
-        if state.is_given_up() {
-            return Saved::Later;
-        }
+        let line = &self.lines[tier];
         let error = match self.bring(line, job).await {
-            Ok(Some(new_bytes)) => {
-                state.failures.store(0, Ordering::Relaxed);
-                return Saved::Whole { new_bytes };
-            }
+            Ok(Some(new_bytes)) => return Saved::Whole { new_bytes },
             Ok(None) => return Saved::Never,
             Err(error) => error,
         };
         line.trouble(Act::Write, &error);
         match error {
-            CacheError::Denied { .. } | CacheError::ReadOnly { .. } => {
-                state.refused.store(true, Ordering::Relaxed);
-                Saved::Never
-            }
+            _ if line.refuses_writes() => Saved::Never,
             CacheError::Corrupt { .. } => Saved::Never,
-            _ => {
-                state.failures.fetch_add(1, Ordering::Relaxed);
-                Saved::Later
-            }
+            _ => Saved::Later,
         }
     }
 
@@ -402,7 +375,6 @@ impl Shared {
         if let Some(layer) = layer {
             // The index is the smaller one: should the time be up, it is there already.
             let blobs: Vec<Sha256Digest> = layer.index.into_iter().chain([layer.digest]).collect();
-            line.asked();
             let there = line.tier.blobs.contains(&blobs).await?;
             for (digest, _) in blobs.into_iter().zip(there).filter(|(_, there)| !there) {
                 let ends = match digest == layer.digest {
@@ -416,7 +388,6 @@ impl Shared {
             }
         }
         for entry in &job.entries {
-            line.asked();
             let _transfer = line.up.begin();
             line.tier.actions.put(entry).await?;
         }
@@ -443,7 +414,6 @@ impl Shared {
                 None => return Ok(None),
             },
         };
-        line.asked();
         let transfer = line.up.begin();
         match ends.last() == Some(&size) {
             true => {
@@ -463,8 +433,10 @@ impl Shared {
         if layer.index != Some(digest) {
             return None;
         }
-        line.asked();
         let blob = line.tier.blobs.get(digest).await.ok()??;
+        if blob.size > IN_MEMORY {
+            return None;
+        }
         blob.read_all(digest).await.ok()
     }
 }

@@ -127,7 +127,7 @@ pub const FLAGS: &[Flag] = &[
     same("--no-cache-filter", ""),
     same(
         "--output",
-        "`oci`, `docker`, `tar`, `local`, `cacheonly`; `image` and `registry` are refused",
+        "`oci`, `docker`, `registry`, `tar`, `local`, `cacheonly`; `image` with `push=true`",
     ),
     same(
         "--platform",
@@ -149,9 +149,9 @@ pub const FLAGS: &[Flag] = &[
         "--pull",
         "does nothing more: tags are resolved at their registry in every build",
     ),
-    refused(
+    same(
         "--push",
-        "write a layout with `-o type=oci,dest=DIR,tar=false` and push it with `skopeo copy oci:DIR docker://NAME:TAG`",
+        "layers that the registry has in another repository of its own are mounted",
     ),
     same("--quiet", "prints the image's id on stdout"),
     refused(

@@ -18,6 +18,7 @@ use crate::{
     registry::{RegistryError, Trouble},
     remote::{FetchError, RemoteError},
     sandbox::{SandboxError, Step},
+    server::{ServerError, auth::TokensError, store::StoreError},
     snapshot::SnapshotError,
     ssh::SshError,
     ui::{self, ReportOptions},
@@ -104,6 +105,8 @@ pub(super) enum CliError {
     Remote(Box<RemoteError>),
     #[error("the context has no `{}`", file.display())]
     NoDockerfile { file: PathBuf },
+    #[error(transparent)]
+    Server(#[from] ServerError),
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
     #[error("can't write the answer to stdout")]
@@ -213,6 +216,7 @@ impl CliError {
             Self::Fetch(error) => remote(&error.source),
             Self::Remote(error) => remote(error),
             Self::NoDockerfile { .. } => ExitCode::NotFound,
+            Self::Server(error) => server(error),
             Self::BaseLayout { source, .. } => layout(source),
             Self::BasePlatform { .. } => ExitCode::NotFound,
             Self::Build(error) => build(error),
@@ -245,6 +249,7 @@ impl CliError {
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Fetch(error) => error.source.hint().map(str::to_owned),
             Self::Remote(error) => error.hint().map(str::to_owned),
+            Self::Server(error) => error.hint().map(str::to_owned),
             Self::NoDockerfile { .. } => Some("name the Dockerfile with `-f`".to_owned()),
             Self::Ssh(error) => error.hint(),
             Self::Caches(error) => error.hint(),
@@ -345,6 +350,24 @@ fn layout(error: &LayoutError) -> ExitCode {
     }
 }
 
+fn server(error: &ServerError) -> ExitCode {
+    match error {
+        ServerError::Unprotected { .. } | ServerError::NoKeys => ExitCode::Usage,
+        ServerError::Key { .. } => ExitCode::InvalidConfiguration,
+        ServerError::Tokens { source, .. } => match source {
+            TokensError::Read(error) => file(error),
+            _ => ExitCode::InvalidConfiguration,
+        },
+        ServerError::Audit(error)
+        | ServerError::KeyFile(error)
+        | ServerError::Store(StoreError::Fs(error)) => file(error),
+        ServerError::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            ExitCode::Denied
+        }
+        ServerError::Store(_) | ServerError::Listen { .. } => ExitCode::Internal,
+    }
+}
+
 fn file(error: &FsError) -> ExitCode {
     match error.source.kind() {
         io::ErrorKind::NotFound => ExitCode::NotFound,
@@ -374,9 +397,12 @@ fn export(error: &ExportError) -> ExitCode {
         ExportError::Annotation(_)
         | ExportError::Overlap { .. }
         | ExportError::Platforms
+        | ExportError::Nameless
+        | ExportError::Name { .. }
         | ExportError::NotADirectory { .. }
         | ExportError::IsADirectory { .. } => ExitCode::Usage,
         ExportError::NoDocker { .. } => ExitCode::NotFound,
+        ExportError::Push { source } => registry(source),
         ExportError::Device { .. } => ExitCode::Denied,
         ExportError::Build(error) => build(error),
         ExportError::Load { .. }

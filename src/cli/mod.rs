@@ -15,6 +15,7 @@ pub mod exit;
 mod images;
 mod output;
 mod prepare;
+mod serve;
 
 use std::{
     ffi::OsString,
@@ -81,6 +82,8 @@ enum Command {
     /// Check `memobuild.yml`, or print its JSON schema
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Serve a cache that runners share
+    Serve(Box<serve::ServeArgs>),
     /// Tell how steps can run on this machine, and how to fix what prevents it
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
@@ -171,6 +174,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         Command::Build(args) => build::run(&context, &args),
         Command::Cache(command) => cache::run(&context, &command),
         Command::Config(command) => config::run(&context, &command),
+        Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     });

@@ -1,4 +1,4 @@
-//! `-o` and `--load`: what a build's result is written as, and where to. The grammar is that of
+//! `-o`, `--load` and `--push`: what a build's result is written as, and where to. The grammar is that of
 //! `docker buildx build`.
 
 use std::{
@@ -15,13 +15,17 @@ use crate::{
 
 /// The outputs that the options name; none if there are no such options, an empty list if
 /// nothing is to be written.
-pub(super) fn outputs(texts: &[String], load: bool) -> Result<Option<Vec<Output>>, CliError> {
-    if texts.is_empty() && !load {
+pub(super) fn outputs(
+    texts: &[String],
+    load: bool,
+    push: bool,
+) -> Result<Option<Vec<Output>>, CliError> {
+    if texts.is_empty() && !load && !push {
         return Ok(None);
     }
     let mut outputs: Vec<Output> = Vec::new();
     for text in texts {
-        let Some(output) = parse(text)? else {
+        let Some(output) = parse(text, push)? else {
             continue;
         };
         if output.is_stdout() && outputs.iter().any(Output::is_stdout) {
@@ -47,6 +51,12 @@ pub(super) fn outputs(texts: &[String], load: bool) -> Result<Option<Vec<Output>
             },
         });
     }
+    let pushes = outputs.iter().any(|o| matches!(o, Output::Push { .. }));
+    if push && !pushes {
+        outputs.push(Output::Push {
+            image: ImageOptions::default(),
+        });
+    }
     Ok(Some(outputs))
 }
 
@@ -66,8 +76,8 @@ fn annotation_error(error: AnnotationError) -> CliError {
     }
 }
 
-/// Reads one `-o`; none for `type=cacheonly`.
-fn parse(text: &str) -> Result<Option<Output>, CliError> {
+/// Reads one `-o`; none for `type=cacheonly`. `push` is whether images are pushed that don't say.
+fn parse(text: &str, push: bool) -> Result<Option<Output>, CliError> {
     let fields = csv_fields(text);
     if let [field] = fields.as_slice() {
         if field == "-" {
@@ -92,7 +102,7 @@ fn parse(text: &str) -> Result<Option<Output>, CliError> {
     let kind = given.take("type").ok_or_else(|| {
         CliError::usage_hint(
             format!("`-o {text}` has no `type=`"),
-            "the types are `oci`, `docker`, `tar`, `local` and `cacheonly`; `-o DIR` is `type=local`",
+            "the types are `oci`, `docker`, `registry`, `tar`, `local` and `cacheonly`; `-o DIR` is `type=local`",
         )
     })?;
     let output = match kind.as_str() {
@@ -108,15 +118,20 @@ fn parse(text: &str) -> Result<Option<Output>, CliError> {
             return Ok(None);
         }
         "image" | "registry" => {
-            return Err(CliError::usage_hint(
-                format!("`type={kind}` is not supported: nothing is pushed to registries yet"),
-                "write a layout with `-o type=oci,dest=DIR,tar=false` and push it with `skopeo copy oci:DIR docker://NAME:TAG`; for Docker on this machine there is `--load`",
-            ));
+            if !given.flag("push")?.unwrap_or(push || kind == "registry") {
+                return Err(CliError::usage_hint(
+                    format!("`-o {text}` leaves the image in a store that there is not"),
+                    "push it with `push=true`, load it into Docker with `--load`, or write a layout with `-o type=oci,dest=DIR,tar=false`",
+                ));
+            }
+            Output::Push {
+                image: given.image_options(false)?,
+            }
         }
         _ => {
             return Err(CliError::usage_hint(
                 format!("output type `{kind}` is not known"),
-                "the types are `oci`, `docker`, `tar`, `local` and `cacheonly`",
+                "the types are `oci`, `docker`, `registry`, `tar`, `local` and `cacheonly`",
             ));
         }
     };
@@ -345,7 +360,7 @@ mod tests {
     use crate::export::Place;
 
     fn one(text: &str) -> Output {
-        parse(text).unwrap().unwrap()
+        parse(text, false).unwrap().unwrap()
     }
 
     #[test]
@@ -407,7 +422,7 @@ mod tests {
         ] {
             assert_eq!(one(text), expected, "{text}");
         }
-        assert_eq!(parse("type=cacheonly").unwrap(), None);
+        assert_eq!(parse("type=cacheonly", false).unwrap(), None);
     }
 
     #[test]
@@ -447,11 +462,12 @@ mod tests {
             ),
             ("type=oci,dest=a,annotation-x.a=b", "unknown type"),
             ("type=local,dest=a,mode=move", "neither `copy` nor `delete`"),
-            ("type=image,name=a", "nothing is pushed"),
-            ("type=registry", "nothing is pushed"),
+            ("type=image,name=a", "a store that there is not"),
+            ("type=registry,push=false", "a store that there is not"),
+            ("type=registry,dest=a", "`dest` in"),
             ("type=qcow2,dest=a", "is not known"),
         ] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = parse(text, false).unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
         }
     }
@@ -460,12 +476,22 @@ mod tests {
     fn several_outputs_have_places_of_their_own() {
         let list = |texts: &[&str], load| {
             let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
-            outputs(&texts, load)
+            outputs(&texts, load, false)
         };
         assert_eq!(list(&[], false).unwrap(), None);
         assert_eq!(list(&["type=cacheonly"], false).unwrap(), Some(Vec::new()));
         assert_eq!(list(&["a", "b"], true).unwrap().unwrap().len(), 3);
         assert_eq!(list(&["type=docker"], true).unwrap().unwrap().len(), 1);
+        let pushes = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+            let outputs = outputs(&texts, false, true).unwrap().unwrap();
+            let pushes = outputs.iter().filter(|o| matches!(o, Output::Push { .. }));
+            (outputs.len(), pushes.count())
+        };
+        assert_eq!(pushes(&[]), (1, 1));
+        assert_eq!(pushes(&["a"]), (2, 1));
+        assert_eq!(pushes(&["type=image,name=b"]), (1, 1));
+        assert_eq!(pushes(&["type=registry"]), (1, 1));
         assert!(list(&["a", "type=tar,dest=a"], false).is_err());
     }
 }

@@ -10,25 +10,22 @@ use std::{
     },
 };
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{BuildError, Engine, ResultLayer, session::blocking};
 use crate::{
-    cache::{
-        ActionResult, BlobWriter, CacheError, DiskStore, RECORD_VERSION, Scope, StepInfo,
-        TieredStore,
-    },
+    cache::{BlobWriter, CacheError, DiskStore, TieredStore},
     digest::Sha256Digest,
     event::{BuildEvent, Events},
     fs,
     graph::{BuildGraph, ImageOp, ImageOrigin},
-    key::{CacheKey, KeyKind, KeyRecipe},
-    oci::{
-        Platform,
-        layer::{self, ChainId, LayerBlob, LayerBuilder, LayerError, LayerIndex, Tree},
-    },
+    oci::layer::{self, LayerBlob, LayerBuilder, LayerError, LayerIndex, Tree},
     registry::Registry,
 };
+
+/// Indexes of one stack that are fetched or made at the same time.
+const INDEXES_AT_ONCE: usize = 4;
 
 /// Gives the bytes of layers, and what can be made of them.
 #[derive(Debug)]
@@ -94,29 +91,6 @@ impl LayerBytes {
         })
     }
 
-    /// Fills in the indexes that earlier builds made of these pulled layers.
-    pub(super) async fn with_indexes(
-        &self,
-        layers: &[LayerBlob],
-    ) -> Result<Vec<LayerBlob>, BuildError> {
-        let keys: Vec<CacheKey> = layers.iter().map(index_key).collect();
-        let store = Arc::clone(&self.store);
-        let found =
-            blocking(move || Ok(store.lookup(&[Scope::local()], &keys).unwrap_or_default()))
-                .await?;
-        let mut found = found.into_iter();
-        Ok(layers
-            .iter()
-            .map(|layer| {
-                let known = found.next().flatten().and_then(|record| record.layer);
-                LayerBlob {
-                    index: known.and_then(|l| l.index).or(layer.index),
-                    ..layer.clone()
-                }
-            })
-            .collect())
-    }
-
     /// The layer's index, made from its bytes if nobody has made it yet.
     pub async fn index(&self, layer: &ResultLayer) -> Result<Arc<LayerIndex>, BuildError> {
         if let Some(index) = self.cached_index(&layer.blob) {
@@ -127,6 +101,9 @@ impl LayerBytes {
             if let Some(index) = decoded.filter(|index| index.diff_id == layer.blob.diff_id) {
                 return Ok(self.remember(&layer.blob, index));
             }
+        }
+        if let Some(index) = self.shared_index(layer).await? {
+            return Ok(self.remember(&layer.blob, index));
         }
         let media_type = layer.blob.media_type.clone();
         let scanned = self
@@ -145,36 +122,11 @@ impl LayerBytes {
         self.keep_index(&layer.blob, scanned.index).await
     }
 
-    /// Keeps the index of a pulled layer for this and later builds.
-    pub(super) async fn keep_index(
-        &self,
-        blob: &LayerBlob,
-        index: LayerIndex,
-    ) -> Result<Arc<LayerIndex>, BuildError> {
-        let index = self.remember(blob, index);
-        let (store, events) = (Arc::clone(&self.store), self.events.clone());
-        let (encoded, blob) = (index.encode()?, blob.clone());
-        blocking(move || {
-            let kept = store_bytes(&store, &encoded).and_then(|digest| {
-                store.put_action(&index_record(&blob, digest))?;
-                Ok(())
-            });
-            if let Err(error) = kept {
-                events.warn(format!("the index of a layer was not saved: {error}"), None);
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(index)
-    }
-
     /// The merged tree of a stack of layers.
     pub async fn tree(&self, layers: &[Arc<ResultLayer>]) -> Result<Arc<Tree>, BuildError> {
-        let mut indexes = Vec::with_capacity(layers.len());
-        for layer in layers {
-            indexes.push(self.index(layer).await?);
-        }
-        Ok(Arc::new(Tree::new(indexes)))
+        let indexes: Vec<_> = layers.iter().map(|layer| self.index(layer)).collect();
+        let indexes = stream::iter(indexes).buffered(INDEXES_AT_ONCE);
+        Ok(Arc::new(Tree::new(indexes.try_collect().await?)))
     }
 
     /// An index that this build has read already.
@@ -292,44 +244,4 @@ pub(super) fn read_index(store: &DiskStore, digest: Sha256Digest) -> Option<Laye
     blob.read_to_end(&mut bytes).ok()?;
     blob.finish().ok()?;
     LayerIndex::decode(&bytes).ok()
-}
-
-fn index_key(blob: &LayerBlob) -> CacheKey {
-    index_recipe(blob).key()
-}
-
-fn index_recipe(blob: &LayerBlob) -> KeyRecipe {
-    let mut recipe = KeyRecipe::new(KeyKind::LayerIndex);
-    recipe
-        .display("blob", blob.digest)
-        .part("media-type", &blob.media_type);
-    recipe
-}
-
-/// The entry under which the index of a pulled layer is found again.
-fn index_record(blob: &LayerBlob, index: Sha256Digest) -> ActionResult {
-    let recipe = index_recipe(blob);
-    ActionResult {
-        version: RECORD_VERSION,
-        key: recipe.key(),
-        kind: recipe.kind(),
-        step: StepInfo {
-            name: "index of a pulled layer".to_owned(),
-            instruction: String::new(),
-            target: String::new(),
-            platform: Platform::host(),
-        },
-        parent: ChainId::empty(),
-        inputs: Vec::new(),
-        layer: Some(LayerBlob {
-            index: Some(index),
-            ..blob.clone()
-        }),
-        recipe: recipe.stored(),
-        duration_ms: 0,
-        created: 0,
-        producer: Default::default(),
-        scope: Scope::local(),
-        signature: None,
-    }
 }

@@ -29,6 +29,7 @@ mod file_step;
 pub mod files;
 mod log;
 mod mounts;
+mod pulled_index;
 mod recompress;
 mod restore;
 mod result;

@@ -9,7 +9,9 @@ use crate::{
     oci::{
         layer::{LayerError, LayerPath},
         layout::LayoutError,
+        reference::ParseReferenceError,
     },
+    registry::RegistryError,
 };
 
 /// Why a result could not be written.
@@ -43,6 +45,25 @@ pub enum ExportError {
         /// What it said.
         #[source]
         source: DockerFailure,
+    },
+    /// A registry didn't take the image.
+    #[error("the image can't be pushed")]
+    Push {
+        /// Why.
+        #[source]
+        source: RegistryError,
+    },
+    /// A push needs a name.
+    #[error("the image has no name to push it under")]
+    Nameless,
+    /// A name that no registry knows.
+    #[error("the image can't be pushed as `{name}`")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: ParseReferenceError,
     },
     /// A device file where the user may not make one.
     #[error("can't create the device `{path}` in `{}`", dir.display())]
@@ -122,6 +143,8 @@ impl ExportError {
                 "write a file with `-o type=docker,dest=FILE` and load that with `docker load -i FILE` where Docker is"
                     .to_owned(),
             ),
+            Self::Push { source } => source.hint(),
+            Self::Nameless => Some("name it with `-t HOST/NAME:TAG`".to_owned()),
             Self::Device { .. } => Some(
                 "build as root, or write a tar with `-o type=tar,dest=FILE`".to_owned(),
             ),

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     ExportError, ExportedImage, ImageJob, ImageOptions, Output, Place,
     blobs::Verified,
     docker,
+    push::Push,
     stream::{Sink, write_error},
 };
 use crate::{
@@ -30,6 +32,12 @@ pub(super) struct Image {
     archive: Archive,
     /// The entries of `index.json`.
     entries: Vec<Descriptor>,
+    /// Digests of the configurations.
+    configs: Vec<Sha256Digest>,
+    /// The manifests, and at the end what names stand for.
+    manifests: Vec<Descriptor>,
+    /// How it gets to registries, if it does.
+    push: Option<Push>,
     pub(super) exported: ExportedImage,
     /// Sum of the sizes of the layers, in bytes.
     pub(super) bytes: u64,
@@ -58,13 +66,40 @@ impl Image {
             manifests: Vec::new(),
             bytes: 0,
         };
-        let mut config = None;
+        let mut push = match output {
+            Output::Push { .. } => {
+                let registry = session.engine().registry.clone();
+                let names = names.iter().filter_map(Name::reference);
+                Some(Push::new(registry, names))
+            }
+            _ => None,
+        };
         let mut loads = Vec::new();
         for number in &job.targets {
             let target = &session.graph().targets[*number];
             let result = &built.targets[*number];
             let mut layers = Vec::new();
-            for solved in &result.layers {
+            let mut here = result.layers.as_slice();
+            if let Some(push) = &mut push {
+                for solved in here {
+                    layers.push(session.exported(solved, compression).await?);
+                }
+                let missing = push.missing(session, &layers).await;
+                let is_missing = |layer: &ResultLayer| missing.contains(&layer.blob.digest);
+                let wanted = layers.iter().filter(|layer| is_missing(layer));
+                session.bytes().prefetch(wanted).await;
+                for (solved, layer) in here.iter().zip(&layers) {
+                    if is_missing(layer) {
+                        let found = verified.layer(session, solved, Some(compression), None);
+                        let (layer, path) = found.await?;
+                        push.add(layer.blob.digest, path);
+                    }
+                }
+                here = &[];
+            }
+            let bytes = session.bytes();
+            bytes.prefetch(here.iter().map(AsRef::as_ref)).await;
+            for solved in here {
                 let layer = verified.layer(session, solved, Some(compression), earlier);
                 let (layer, path) = layer.await?;
                 image.archive.add_file(&layer.blob.digest, path);
@@ -75,7 +110,6 @@ impl Image {
             let manifest = annotations.at(Place::Manifest, platform);
             let descriptor = annotations.at(Place::ManifestDescriptor, platform);
             let made = image.add(target, &document, &layers, manifest, descriptor);
-            config.get_or_insert(made.config);
             loads.push(made);
         }
         let indexed = job.is_multi_platform();
@@ -90,7 +124,15 @@ impl Image {
             let manifest = docker::manifest(&loads[0], &names);
             image.archive.add_document("manifest.json", &manifest);
         }
+        let mut manifests = image.manifests;
+        if indexed {
+            manifests.push(top.clone());
+        }
+        let config = loads.first().map(|part| part.config);
         Ok(Self {
+            configs: loads.iter().map(|part| part.config).collect(),
+            manifests,
+            push,
             archive: image.archive,
             entries: named(&top, &names),
             exported: ExportedImage {
@@ -124,6 +166,12 @@ impl Image {
             }
             Output::Load { context, .. } => {
                 docker::load(&self.archive, self.entries, context.as_deref())?;
+            }
+            Output::Push { .. } => {
+                if let Some(push) = self.push {
+                    let pushed = push.run(&self.archive, &self.configs, &self.manifests, stop);
+                    Handle::current().block_on(pushed)?;
+                }
             }
             Output::Tar { .. } | Output::Local { .. } => {}
         }
@@ -224,6 +272,13 @@ impl Name {
         }
     }
 
+    fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Reference(reference) => Some(reference),
+            Self::Text(_) => None,
+        }
+    }
+
     /// `docker.io/library/app:latest`.
     fn full(&self) -> String {
         match self {
@@ -257,6 +312,22 @@ fn names(job: &ImageJob, options: &ImageOptions) -> Vec<Name> {
         false => &job.tags,
     };
     names.iter().map(|name| Name::of(name)).collect()
+}
+
+/// Fails unless the image can be pushed under all of its names, and has one.
+pub(super) fn destinations(job: &ImageJob, options: &ImageOptions) -> Result<(), ExportError> {
+    let names = names(job, options);
+    if names.is_empty() {
+        return Err(ExportError::Nameless);
+    }
+    for name in names {
+        if let Name::Text(name) = name
+            && let Err(source) = name.parse::<Reference>()
+        {
+            return Err(ExportError::Name { name, source });
+        }
+    }
+    Ok(())
 }
 
 /// The entries of `index.json`: one for each name, or one without.

@@ -1,5 +1,5 @@
 //! Results of solved targets, written: images as OCI layouts and Docker archives, root file
-//! systems as tars and directories.
+//! systems as tars and directories; images pushed to registries.
 //!
 //! [`prepare`] has all bytes at hand and verified, and may find that a step must run again; what
 //! it gives is then written by [`write()`], which doesn't touch the engine any more. So
@@ -17,6 +17,7 @@ mod files;
 mod image;
 mod local;
 mod output;
+mod push;
 mod stream;
 mod watch;
 
@@ -88,6 +89,9 @@ impl ImageJob {
             }
             let annotations = image.annotations.with(&self.annotations);
             annotations.check(&platforms, self.is_multi_platform(), image.docker_types)?;
+            if let Output::Push { .. } = output {
+                image::destinations(self, image)?;
+            }
             if let Output::Load { context, .. } = output {
                 docker::check(context.as_deref())?;
             }
@@ -163,12 +167,6 @@ pub async fn prepare(
     };
     for number in &job.targets {
         let layers = &built.targets[*number].layers;
-        if !job.outputs.is_empty() {
-            session
-                .bytes()
-                .prefetch(layers.iter().map(AsRef::as_ref))
-                .await;
-        }
         prepared.layers += layers.len();
         prepared.bytes += layers.iter().map(|layer| layer.blob.size).sum::<u64>();
     }
@@ -230,12 +228,16 @@ impl Prepared {
                 return Err(BuildError::Interrupted.into());
             }
             let mut digest = self.id;
+            let mut place = output.place();
             let mut bytes = self.bytes;
             match (content, &self.files) {
                 (Content::Image(image), _) => {
                     digest = Some(image.exported.descriptor.digest);
                     bytes = image.bytes;
                     exported.image = Some(image.exported.clone());
+                    if let Output::Push { .. } = output {
+                        place = PathBuf::from(image.exported.names.join(", "));
+                    }
                     image.write(&output, stop)?;
                 }
                 (Content::Files, Some(files)) => {
@@ -248,12 +250,12 @@ impl Prepared {
             }
             events.send(BuildEvent::Exported {
                 target: exported.name.clone(),
-                dest: output.place().display().to_string(),
+                dest: place.display().to_string(),
                 digest: digest.map(|d| d.to_string()).unwrap_or_default(),
                 layers: exported.layers,
                 bytes,
             });
-            exported.dests.push(output.place());
+            exported.dests.push(place);
         }
         Ok(exported)
     }

@@ -29,6 +29,11 @@ pub enum Output {
         /// How the image is made.
         image: ImageOptions,
     },
+    /// An image in registries, under each of its names.
+    Push {
+        /// How the image is made.
+        image: ImageOptions,
+    },
     /// The root file system as one tar.
     Tar {
         /// Where to.
@@ -87,9 +92,10 @@ impl Output {
     /// How the image is made, if one is.
     pub fn image(&self) -> Option<&ImageOptions> {
         match self {
-            Self::Layout { image, .. } | Self::Archive { image, .. } | Self::Load { image, .. } => {
-                Some(image)
-            }
+            Self::Layout { image, .. }
+            | Self::Archive { image, .. }
+            | Self::Load { image, .. }
+            | Self::Push { image } => Some(image),
             Self::Tar { .. } | Self::Local { .. } => None,
         }
     }
@@ -116,7 +122,7 @@ impl Output {
                 Stream::File(file) => Some(file),
                 Stream::Stdout => None,
             },
-            Self::Load { .. } => None,
+            Self::Load { .. } | Self::Push { .. } => None,
         }
     }
 
@@ -142,6 +148,7 @@ impl Output {
         match (self.path(), self) {
             (Some(path), _) => path.to_owned(),
             (None, Self::Load { .. }) => PathBuf::from("docker"),
+            (None, Self::Push { .. }) => PathBuf::from("registry"),
             (None, _) => PathBuf::from("-"),
         }
     }

@@ -147,7 +147,11 @@ pub(super) async fn authorize(
         Err(failure) => return refuse_early(&server, request, failure).await,
     };
     let (store, name) = (server.store.clone(), asker.1.clone());
-    match blocking(move || store.namespace(&name)).await {
+    let namespace = match store.known_namespace(&name) {
+        Some(known) => Ok(known),
+        None => blocking(move || store.namespace(&name)).await,
+    };
+    match namespace {
         Ok(namespace) => {
             let (grant, name) = asker;
             let caller = Caller {

@@ -266,7 +266,7 @@ fn json_is_one_object_a_line() {
     {"v":1,"ms":20,"event":"step-log","step":1,"stream":"stdout","line":"make: *** [all] Error 2"}
     {"v":1,"ms":30,"event":"step-failed","step":1,"name":"[1/2] RUN make","reason":"process exited with code 2","took_ms":20}
     {"v":1,"ms":40,"event":"step-cancelled","step":2,"name":"[2/2] RUN make install"}
-    {"v":1,"ms":50,"event":"finished","ok":false,"totals":{"ran":0,"hits":0,"step_ms":0,"saved_ms":0,"bytes_fetched":0,"bytes_written":0,"wall_ms":50}}
+    {"v":1,"ms":50,"event":"finished","ok":false,"totals":{"ran":0,"hits":0,"step_ms":0,"saved_ms":0,"bytes_fetched":0,"bytes_written":0,"cache_requests":0,"wall_ms":50}}
     "#);
 }
 
@@ -343,11 +343,14 @@ fn bars_leave_only_finished_lines() {
     warning: the cache directory is on a slow disk
     hint: set MEMOBUILD_CACHE_DIR
     [ml 2/3] RUN pip install numpy: ran in 1.2s, layer 33.6 MB
-    [ml 3/3] COPY src /src: hit by content, saved 1m 01s
+    [ml 3/3] COPY src /src: hit by content, saved 1m 01s, from https://cache.example
+    not saved to https://cache.example: [ml 3/3] COPY src /src: bringing 1.2 GB ther
+    e and back takes about 52.1s, the step took 2.0s
     ml (cpu, linux/amd64)   4 layers    64.0 MB  sha256:0123456789ab  .memobuild-out
     put/service-cpu-ml
     app (cpu, linux/amd64)  12 layers  164.0 MB  sha256:abcdef012345  .memobuild-out
     put/service-cpu-app
+    saved 5 results, 120.0 MB (38.0 MB new) in 2.1s; 1 result left to the next build
     3 steps: 1 ran, 2 hits in 7.3s (the cache saved 2m 02s); 30.0 MB fetched, 33.6 M
     B written
     ");

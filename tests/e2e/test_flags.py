@@ -81,8 +81,8 @@ class Flags(support.EndToEnd):
     def test_flags_that_are_not_there_say_what_to_do(self):
         context = self.context(DOCKERFILE)
         for words, told in [
-            (["--push"], "skopeo copy oci:DIR docker://NAME:TAG"),
-            (["-o", "type=registry"], "skopeo copy oci:DIR docker://NAME:TAG"),
+            (["--push"], "-t HOST/NAME:TAG"),
+            (["-o", "type=image"], "push=true"),
             (["--cache-from", "type=inline"], "type=registry,ref=NAME"),
             (["--cache-to", "type=s3,bucket=b,secret_access_key=x"], "AWS_SECRET_ACCESS_KEY"),
             (["--provenance=mode=max"], "no attestations are made yet"),

@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::Write,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -56,13 +56,16 @@ impl PendingSave {
 #[derive(Debug)]
 pub struct PendingFile {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl PendingFile {
-    /// Removes it: the save is done, or given up.
+    /// Removes it: the save is done, or given up. A later file of the same name stays.
     pub fn done(self) -> Result<(), CacheError> {
-        Ok(fs::remove_file(&self.path)?)
+        match is_named(&self.lock, &self.path) {
+            true => Ok(fs::remove_file(&self.path)?),
+            false => Ok(()),
+        }
     }
 }
 
@@ -87,7 +90,7 @@ impl DiskStore {
         file.write_all(&bytes).at("write", &path)?;
         file.rename(&path)?;
         let lock = file.handle()?;
-        Ok(Some(PendingFile { path, _lock: lock }))
+        Ok(Some(PendingFile { path, lock }))
     }
 
     /// The saves that builds before this one left, locked. What can't be read or is too old is
@@ -104,15 +107,11 @@ impl DiskStore {
             }
             // Its owner may have finished between the opening and the lock, and another one
             // may have come.
-            let (held, named) = (file.metadata(), std::fs::metadata(&path));
-            let (Ok(held), Ok(named)) = (held, named) else {
-                continue;
-            };
-            if held.ino() != named.ino() {
+            if !is_named(&file, &path) {
                 continue;
             }
-            let age = held
-                .modified()
+            let written = file.metadata().and_then(|metadata| metadata.modified());
+            let age = written
                 .ok()
                 .and_then(|time| SystemTime::now().duration_since(time).ok());
             let read = fs::read(&path)
@@ -121,12 +120,20 @@ impl DiskStore {
                 .filter(|save| save.version == PENDING_VERSION && !save.entries.is_empty());
             match read {
                 Some(save) if age.unwrap_or_default() < FORGOTTEN => {
-                    saves.push((save, PendingFile { path, _lock: file }));
+                    saves.push((save, PendingFile { path, lock: file }));
                 }
                 _ => fs::remove_file(&path)?,
             }
         }
         Ok(saves)
+    }
+}
+
+/// Whether `path` is the name of this open file.
+fn is_named(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 
@@ -170,7 +177,7 @@ mod tests {
         let mut other = save(1);
         other.ends.push(9);
         drop(store.journal(&other).unwrap());
-        drop(first);
+        first.unwrap().done().unwrap();
         let left = store.unfinished_saves().unwrap();
         assert_eq!((left.len(), &left[0].0), (1, &other));
     }

@@ -39,7 +39,7 @@ impl GuardedBody {
     ) -> Self {
         let least = limits
             .slowest
-            .saturating_mul(limits.window.as_millis() as u64)
+            .saturating_mul(u64::try_from(limits.window.as_millis()).unwrap_or(u64::MAX))
             / 1000;
         Self {
             inner,

@@ -24,6 +24,7 @@ mod breaker;
 #[cfg(test)]
 mod tests;
 
+pub(super) use breaker::chain;
 pub use breaker::{TierMeter, TierNotice, TierTrouble};
 
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -38,6 +39,9 @@ use super::{
 use crate::{digest::Sha256Digest, key::CacheKey, registry::backoff};
 use body::GuardedBody;
 use breaker::{Breaker, Verdict};
+
+/// How much longer a flush may take than writing a small blob.
+const FLUSH_FACTOR: u32 = 4;
 
 /// Times and counts of a [`guard`].
 #[derive(Debug, Clone)]
@@ -261,6 +265,21 @@ impl ActionCache for Guarded {
                 })
                 .await;
             put.unwrap_or_else(|| self.off("write to"))
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), CacheError>> {
+        Box::pin(async move {
+            // It sends what was gathered, as much as a blob of some size.
+            let flushed = self
+                .run(
+                    Direction::Write,
+                    "write to",
+                    FLUSH_FACTOR * self.limits.put_blob,
+                    || self.actions.flush(),
+                )
+                .await;
+            flushed.unwrap_or_else(|| self.off("write to"))
         })
     }
 }

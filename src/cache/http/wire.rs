@@ -112,7 +112,7 @@ pub struct PinRequest {
 /// Limits for one garbage collection.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GcRequest {
-    /// Keep at most so many bytes.
+    /// Keep at most so many bytes in the namespace.
     #[serde(default)]
     pub max_bytes: Option<u64>,
     /// Drop what was not used for so many seconds.

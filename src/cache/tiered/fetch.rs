@@ -11,7 +11,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::{io::AsyncReadExt as _, sync::mpsc};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    sync::mpsc,
+};
 
 use super::TieredStore;
 use crate::{
@@ -35,6 +38,9 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// Blobs below this size are not worth a progress event.
 const WORTH_TELLING: u64 = 1 << 20;
+
+/// Most bytes of a blob whose size nobody has said: an index.
+const UNSIZED_LIMIT: u64 = 256 << 20;
 
 /// Parts of one blob that are fetched at the same time.
 const PARTS_AT_ONCE: usize = 8;
@@ -61,7 +67,8 @@ pub struct Download {
 
 impl TieredStore {
     /// The blob in the local store, fetched from the first tier that has it and whose bytes are
-    /// right; none if there is no such tier. `size`, where it is known, is what it must have.
+    /// right; none if there is no such tier. `size` is what it must have; without it, a blob is
+    /// taken for an index, which is never very large.
     /// Fails only if the local store can't be written.
     pub async fn fetch(
         &self,
@@ -90,7 +97,6 @@ impl TieredStore {
             if !line.tier.access.read {
                 continue;
             }
-            line.asked();
             let blob = match line.tier.blobs.get(digest).await {
                 Ok(Some(blob)) => blob,
                 Ok(None) => continue,
@@ -99,7 +105,7 @@ impl TieredStore {
                     continue;
                 }
             };
-            if size.is_some_and(|size| size != blob.size) {
+            if size.map_or(blob.size > UNSIZED_LIMIT, |size| size != blob.size) {
                 line.trouble(
                     Act::Read,
                     &CacheError::Corrupt {
@@ -149,23 +155,23 @@ impl TieredStore {
         let mut progress = Progress::new(self, line, digest, size);
         let mut received = 0;
         let failure = loop {
-            let mut piece = BytesMut::with_capacity(PIECE);
-            match reader.read_buf(&mut piece).await {
-                Ok(0) => break None,
-                Ok(n) => {
-                    received += n as u64;
-                    transfer.add(n as u64);
-                    self.fetched.fetch_add(n as u64, Ordering::Relaxed);
-                }
+            let piece = match next_piece(&mut reader).await {
+                Ok(piece) => piece,
                 Err(error) => break Some(CacheError::from_io("read", digest, error)),
+            };
+            if piece.is_empty() {
+                break None;
             }
+            let n = piece.len() as u64;
+            received += n;
+            transfer.add(n);
+            self.fetched.fetch_add(n, Ordering::Relaxed);
             if received > size {
                 break Some(CacheError::Corrupt {
                     subject: digest.into(),
                     what: format!("it has more than {size} bytes"),
                 });
             }
-            let piece = piece.freeze();
             if let Some(copy) = copy {
                 let _ = copy.send(Piece::Bytes(piece.clone())).await;
             }
@@ -258,7 +264,6 @@ impl TieredStore {
         part: Range<u64>,
         file: Arc<File>,
     ) -> Result<bool, CacheError> {
-        line.asked();
         let transfer = line.down.begin();
         let Some(bytes) = line.tier.blobs.read_range(digest, part.clone()).await? else {
             return Ok(false);
@@ -279,6 +284,13 @@ impl TieredStore {
         .await?;
         Ok(true)
     }
+}
+
+/// The next bytes of a download, put together from what the network gives; empty at its end.
+async fn next_piece(reader: &mut (dyn AsyncRead + Send + Unpin)) -> io::Result<Bytes> {
+    let mut piece = BytesMut::with_capacity(PIECE);
+    while piece.len() < PIECE && reader.read_buf(&mut piece).await? > 0 {}
+    Ok(piece.freeze())
 }
 
 /// A blob being written by a thread of its own. Given up, it leaves nothing.

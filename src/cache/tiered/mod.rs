@@ -24,7 +24,7 @@ use std::{
 };
 
 use super::{
-    ActionResult, CacheError, DiskStore, SaveJob, Saver, SearchOrder, Tier, Vouching,
+    ActionResult, CacheError, DiskStore, SaveJob, Saver, Scope, SearchOrder, Tier, Vouching,
     disk::blocking,
     line::{Act, Line},
 };
@@ -98,6 +98,11 @@ impl TieredStore {
     /// The local store.
     pub fn local(&self) -> &Arc<DiskStore> {
         &self.local
+    }
+
+    /// The trust scope that the build writes under.
+    pub fn own_scope(&self) -> &Scope {
+        self.scopes.own()
     }
 
     /// What saves.
@@ -186,7 +191,6 @@ impl TieredStore {
 
     /// What a tier has, as far as it can be relied on.
     async fn lookup_in(&self, line: &Line, keys: &[CacheKey]) -> Vec<Option<ActionResult>> {
-        line.asked();
         let found = match line.tier.actions.lookup(self.scopes.scopes(), keys).await {
             Ok(found) if found.len() == keys.len() => found,
             Ok(found) => {
@@ -304,7 +308,6 @@ impl TieredStore {
         }
         let mut there = vec![false; digests.len()];
         for line in self.lines.iter().filter(|line| line.tier.access.read) {
-            line.asked();
             match line.tier.blobs.contains(&digests).await {
                 Ok(found) => {
                     for (known, found) in there.iter_mut().zip(found) {
@@ -350,7 +353,7 @@ impl TieredStore {
                     tiers: Some(earlier),
                     source: Some(offer.tier),
                 };
-                self.saver.back_fill(job).await;
+                self.saver.save_anyway(job).await;
             }
         }
     }

@@ -44,12 +44,15 @@ pub(in crate::cli) struct BuildArgs {
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub(in crate::cli) label: Vec<String>,
-    /// Where the result goes: `type=oci|docker|tar|local[,dest=PATH][,…]`, `DIR`, or `-` for a tar on stdout; can be given more than once (default: a layout in `.memobuild-output/<name>-<tag>`)
+    /// Where the result goes: `type=oci|docker|tar|local[,dest=PATH][,…]`, `type=registry`, `DIR`, or `-` for a tar on stdout; can be given more than once (default: a layout in `.memobuild-output/<name>-<tag>`)
     #[arg(short, long, value_name = "OUTPUT")]
     pub(in crate::cli) output: Vec<String>,
     /// Load the image into the local Docker; the same as `-o type=docker`
     #[arg(long)]
     pub(in crate::cli) load: bool,
+    /// Push the image to the registry of each of its names; the same as `-o type=registry`
+    #[arg(long)]
+    pub(in crate::cli) push: bool,
     /// Secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`
     #[arg(long, value_name = "SECRET")]
     pub(in crate::cli) secret: Vec<String>,

@@ -87,7 +87,7 @@ pub(super) fn outputs(
     reference: &str,
 ) -> Result<Vec<Output>, CliError> {
     let default = || vec![output::default_layout(&context.env.output_dir(), reference)];
-    Ok(output::outputs(&args.output, args.load)?.unwrap_or_else(default))
+    Ok(output::outputs(&args.output, args.load, args.push)?.unwrap_or_else(default))
 }
 
 /// The name of an image that was given none: that of its directory.

@@ -52,6 +52,14 @@ impl Archive {
         self.files.insert(name.to_owned(), json(value));
     }
 
+    /// The bytes of a small blob.
+    pub fn document(&self, digest: &Sha256Digest) -> Option<&[u8]> {
+        match self.blobs.get(digest)? {
+            BlobSource::Bytes(bytes) => Some(bytes),
+            BlobSource::File(_) => None,
+        }
+    }
+
     /// The small blobs, and the files of the others.
     pub fn put_into(self, writer: &mut super::LayoutWriter) -> Result<(), LayoutError> {
         for (digest, source) in &self.blobs {

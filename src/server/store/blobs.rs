@@ -88,6 +88,8 @@ impl Store {
             }
             Ok(present)
         })?;
+        let now = now_ms();
+        let used = used.into_iter().map(|id| (id, now));
         lock(&self.touched).blobs.extend(used);
         Ok(present)
     }
@@ -109,7 +111,7 @@ impl Store {
             .optional()
         })?;
         Ok(row.map(|(id, size, frames)| {
-            lock(&self.touched).blobs.insert(id);
+            lock(&self.touched).blobs.insert(id, now_ms());
             BlobParts { size, frames }
         }))
     }

@@ -6,7 +6,8 @@
 //!
 //! - Room for one class of scopes is made of that class and of those trusted less.
 //! - What is pinned stays. What was written within the grace stays too, as it may be part of
-//!   an upload, unless room is needed for a class trusted more.
+//!   an upload, unless room is needed: for a class trusted more, or for the same class by
+//!   entries that are complete. What was touched in the last sixtieth of the grace stays then too.
 //! - A blob that an entry names, and a frame that a blob has, stay.
 
 use std::{
@@ -16,13 +17,7 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::{
-    Namespace, Store, StoreError,
-    blobs::unpack,
-    now_ms, rank,
-    schema::lock,
-    space::{Lack, ROW},
-};
+use super::{Namespace, Store, StoreError, blobs::unpack, now_ms, rank, schema::lock, space::ROW};
 use crate::{
     cache::{Trust, http::wire::GcAnswer},
     digest::Blake3Digest,
@@ -45,7 +40,7 @@ pub struct GcDemand<'a> {
     pub(in crate::server) namespace: Option<&'a Namespace>,
     /// Drop what was not used for so long.
     pub max_age: Option<Duration>,
-    /// Keep at most so many bytes.
+    /// Keep at most so many bytes in it.
     pub max_bytes: Option<u64>,
     /// The most trusted class that may be touched.
     pub most: Trust,
@@ -67,10 +62,14 @@ impl std::fmt::Debug for GcDemand<'_> {
 /// What has to go, in bytes.
 struct Goal {
     total: u64,
+    /// How much may stay, of what is looked at.
+    keep: Option<u64>,
     /// From one class alone.
     class: Option<(usize, u64)>,
     most: usize,
     unused_since: Option<i64>,
+    /// Whether complete entries may go within the grace.
+    urgent: bool,
 }
 
 struct Entry {
@@ -137,25 +136,30 @@ impl Store {
     /// Collects what `demand` says; also frames that belong to nothing.
     pub fn collect(&self, demand: &GcDemand<'_>) -> Result<GcAnswer, StoreError> {
         let mut held = lock(&self.collecting);
-        let used: u64 = self.space.used().iter().sum();
         let age = demand
             .max_age
             .map(|age| now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
         let goal = Goal {
-            total: demand.max_bytes.map_or(0, |max| used.saturating_sub(max)),
+            total: 0,
+            keep: demand.max_bytes,
             class: None,
             most: rank(demand.most),
             unused_since: age,
+            urgent: false,
         };
         *held = LastTry::default();
         let id = demand.namespace.map(|namespace| namespace.id);
         self.collect_for(&goal, id, demand.scopes)
     }
 
-    /// Makes room for data of `trust`; that there is still none then, the caller sees.
-    pub(super) fn make_room(&self, trust: Trust, lack: Lack) -> Result<(), StoreError> {
+    /// Makes room for `bytes` of `trust`; that there is still none then, the caller sees.
+    pub(super) fn make_room(&self, trust: Trust, bytes: u64) -> Result<(), StoreError> {
         let rank = rank(trust);
         let mut held = lock(&self.collecting);
+        // Somebody may have made room while this one waited.
+        let Some(lack) = self.space.lack(trust, bytes) else {
+            return Ok(());
+        };
         if held.0[rank].is_some_and(|last| last.elapsed() < FRUITLESS) {
             return Ok(());
         }
@@ -167,9 +171,11 @@ impl Store {
         };
         let goal = Goal {
             total: generous(lack.total, quotas.total),
+            keep: None,
             class: (lack.class > 0).then(|| (rank, generous(lack.class, quotas.classes[rank]))),
             most: rank,
             unused_since: None,
+            urgent: true,
         };
         let done = self.collect_for(&goal, None, &|_| true)?;
         held.0[rank] = (done.freed_bytes == 0).then(Instant::now);
@@ -183,12 +189,17 @@ impl Store {
         scopes: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<GcAnswer, StoreError> {
         self.flush()?;
-        let mut plan = self.database.read("read", |c| Plan::read(c))?;
+        let mut plan = self.database.read("read", Plan::read)?;
         let fresh = now_ms() - i64::try_from(self.grace.as_millis()).unwrap_or(i64::MAX);
-        plan.make(goal, namespace, scopes, fresh);
+        plan.make(goal, namespace, scopes, fresh, self.hot());
         let done = self.carry_out(&plan, fresh)?;
         tracing::debug!(?done, "collected garbage");
         Ok(done)
+    }
+
+    /// What was touched since then is on its way.
+    fn hot(&self) -> i64 {
+        now_ms() - i64::try_from(self.grace.as_millis() / 60).unwrap_or(i64::MAX)
     }
 
     fn carry_out(&self, plan: &Plan, fresh: i64) -> Result<GcAnswer, StoreError> {
@@ -443,13 +454,15 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Decides what goes. What was written since `fresh` is within the grace.
+    /// Decides what goes. What was written since `fresh` is within the grace, what was since `hot`
+    /// is on its way.
     fn make(
         &mut self,
         goal: &Goal,
         namespace: Option<i64>,
         scopes: &(dyn Fn(&str) -> bool + Sync),
         fresh: i64,
+        hot: i64,
     ) {
         for entry in &self.entries {
             for blob in &entry.blobs {
@@ -480,23 +493,46 @@ impl Plan {
                 self.drop_item(*item, fresh);
             }
         }
-        if let Some((class, bytes)) = goal.class {
-            for (rank, _, item) in &items {
-                if self.freed_of[class] < bytes && *rank == class {
-                    self.drop_item(*item, fresh);
-                }
+        let over = goal
+            .keep
+            .map_or(0, |keep| self.size(namespace).saturating_sub(keep));
+        let total = goal.total.max(over);
+        let (class, of_class) = goal.class.unwrap_or_default();
+        for (rank, _, item) in &items {
+            if *rank == class && self.freed_of[class] < of_class {
+                self.drop_item(*item, fresh);
             }
         }
         for (_, _, item) in &items {
-            if self.freed < goal.total {
+            if self.freed < total {
                 self.drop_item(*item, fresh);
             }
         }
         for (rank, _, item) in &items {
-            if self.freed < goal.total && *rank < goal.most {
+            if *rank < goal.most && self.freed < total {
                 self.drop_item(*item, i64::MAX);
             }
         }
+        for (rank, _, item) in items.iter().filter(|_| goal.urgent) {
+            let lacks_class = *rank == class && self.freed_of[class] < of_class;
+            if (lacks_class || self.freed < total) && matches!(item, Item::Entry(_)) {
+                self.drop_item(*item, hot);
+            }
+        }
+    }
+
+    /// What a namespace, or all of them, took before anything was dropped.
+    fn size(&self, namespace: Option<i64>) -> u64 {
+        let mine = |id: i64| namespace.is_none_or(|own| own == id);
+        let entries = self.entries.iter().filter(|e| mine(e.namespace));
+        let blobs = self.blobs.iter().filter(|b| mine(b.namespace));
+        let frames = self.frames.iter().filter(|f| mine(f.namespace));
+        let frames = frames.map(|f| f.size + ROW);
+        entries
+            .map(|e| e.cost)
+            .chain(blobs.map(|b| b.cost))
+            .chain(frames)
+            .sum()
     }
 
     /// What may go: class, last use, what it is.

@@ -82,6 +82,8 @@ impl Store {
             }
             Ok(entries)
         })?;
+        let now = now_ms();
+        let used = used.into_iter().map(|id| (id, now));
         lock(&self.touched).entries.extend(used);
         Ok(entries)
     }

@@ -4,13 +4,13 @@
 //! BLAKE3 of its bytes, kept once in a namespace however many blobs share it; a blob that
 //! comes whole is cut by the server. Invariants:
 //!
-//! - A frame's file appears and vanishes only under the writer's lock ([`schema`]), together
+//! - A frame's file appears and vanishes only under the writer's lock (`schema`), together
 //!   with its row; a file without a row is left by a crash and swept away.
 //! - A blob is visible once all its frames are there and their bytes had its SHA-256.
 //! - Frames are compared with their name before they are sent; a wrong one is dropped with all
 //!   that is made of it.
-//! - Room is reserved before it is used ([`space`]); what is trusted less never makes what is
-//!   trusted more go ([`collect`]).
+//! - Room is reserved before it is used (`space`); what is trusted less never makes what is
+//!   trusted more go (`collect`).
 //!
 //! Layout and tables: `docs/internals/remote-cache.md`.
 
@@ -20,8 +20,6 @@ mod entries;
 mod frames;
 mod schema;
 mod space;
-#[cfg(test)]
-mod tests;
 
 pub use collect::GcDemand;
 pub use frames::FrameWriter;
@@ -34,7 +32,7 @@ pub(super) use entries::PutEntry;
 pub(super) use frames::Published;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Mutex,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -127,8 +125,9 @@ pub struct Store {
 /// What was used since it was last written down.
 #[derive(Debug, Default)]
 struct Touched {
-    entries: HashSet<i64>,
-    blobs: HashSet<i64>,
+    /// When, by number of the row.
+    entries: HashMap<i64, i64>,
+    blobs: HashMap<i64, i64>,
 }
 
 /// How many of each thing there are.
@@ -181,10 +180,15 @@ impl Store {
         Ok(store)
     }
 
+    /// The namespace called `name`, if it was used before since the start; does not block.
+    pub(super) fn known_namespace(&self, name: &str) -> Option<Namespace> {
+        lock(&self.namespaces).get(name).cloned()
+    }
+
     /// The namespace called `name`, which is made if it is not there.
     pub(super) fn namespace(&self, name: &str) -> Result<Namespace, StoreError> {
-        if let Some(known) = lock(&self.namespaces).get(name) {
-            return Ok(known.clone());
+        if let Some(known) = self.known_namespace(name) {
+            return Ok(known);
         }
         let id = self.database.write("make a namespace in", |t| {
             t.execute(
@@ -262,15 +266,14 @@ impl Store {
         if entries.is_empty() && blobs.is_empty() {
             return Ok(());
         }
-        let now = now_ms();
         self.database.write("write", |t| {
             let mut entry = t.prepare_cached("UPDATE entries SET used = ?2 WHERE id = ?1")?;
-            for id in entries {
-                entry.execute((id, now))?;
+            for use_of in entries {
+                entry.execute(use_of)?;
             }
             let mut blob = t.prepare_cached("UPDATE blobs SET used = ?2 WHERE id = ?1")?;
-            for id in blobs {
-                blob.execute((id, now))?;
+            for use_of in blobs {
+                blob.execute(use_of)?;
             }
             Ok(())
         })

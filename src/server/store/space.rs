@@ -84,20 +84,30 @@ impl Space {
         *lock(&self.used) = used;
     }
 
-    /// Reserves `bytes` for `trust`, or tells what is lacking.
-    fn take(&self, trust: Trust, bytes: u64) -> Result<(), Lack> {
-        let mut used = lock(&self.used);
-        let rank = rank(trust);
+    /// What is lacking for `bytes` of `trust`; none if there is room.
+    pub(super) fn lack(&self, trust: Trust, bytes: u64) -> Option<Lack> {
+        self.lack_in(&lock(&self.used), rank(trust), bytes)
+    }
+
+    fn lack_in(&self, used: &[u64; 4], rank: usize, bytes: u64) -> Option<Lack> {
         let over = |used: u64, limit: u64| used.saturating_add(bytes).saturating_sub(limit);
         let lack = Lack {
             class: over(used[rank], self.quotas.classes[rank]),
             total: over(used.iter().sum(), self.quotas.total),
         };
-        if lack.class > 0 || lack.total > 0 {
-            return Err(lack);
+        (lack.class > 0 || lack.total > 0).then_some(lack)
+    }
+
+    /// Reserves `bytes` for `trust`; false if there is no room.
+    #[must_use]
+    fn take(&self, trust: Trust, bytes: u64) -> bool {
+        let mut used = lock(&self.used);
+        let rank = rank(trust);
+        if self.lack_in(&used, rank, bytes).is_some() {
+            return false;
         }
         used[rank] += bytes;
-        Ok(())
+        true
     }
 
     /// Gives back what was reserved or has been removed.
@@ -140,26 +150,19 @@ impl Drop for Room<'_> {
 impl Store {
     /// Reserves `bytes` for data of `trust`, collecting garbage if needed.
     pub(super) fn reserve(&self, trust: Trust, bytes: u64) -> Result<Room<'_>, StoreError> {
-        let room = Room {
+        if !self.space.take(trust, bytes) {
+            self.make_room(trust, bytes)?;
+            if !self.space.take(trust, bytes) {
+                return Err(StoreError::Full {
+                    class: CLASSES[rank(trust)],
+                });
+            }
+        }
+        Ok(Room {
             space: &self.space,
             rank: rank(trust),
             bytes,
-        };
-        let taken = match self.space.take(trust, bytes) {
-            Ok(()) => Ok(()),
-            Err(lack) => {
-                self.make_room(trust, lack)?;
-                self.space.take(trust, bytes)
-            }
-        };
-        if taken.is_err() {
-            // Nothing was reserved that could be given back.
-            room.used();
-            return Err(StoreError::Full {
-                class: CLASSES[rank(trust)],
-            });
-        }
-        Ok(room)
+        })
     }
 
     /// What the tables say is used.
@@ -196,13 +199,15 @@ mod tests {
         let mut quotas = Quotas::of(100);
         assert!(quotas.set("pull", 30) && !quotas.set("tag", 1));
         let space = Space::new(quotas);
-        let lack = |class, total| Err(Lack { class, total });
-        assert_eq!(space.take(Trust::Pull, 30), Ok(()));
-        assert_eq!(space.take(Trust::Pull, 5), lack(5, 0));
-        assert_eq!(space.take(Trust::Branch, 65), Ok(()));
-        assert_eq!(space.take(Trust::Branch, 10), lack(0, 5));
+        let lack = |class, total| Some(Lack { class, total });
+        assert!(space.take(Trust::Pull, 30));
+        assert!(!space.take(Trust::Pull, 5));
+        assert_eq!(space.lack(Trust::Pull, 5), lack(5, 0));
+        assert!(space.take(Trust::Branch, 65));
+        assert!(!space.take(Trust::Branch, 10));
+        assert_eq!(space.lack(Trust::Branch, 10), lack(0, 5));
         space.free(1, 30);
-        assert_eq!(space.take(Trust::Branch, 10), Ok(()));
+        assert!(space.take(Trust::Branch, 10));
         space.raise(2, 3, 75);
         assert_eq!(space.used(), [0, 0, 0, 75]);
     }
@@ -210,7 +215,7 @@ mod tests {
     #[test]
     fn room_that_was_not_used_comes_back() {
         let space = Space::new(Quotas::of(100));
-        assert_eq!(space.take(Trust::Protected, 60), Ok(()));
+        assert!(space.take(Trust::Protected, 60));
         let room = Room {
             space: &space,
             rank: 3,

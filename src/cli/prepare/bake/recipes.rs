@@ -353,5 +353,5 @@ fn outputs(context: &Context, name: &str, target: &Target) -> Result<Vec<Output>
         let reference = tag.map_or(name, String::as_str);
         vec![output::default_layout(&context.env.output_dir(), reference)]
     };
-    Ok(output::outputs(&texts, false)?.unwrap_or_else(default))
+    Ok(output::outputs(&texts, false, false)?.unwrap_or_else(default))
 }
