@@ -69,7 +69,7 @@ async fn find(
 /// The whole suite; the registry refuses entries whose blobs it lacks.
 async fn conforms(cache: Arc<RegistryCache>) {
     conformance::blob_store(cache.clone()).await;
-    keep(cache, b"layer").await.unwrap();
+    keep(&cache, b"layer").await.unwrap();
     conformance::action_cache(cache).await;
 }
 
@@ -275,7 +275,7 @@ async fn trouble_is_sorted() {
     }
     let (server, cache) = started(Access::Open).await;
     server.fault("PUT", Fault::Status(507, None), usize::MAX);
-    let error = keep(cache, b"layer").await.unwrap_err();
+    let error = keep(&cache, b"layer").await.unwrap_err();
     assert!(matches!(error, CacheError::Full { .. }), "{error:?}");
 }
 
