@@ -51,7 +51,7 @@ pub use gc::{
     ActionUse, BlobUse, DerivedData, DerivedUse, GcPlan, GcPolicy, GcReport, Inventory, plan,
 };
 pub use memory::MemoryStore;
-pub use oci::RegistryCache;
+pub use oci::{EntryError, RegistryCache};
 pub use record::{ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo};
 pub use save::{SaveJob, SaveReport, Saver};
 pub use scope::{EntryId, Scope, ScopeError, SearchOrder, Trust};

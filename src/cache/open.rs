@@ -125,9 +125,12 @@ pub fn open(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenEr
             let store = super::object::ObjectStore::open(address, &options.services)?;
             Ok(tier(address, options, Arc::new(store)))
         }
-        _ => Err(OpenError::Unsupported {
-            scheme: address.scheme.clone(),
-        }),
+        #[cfg(not(feature = "object-storage"))]
+        TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
+            Err(OpenError::Unsupported {
+                scheme: address.scheme.clone(),
+            })
+        }
     }
 }
 

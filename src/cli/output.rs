@@ -422,7 +422,7 @@ mod tests {
         ] {
             assert_eq!(one(text), expected, "{text}");
         }
-        assert_eq!(parse("type=cacheonly").unwrap(), None);
+        assert_eq!(parse("type=cacheonly", false).unwrap(), None);
     }
 
     #[test]
