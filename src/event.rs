@@ -222,11 +222,11 @@ pub enum BuildEvent {
         #[serde(rename = "took_ms")]
         ms: u64,
     },
-    /// The tree of a cache mount is not saved: its files are larger than the configured limit.
+    /// The tree of a cache mount is not saved: it is larger than the configured limit.
     MountTooLarge {
         /// The mount's id.
         id: String,
-        /// Size of its files in bytes.
+        /// Size of its files in bytes, or of all of it as a tar if only that is too large.
         bytes: u64,
         /// The limit in bytes.
         limit: u64,

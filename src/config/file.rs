@@ -264,7 +264,7 @@ pub(super) struct Mounts {
     /// Whether a tree that is not on the machine is restored from the remote caches, and saved there by builds
     /// that changed it. Everybody who reads the caches can read it. Default: `false`
     pub(super) save: Option<bool>,
-    /// The size of its files above which a tree is not saved: `2GB`. Default: `512MiB`
+    /// The size above which a tree is neither saved nor restored, that of a tar of it: `2GB`. Default: `512MiB`
     pub(super) max_size: Option<At<String>>,
 }
 

@@ -107,7 +107,7 @@ pub struct EngineOptions {
     pub producer: Producer,
     /// The trust scopes that entries are looked for in, and the one they are written under.
     pub scopes: SearchOrder,
-    /// Bytes of files up to which the tree of a cache mount is saved to the tiers; none if trees of cache
-    /// mounts are neither saved nor restored.
+    /// Bytes up to which the tree of a cache mount, as a tar, is saved to the tiers and restored from them;
+    /// none if that is not done.
     pub mount_limit: Option<u64>,
 }

@@ -121,7 +121,7 @@ struct PackedTree {
 #[derive(Debug)]
 enum Packed {
     Tree(PackedTree),
-    /// It is what the tiers have, or was never filled.
+    /// It is what the tiers have, or empty.
     Unchanged,
     /// Another build uses it.
     Busy,
@@ -139,7 +139,10 @@ impl Attempt {
         mounts: impl Iterator<Item = &MountIdentity>,
     ) -> Result<(), BuildError> {
         let session = &self.session;
-        if session.engine.options.mount_limit.is_none() || !session.tiers.has_tiers() {
+        let Some(limit) = session.engine.options.mount_limit else {
+            return Ok(());
+        };
+        if !session.tiers.has_tiers() {
             return Ok(());
         }
         let base = session.mounts_dir();
@@ -156,7 +159,7 @@ impl Attempt {
         };
         for (mount, found) in missing.into_iter().zip(found) {
             let Some(found) = found else { continue };
-            match self.restore_mount(runtime, mount, &found).await {
+            match self.restore_mount(runtime, mount, &found, limit).await {
                 Err(BuildError::Interrupted) => return Err(BuildError::Interrupted),
                 Err(error) => {
                     let (id, why) = (&mount.id, with_causes(&error));
@@ -174,6 +177,7 @@ impl Attempt {
         runtime: &Arc<Runtime>,
         mount: &MountIdentity,
         found: &FoundAction,
+        limit: u64,
     ) -> Result<(), BuildError> {
         let Some(layer) = &found.result.layer else {
             return Ok(());
@@ -210,7 +214,7 @@ impl Attempt {
         let (runtime, store) = (Arc::clone(runtime), Arc::clone(&self.session.engine.store));
         let blob = layer.clone();
         blocking(move || {
-            let unpacked = unpack(&runtime, &store, &blob, &dest);
+            let unpacked = unpack(&runtime, &store, &blob, &dest, limit);
             // The directory is all that is wanted of it.
             let _ = store.discard_blob(&blob.digest);
             unpacked
@@ -256,6 +260,7 @@ fn unpack(
     store: &DiskStore,
     layer: &LayerBlob,
     dest: &std::path::Path,
+    limit: u64,
 ) -> Result<(), BuildError> {
     let gone = || BuildError::Internal {
         what: format!(
@@ -264,7 +269,11 @@ fn unpack(
         ),
     };
     let mut blob = store.open_blob_verified(&layer.digest)?.ok_or_else(gone)?;
-    let mut tar = decompress(&mut blob, &layer.media_type)?;
+    let mut tar = Limited {
+        tar: decompress(&mut blob, &layer.media_type)?,
+        left: limit,
+        limit,
+    };
     Ok(runtime
         .snapshots
         .unpack_to(dest, &layer.diff_id, &mut tar)?)
@@ -376,15 +385,16 @@ impl Session {
                 return Ok(Packed::Busy);
             };
             let size = runtime.snapshots.measure(&dir)?;
+            // What is not worth packing. The tar is a little larger.
             if size.bytes > limit {
                 return Ok(Packed::TooLarge { bytes: size.bytes });
             }
-            if size.entries <= 1 && known.is_none() {
+            // An empty directory is as good as none, and no reason to replace a full one.
+            if size.entries <= 1 {
                 return Ok(Packed::Unchanged);
             }
             let hurry = || stop.is_cancelled() || Instant::now() >= deadline;
-            let tree = pack_tree(&runtime, &store, &dir, options, known, &hurry)?;
-            Ok(tree.map_or(Packed::Unchanged, Packed::Tree))
+            pack_tree(&runtime, &store, &dir, options, known, limit, &hurry)
         })
         .await
     }
@@ -397,8 +407,9 @@ fn pack_tree(
     dir: &std::path::Path,
     options: LayerOptions,
     known: Option<DiffId>,
+    limit: u64,
     hurry: &dyn Fn() -> bool,
-) -> Result<Option<PackedTree>, BuildError> {
+) -> Result<Packed, BuildError> {
     let mut builder = LayerBuilder::new(store.writer()?, options);
     let packed = runtime.snapshots.pack(dir, &mut |entry, content| {
         if hurry() {
@@ -417,14 +428,36 @@ fn pack_tree(
         .finish()
         .map_err(|error| layer_error(store, error))?;
     if known == Some(built.diff_id) {
-        return Ok(None);
+        return Ok(Packed::Unchanged);
+    }
+    if built.tar_size > limit {
+        let bytes = built.tar_size;
+        return Ok(Packed::TooLarge { bytes });
     }
     out.commit(Some(built.digest))?;
-    Ok(Some(PackedTree {
+    Ok(Packed::Tree(PackedTree {
         // Nobody looks at single files of it.
         layer: built.blob(None),
         ends: frame_ends(&built.index),
     }))
+}
+
+/// A tar that fails to be read beyond the limit: what a blob unpacks to is not known before.
+struct Limited<R> {
+    tar: R,
+    left: u64,
+    limit: u64,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.tar.read(buf)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
+            let message = format!("it is larger than the limit of {} bytes", self.limit);
+            io::Error::new(io::ErrorKind::FileTooLarge, message)
+        })?;
+        Ok(n)
+    }
 }
 
 /// Content that fails to be read once there is no time left.

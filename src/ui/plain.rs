@@ -224,7 +224,7 @@ pub(super) fn not_saved(event: &BuildEvent) -> Option<String> {
     } = event
     {
         return Some(format!(
-            "cache mount {} not saved: its files have {}, `cache.mounts.max-size` is {}",
+            "cache mount {} not saved: it has {}, `cache.mounts.max-size` is {}",
             harmless(id),
             bytes(*size),
             bytes(*limit)

@@ -254,7 +254,7 @@ fn plain() {
     #3 [ml 3/3] COPY src /src
     #3 hit by content, saved 1m 01s, from https://cache.example
     not saved to https://cache.example: [ml 3/3] COPY src /src: bringing 1.2 GB there and back takes about 52.1s, the step took 2.0s
-    cache mount /root/.cache not saved: its files have 734.0 MB, `cache.mounts.max-size` is 536.9 MB
+    cache mount /root/.cache not saved: it has 734.0 MB, `cache.mounts.max-size` is 536.9 MB
     ml (cpu, linux/amd64)   4 layers    64.0 MB  sha256:0123456789ab  .memobuild-output/service-cpu-ml
     app (cpu, linux/amd64)  12 layers  164.0 MB  sha256:abcdef012345  .memobuild-output/service-cpu-app
     saved 5 results, 120.0 MB (38.0 MB new) in 2.1s; 1 result left to the next build
@@ -375,8 +375,8 @@ fn bars_leave_only_finished_lines() {
     [ml 3/3] COPY src /src: hit by content, saved 1m 01s, from https://cache.example
     not saved to https://cache.example: [ml 3/3] COPY src /src: bringing 1.2 GB ther
     e and back takes about 52.1s, the step took 2.0s
-    cache mount /root/.cache not saved: its files have 734.0 MB, `cache.mounts.max-s
-    ize` is 536.9 MB
+    cache mount /root/.cache not saved: it has 734.0 MB, `cache.mounts.max-size` is 
+    536.9 MB
     ml (cpu, linux/amd64)   4 layers    64.0 MB  sha256:0123456789ab  .memobuild-out
     put/service-cpu-ml
     app (cpu, linux/amd64)  12 layers  164.0 MB  sha256:abcdef012345  .memobuild-out

@@ -76,5 +76,5 @@ class Runners(support.EndToEnd):
 
     def test_a_tree_above_the_limit_is_not_saved(self):
         said = self.runner("one", "head -c 2000000 /dev/zero > /m/file")
-        self.assertIn("cache mount /m not saved: its files have 2.0 MB, `cache.mounts.max-size` is 1.0 MB", said)
+        self.assertIn("cache mount /m not saved: it has 2.0 MB, `cache.mounts.max-size` is 1.0 MB", said)
         self.assertNotIn("saved 1 cache mount", said)

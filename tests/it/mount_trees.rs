@@ -76,7 +76,7 @@ fn the_next_runner_finds_what_a_step_left() {
     // The packed form was for the way only: every blob here belongs to a step.
     let tree = trees(&tier, &Scope::local())[0];
     assert!(!lab.store().contains(&tree).unwrap());
-    lab.push(&tier);
+    lab.push(&tier.tier(Access::FULL));
 
     // What the mount holds is in no key: a step that hits doesn't ask for it.
     lab.wipe();
@@ -183,6 +183,27 @@ fn a_tree_above_the_limit_stays_here() {
         _ => None,
     });
     assert_eq!(told.collect::<Vec<_>>(), [("/m", 300_000, 299_999)]);
+
+    // Nor does it come from there, however small its blob is.
+    lab.mount_limit = Some(1 << 20);
+    lab.write("data", "0".repeat(500_000));
+    lab.build(&step("B cp /data /m/kept"));
+    let saved = trees(&tier, &Scope::local());
+    assert_eq!(saved.len(), 1);
+    lab.wipe();
+    lab.mount_limit = Some(400_000);
+    let built = lab.build(&step("B ls /m > /out"));
+    assert_eq!(built.files["out"], "");
+    let [warning] = built.warnings()[..] else {
+        panic!("{:?}", built.warnings())
+    };
+    let expected = "the cache mount `/m` starts empty: ";
+    assert!(warning.starts_with(expected), "{warning}");
+    assert!(warning.ends_with("the limit of 400000 bytes"), "{warning}");
+    // That it is empty here is no reason to lose it there.
+    assert_eq!(trees(&tier, &Scope::local()), saved);
+    let left = fs::read_dir(lab.path("cache/mounts")).unwrap().count();
+    assert_eq!(left, 2, "the directory and its lock");
 }
 
 #[test]

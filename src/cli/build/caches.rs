@@ -22,7 +22,7 @@ use crate::{
 /// How long a build waits at its end where nobody says it.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes up to which the tree of a cache mount is saved where nobody says it.
+/// Bytes up to which the tree of a cache mount is saved and restored where nobody says it.
 const MOUNT_LIMIT: u64 = 512 << 20;
 
 /// The caches of a build besides the local store, and how they are used.
@@ -36,7 +36,7 @@ pub(super) struct Caches {
     pub(super) producer: Producer,
     /// How long to wait at the end for what is being saved.
     pub(super) save_timeout: Duration,
-    /// Bytes up to which the trees of cache mounts are saved, if they are.
+    /// Bytes up to which the trees of cache mounts are saved and restored, if they are.
     pub(super) mount_limit: Option<u64>,
 }
 
