@@ -104,7 +104,7 @@ async fn service(store: Arc<ObjectStore>) {
     let tier = guarded(&store);
     conformance::blob_store(tier.blobs).await;
     conformance::action_cache(tier.actions).await;
-    uploads_in_parts(&*store).await;
+    uploads_in_parts(&store).await;
 }
 
 /// The store as builds use it: these servers now and then answer 500 to parallel requests.
