@@ -352,12 +352,15 @@ fn layout(error: &LayoutError) -> ExitCode {
 
 fn server(error: &ServerError) -> ExitCode {
     match error {
-        ServerError::Unprotected { .. } => ExitCode::Usage,
+        ServerError::Unprotected { .. } | ServerError::NoKeys => ExitCode::Usage,
+        ServerError::Key { .. } => ExitCode::InvalidConfiguration,
         ServerError::Tokens { source, .. } => match source {
             TokensError::Read(error) => file(error),
             _ => ExitCode::InvalidConfiguration,
         },
-        ServerError::Audit(error) | ServerError::Store(StoreError::Fs(error)) => file(error),
+        ServerError::Audit(error)
+        | ServerError::KeyFile(error)
+        | ServerError::Store(StoreError::Fs(error)) => file(error),
         ServerError::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             ExitCode::Denied
         }

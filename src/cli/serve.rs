@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CliError, ExitCode, answer};
 use crate::{
+    cache::trust::ScopePattern,
     config::units::{self, UnitError},
     server::{Server, ServerOptions, store::Quotas},
 };
@@ -29,6 +30,12 @@ pub(super) struct ServeArgs {
     /// Let everybody in, from other machines too
     #[arg(long, conflicts_with = "tokens")]
     insecure_no_auth: bool,
+    /// File with a public key whose signatures of entries are accepted; can be given more than once
+    #[arg(long = "trusted-key", value_name = "FILE")]
+    trusted_keys: Vec<PathBuf>,
+    /// Refuse entries of these scopes that no trusted key has signed: `protected`, `branch/*`, `*`, …; can be given more than once
+    #[arg(long, value_name = "SCOPE")]
+    require_signature: Vec<String>,
     /// Append a line of JSON to this file for each request that was denied
     #[arg(long, value_name = "FILE")]
     audit_log: Option<PathBuf>,
@@ -99,6 +106,13 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
     let mut options = ServerOptions::new(args.listen, args.data.clone());
     options.tokens = args.tokens.clone();
     options.open_to_all = args.insecure_no_auth;
+    options.trusted_keys = args.trusted_keys.clone();
+    for text in &args.require_signature {
+        let pattern = text.parse::<ScopePattern>();
+        let pattern = pattern
+            .map_err(|error| CliError::usage(format!("`--require-signature {text}`: {error}")))?;
+        options.require_signature.push(pattern);
+    }
     options.audit_log = args.audit_log.clone();
     options.requests = args.max_requests.max(1);
     options.connections = args.max_connections.max(1);

@@ -79,6 +79,8 @@ impl Files {
             let layers = &built.targets[*number].layers;
             let tree = session.bytes().tree(layers).await?;
             let needed = needed(&tree, &mut total);
+            let wanted = needed.iter().filter_map(|number| layers.get(*number));
+            session.bytes().prefetch(wanted.map(AsRef::as_ref)).await;
             let mut blobs = Vec::with_capacity(layers.len());
             for (number, solved) in layers.iter().enumerate() {
                 if !needed.contains(&number) {

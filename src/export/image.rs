@@ -97,6 +97,8 @@ impl Image {
                 }
                 here = &[];
             }
+            let bytes = session.bytes();
+            bytes.prefetch(here.iter().map(AsRef::as_ref)).await;
             for solved in here {
                 let layer = verified.layer(session, solved, Some(compression), earlier);
                 let (layer, path) = layer.await?;

@@ -167,12 +167,6 @@ pub async fn prepare(
     };
     for number in &job.targets {
         let layers = &built.targets[*number].layers;
-        if !job.outputs.is_empty() {
-            session
-                .bytes()
-                .prefetch(layers.iter().map(AsRef::as_ref))
-                .await;
-        }
         prepared.layers += layers.len();
         prepared.bytes += layers.iter().map(|layer| layer.blob.size).sum::<u64>();
     }

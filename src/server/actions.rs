@@ -133,6 +133,13 @@ pub(super) async fn store(
     let text = upload.all().await?;
     let entry = ActionResult::decode_in(std::slice::from_ref(&scope), key, &text);
     let entry = entry.map_err(|error| mismatch(&error))?;
+    if let Err(untrusted) = server.keyring.accept(&entry) {
+        let reason = untrusted.to_string();
+        caller.note("write an entry", Some(&scope), Some(&key), &reason);
+        return Err(Failure::denied(format!(
+            "the entry is not trusted: {reason}"
+        )));
+    }
     // What is kept is what was understood, in one spelling.
     let record = entry.encode();
     let done = blocking(move || server.store.put_entry(&caller.namespace, &entry, &record)).await?;

@@ -1,6 +1,6 @@
 //! The cache server: entries and blobs over HTTP, for runners that start empty.
 //!
-//! [`Server`] listens, [`router`] lists what it answers, [`store`] keeps things, [`auth`]
+//! [`Server`] listens, `router` lists what it answers, [`store`] keeps things, [`auth`]
 //! decides who may do what. The protocol stands in [`crate::cache::http::wire`] and is specified in
 //! `docs/internals/remote-cache.md`. Invariants:
 //!
@@ -42,7 +42,10 @@ use audit::Audit;
 use auth::{Access, TokensError};
 use store::{Quotas, Store, StoreError};
 
-use crate::fs::FsError;
+use crate::{
+    cache::trust::{KeyError, Keyring, ScopePattern, public_keys},
+    fs::{self, FsError},
+};
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -55,6 +58,10 @@ pub struct ServerOptions {
     pub tokens: Option<PathBuf>,
     /// Whether everybody may be let in from other machines too.
     pub open_to_all: bool,
+    /// Files with public keys whose signatures are accepted.
+    pub trusted_keys: Vec<PathBuf>,
+    /// The scopes whose entries must be signed by one of them.
+    pub require_signature: Vec<ScopePattern>,
     /// Where refusals are written to.
     pub audit_log: Option<PathBuf>,
     /// How much may be kept.
@@ -81,6 +88,8 @@ impl ServerOptions {
             data,
             tokens: None,
             open_to_all: false,
+            trusted_keys: Vec::new(),
+            require_signature: Vec::new(),
             audit_log: None,
             quotas: Quotas::NONE,
             max_age: None,
@@ -111,6 +120,21 @@ pub enum ServerError {
         #[source]
         source: TokensError,
     },
+    /// A file of public keys can't be read.
+    #[error("the trusted keys can't be used")]
+    KeyFile(#[source] FsError),
+    /// A file holds no public keys.
+    #[error("`{}` holds no public key", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
+    /// Nobody could sign.
+    #[error("signatures are required, but no key is trusted")]
+    NoKeys,
     /// The data can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -135,6 +159,8 @@ impl ServerError {
             Self::Unprotected { .. } => Some(
                 "name a token file with `--tokens`, or let everybody write with `--insecure-no-auth`",
             ),
+            Self::NoKeys => Some("name the file of a public key with `--trusted-key`"),
+            Self::Key { source, .. } => Some(source.hint()),
             Self::Store(StoreError::Version { .. }) => {
                 Some("use another directory with `--data`, or remove this one")
             }
@@ -143,11 +169,31 @@ impl ServerError {
     }
 }
 
+/// The keys that are trusted, and where they are needed.
+fn keyring(options: &ServerOptions) -> Result<Keyring, ServerError> {
+    let mut keys = Vec::new();
+    for path in &options.trusted_keys {
+        let text = fs::read_to_string(path).map_err(ServerError::KeyFile)?;
+        keys.extend(public_keys(&text).map_err(|source| ServerError::Key {
+            path: path.clone(),
+            source,
+        })?);
+    }
+    if keys.is_empty() && !options.require_signature.is_empty() {
+        return Err(ServerError::NoKeys);
+    }
+    Ok(Keyring::new(
+        keys,
+        options.require_signature.iter().cloned(),
+    ))
+}
+
 /// What all requests share.
 #[derive(Debug)]
 struct Shared {
     store: Arc<Store>,
     access: Access,
+    keyring: Keyring,
     audit: Arc<Audit>,
     pace: Pace,
     requests: usize,
@@ -179,6 +225,7 @@ impl Server {
                 return Err(ServerError::Unprotected { address });
             }
         };
+        let keyring = keyring(&options)?;
         let audit = Audit::open(options.audit_log.as_deref()).map_err(ServerError::Audit)?;
         let store = Store::open(&options.data, options.quotas, options.grace)?;
         let failed = |source| ServerError::Listen {
@@ -195,6 +242,7 @@ impl Server {
             shared: Arc::new(Shared {
                 store: Arc::new(store),
                 access,
+                keyring,
                 audit: Arc::new(audit),
                 pace: options.pace,
                 requests: options.requests,

@@ -12,6 +12,7 @@ import shlex
 import unittest
 
 import builders
+import cache_servers
 import support
 
 ROOT = os.path.dirname(os.path.dirname(builders.HERE))
@@ -35,7 +36,7 @@ def script(text):
 
 
 class Pages(support.EndToEnd):
-    def run_page(self, page):
+    def run_page(self, page, **settings):
         self.need("skopeo")
         # The pages say `FROM busybox`; no registry is asked for it.
         options = shlex.join(self.base_options("busybox"))
@@ -51,6 +52,7 @@ class Pages(support.EndToEnd):
         )
         os.mkdir(self.path("page"))
         environment = dict(os.environ, MEMOBUILD_CACHE_DIR=self.cache)
+        environment.update(settings)
         environment["PATH"] = self.path("bin") + ":" + environment["PATH"]
         with open(page, encoding="utf-8") as file:
             text = script(file.read())
@@ -69,6 +71,24 @@ class Pages(support.EndToEnd):
 
     def test_outputs(self):
         self.assertIn("made\n", self.run_page(os.path.join(ROOT, "docs/guides/outputs.md")).stdout)
+
+    def test_cache_in_your_registry(self):
+        registry = cache_servers.Registry(self)
+        # Only our own program takes loopback for a place without TLS by itself.
+        self.write(
+            "bin/skopeo",
+            """
+            #!/bin/sh
+            command=$1; shift
+            exec /usr/bin/skopeo "$command" --tls-verify=false "$@"
+            """,
+            mode=0o755,
+        )
+        page = os.path.join(ROOT, "docs/guides/cache-in-your-registry.md")
+        result = self.run_page(page, REGISTRY=f"127.0.0.1:{registry.port}")
+        ran = re.findall(r"(\d+) ran, (\d+) hits?", result.stderr)
+        self.assertEqual(ran, [("3", "0"), ("0", "3")], result.stderr)
+        self.assertIn('"org.opencontainers.image.title":"[', result.stdout)
 
     def test_bake(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/bake.md"))

@@ -83,7 +83,8 @@ class Flags(support.EndToEnd):
         for words, told in [
             (["--push"], "-t HOST/NAME:TAG"),
             (["-o", "type=image"], "push=true"),
-            (["--cache-from", "type=gha"], "--cache-dir"),
+            (["--cache-from", "type=inline"], "type=registry,ref=NAME"),
+            (["--cache-to", "type=s3,bucket=b,secret_access_key=x"], "AWS_SECRET_ACCESS_KEY"),
             (["--provenance=mode=max"], "no attestations are made yet"),
             (["--squash"], "FROM scratch"),
             (["--annotation", "index:a=b"], "build for several platforms"),

@@ -17,6 +17,7 @@ use memobuild_ci::{
             HttpCache, HttpOptions,
             wire::{self, VERSION_HEADER},
         },
+        trust::Signer,
     },
     digest::{Blake3Digest, Sha256Digest},
     server::{self, Server, ServerOptions, store::Quotas},
@@ -613,6 +614,66 @@ async fn other_servers_are_told_from_ours() {
 }
 
 #[tokio::test]
+async fn unsigned_and_forged_entries_are_refused_where_signatures_are_needed() {
+    let (signer, _) = Signer::generate().unwrap();
+    let (stranger, _) = Signer::generate().unwrap();
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let key = dir.path().join("key.pem");
+    std::fs::write(&key, signer.public().pem()).unwrap();
+    let server = Served::start_in(dir, |options| {
+        options.trusted_keys = vec![key];
+        options.require_signature = vec!["protected".parse().unwrap()];
+    })
+    .await;
+    let cache = server.client(None);
+    let good = entry(1, &Scope::protected(), b"layer");
+    let mut forged = signer.sign(good.clone());
+    forged.duration_ms += 1;
+    for wrong in [good.clone(), stranger.sign(good.clone()), forged] {
+        let error = save(&cache, &wrong, b"layer").await.unwrap_err();
+        assert!(matches!(error, CacheError::Denied { .. }), "{error:?}");
+    }
+    save(&cache, &signer.sign(good), b"layer").await.unwrap();
+    let free = entry(1, &Scope::pull("7"), b"layer");
+    save(&cache, &free, b"layer").await.unwrap();
+}
+
+#[tokio::test]
+async fn http_2_and_head_are_served() {
+    let server = Served::start(|_| {}).await;
+    let bytes = noise(1, 3_000_000);
+    server.client(None).put_blob(&bytes).await.unwrap();
+    let url = server.url(&format!("/v1/default/blobs/{}", Sha256Digest::of(&bytes)));
+    let builder = reqwest::Client::builder().no_proxy();
+    let client = builder.http2_prior_knowledge().build().unwrap();
+    let answer = client.get(&url).send().await.unwrap();
+    assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+    assert_eq!(answer.bytes().await.unwrap(), bytes);
+    let answer = client
+        .get(&url)
+        .header("Range", "bytes=-10")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 206);
+    assert_eq!(
+        answer.headers()["content-range"],
+        "bytes 2999990-2999999/3000000"
+    );
+    let answer = plain().head(&url).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-length"], "3000000");
+    let answer = plain()
+        .get(&url)
+        .header("Range", "bytes=3000000-")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 416);
+    assert_eq!(answer.headers()["content-range"], "bytes */3000000");
+}
+
+#[tokio::test]
 async fn every_route_is_in_the_document_and_the_other_way_round() {
     let server = Served::start(|_| {}).await;
     let (status, document) = server.call(Method::GET, "/openapi.json", None, "").await;
@@ -666,7 +727,8 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
 async fn quotas_hold_and_the_less_trusted_goes_first() {
     let server = guarded(|options| {
         options.quotas = Quotas::of(1_000_000);
-        options.grace = Duration::ZERO;
+        // A sixtieth of it is over before the next upload.
+        options.grace = Duration::from_millis(300);
     })
     .await;
     let of = |name: &str| server.client(Some(&format!("{name}-token")));
@@ -680,6 +742,7 @@ async fn quotas_hold_and_the_less_trusted_goes_first() {
     }
     // A flood: it takes its half and then replaces its own.
     for n in 100..130 {
+        tokio::time::sleep(Duration::from_millis(6)).await;
         let bytes = noise(n, 100_000);
         save(&pull, &entry(n, &request, &bytes), &bytes)
             .await

@@ -329,18 +329,23 @@ impl Lab {
         DiskStore::open(self.path("cache")).unwrap()
     }
 
+    /// Runs what builds run beside, such as a server.
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
     /// Puts all entries and blobs of the runner into a tier, worth it or not.
-    pub(crate) fn push(&self, tier: &LabTier) {
+    pub(crate) fn push(&self, tier: &Tier) {
         let store = self.store();
         self.runtime.block_on(async {
             for action in store.actions().unwrap() {
                 for digest in action.result.blobs() {
                     if let Some(file) = store.blob(&digest).unwrap() {
                         let source = BlobSource::File(file.path);
-                        BlobStore::put(&tier.store, digest, source).await.unwrap();
+                        tier.blobs.put(digest, source).await.unwrap();
                     }
                 }
-                ActionCache::put(&tier.store, &action.result).await.unwrap();
+                tier.actions.put(&action.result).await.unwrap();
             }
         });
     }

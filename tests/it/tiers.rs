@@ -1,15 +1,20 @@
 //! Builds with remote caches: what is read and saved when, and that nothing that is wrong with
 //! one fails or alters a build.
 
-use std::{fs, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use memobuild_ci::{
-    cache::{Access, BlobStore as _, Scope, SearchOrder, Vouching},
+    cache::{Access, BlobStore as _, Scope, SearchOrder, Tier, Vouching},
     event::{BuildEvent, Outcome},
 };
 
 use crate::{
     build_fixture::can_run,
+    server::Served,
     tier_lab::{Fault, Lab, LabTier, noise},
 };
 
@@ -96,7 +101,7 @@ fn a_changed_step_stands_on_what_is_restored() {
     };
     lab.write("c", "one");
     let first = lab.build(&text("copied"));
-    lab.push(&tier);
+    lab.push(&tier.tier(Access::FULL));
     assert_eq!(first.files["copied"], "one");
     lab.wipe();
     lab.write("c", "two");
@@ -117,7 +122,7 @@ fn a_changed_step_stands_on_what_is_restored() {
 }
 
 /// A tier, and a lab with a static busybox.
-fn runnable() -> Option<(std::sync::Arc<LabTier>, Lab)> {
+fn runnable() -> Option<(Arc<LabTier>, Lab)> {
     if !can_run() {
         return None;
     }
@@ -142,7 +147,7 @@ fn a_layer_that_is_not_what_it_should_be_never_becomes_a_snapshot() {
         )
     };
     let first = lab.build(&text(1));
-    lab.push(&tier);
+    lab.push(&tier.tier(Access::FULL));
     let digest = first.layers[0];
     for fault in [Fault::Truncated, Fault::None] {
         lab.wipe();
@@ -404,7 +409,7 @@ fn a_copy_of_one_file_of_a_big_layer_reads_its_frames() {
         format!("FROM scratch AS made\nCOPY big /big\nFROM scratch\nCOPY --from=made /big/0{n} /\n")
     };
     lab.build(&text(1));
-    lab.push(&tier);
+    lab.push(&tier.tier(Access::FULL));
     tier.ranges.store(true, Ordering::SeqCst);
     for fault in [Fault::None, Fault::WrongRanges] {
         tier.set(fault);
@@ -430,4 +435,44 @@ fn a_copy_of_one_file_of_a_big_layer_reads_its_frames() {
         }
         tier.set(Fault::None);
     }
+}
+
+#[test]
+fn builds_over_a_server_have_what_another_runner_built() {
+    let mut lab = Lab::new(Vec::new());
+    let served = lab.block_on(Served::start(|_| {}));
+    let client = Arc::new(served.client(None));
+    let tier = Tier {
+        name: format!("http://{}", served.address),
+        actions: client.clone(),
+        blobs: client,
+        access: Access::FULL,
+    };
+    lab.tiers = vec![tier.clone()];
+    copies(&lab);
+    let first = lab.build(COPIES);
+    assert_eq!(first.saved(), Some((4, 0)), "{:?}", first.warnings());
+    lab.wipe();
+    let second = lab.build(COPIES);
+    assert_eq!((second.totals.ran, &second.files), (0, &first.files));
+    assert!(second.warnings().is_empty(), "{:?}", second.warnings());
+    // Of a big layer the frames of one file.
+    for n in 0..12 {
+        lab.write(&format!("big/{n:02}"), noise(n, 1_500_000));
+    }
+    let text = |n: u32| {
+        format!("FROM scratch AS made\nCOPY big /big\nFROM scratch\nCOPY --from=made /big/0{n} /\n")
+    };
+    lab.build(&text(1));
+    lab.push(&tier);
+    lab.wipe();
+    let third = lab.build(&text(2));
+    assert_eq!(third.outcome("COPY big"), Outcome::Hit);
+    assert_eq!(
+        third.files["02"],
+        String::from_utf8_lossy(&noise(2, 1_500_000))
+    );
+    let fetched = third.totals.bytes_fetched;
+    assert!(fetched < 6_000_000, "{fetched}");
+    assert!(third.warnings().is_empty(), "{:?}", third.warnings());
 }

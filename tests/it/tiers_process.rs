@@ -3,7 +3,10 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use crate::build_fixture::{Built, Ended, Project, wait_for};
+use crate::{
+    build_fixture::{Built, Ended, Project, wait_for},
+    tier_lab::noise,
+};
 
 /// The variable that names the cache.
 fn remote(project: &Project) -> String {
@@ -64,6 +67,34 @@ fn an_empty_runner_has_what_another_one_built() {
     assert_eq!(third.outcome("COPY a /"), "hit");
     assert_eq!(third.outcome("COPY b /"), "ran");
     assert_eq!(third.image.file("b"), "changed");
+}
+
+#[test]
+fn a_push_of_what_the_registry_has_reads_only_metadata() {
+    let project = Project::new();
+    let noise: String = noise(7, 300_000)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    project
+        .dockerfile("FROM @/base\nCOPY a /\n")
+        .write("ctx/a", &noise);
+    let host = project.registry.host();
+    let push = || {
+        let output = format!("type=image,name={host}/acme/app,push=true");
+        let ended = build(&project, &output);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        ended
+    };
+    push();
+    wipe(&project);
+    let second = push();
+    let totals = &event(&second, "finished").unwrap()["totals"];
+    assert_eq!(totals["ran"], 0);
+    assert!(
+        totals["bytes_fetched"].as_u64().unwrap() < 100_000,
+        "{totals}"
+    );
 }
 
 #[test]

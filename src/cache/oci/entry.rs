@@ -186,7 +186,7 @@ mod tests {
         }
         assert_eq!(
             tag(&Scope::pull("7"), &keys[0]),
-            "e1-pull-x",
+            "e1-pull-ec3ee05dea085fe6948e-1a0d12016999e47689dae5744d2b8c1903faf7ca2886a658150083100ef2c8ee",
             "the tags stand in registries: changing them loses entries"
         );
     }

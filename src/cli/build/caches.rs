@@ -8,7 +8,6 @@ use crate::{
     cache::{
         Access, ActionResult, Producer, Scope, ScopeError, SearchOrder, Tier, TierAddress,
         TierAddressError, Vouching,
-        guard::{GuardLimits, TierNotice, guard},
         open::{self, OpenError, TierOptions},
         trust::{self, KeyError, Keyring, PublicKey, ScopePattern, Signer},
     },
@@ -26,7 +25,7 @@ const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The caches of a build besides the local store, and how they are used.
 #[derive(Debug)]
 pub(super) struct Caches {
-    /// The tiers, the first asked first, each behind a guard.
+    /// The tiers, the first asked first.
     pub(super) tiers: Vec<Tier>,
     /// What is relied on and how what is saved is signed.
     pub(super) vouching: Vouching,
@@ -307,7 +306,7 @@ fn tiers(
             temp_dir: context.env.temp_dir(),
         };
         match open::open(&want.address, &options) {
-            Ok(tier) => tiers.push(guarded(tier, events)),
+            Ok(tier) => tiers.push(tier),
             Err(error @ (OpenError::Missing { .. } | OpenError::Client { .. })) => {
                 let cause = std::error::Error::source(&error);
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -326,13 +325,6 @@ fn tiers(
         }
     }
     Ok(tiers)
-}
-
-/// The tier behind a guard, which says what becomes of it where there is trouble.
-fn guarded(tier: Tier, events: &Events) -> Tier {
-    let events = events.clone();
-    let notice = move |notice: TierNotice| events.warn(notice.to_string(), None);
-    guard(tier, GuardLimits::default(), Arc::new(notice)).0
 }
 
 /// The key that signs, if this build was given one, and what is odd about it.

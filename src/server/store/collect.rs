@@ -6,7 +6,8 @@
 //!
 //! - Room for one class of scopes is made of that class and of those trusted less.
 //! - What is pinned stays. What was written within the grace stays too, as it may be part of
-//!   an upload, unless room is needed for a class trusted more.
+//!   an upload, unless room is needed: for a class trusted more, or for the same class by
+//!   entries that are complete. What was touched in the last sixtieth of the grace stays then too.
 //! - A blob that an entry names, and a frame that a blob has, stay.
 
 use std::{
@@ -67,6 +68,8 @@ struct Goal {
     class: Option<(usize, u64)>,
     most: usize,
     unused_since: Option<i64>,
+    /// Whether complete entries may go within the grace.
+    urgent: bool,
 }
 
 struct Entry {
@@ -142,6 +145,7 @@ impl Store {
             class: None,
             most: rank(demand.most),
             unused_since: age,
+            urgent: false,
         };
         *held = LastTry::default();
         let id = demand.namespace.map(|namespace| namespace.id);
@@ -171,6 +175,7 @@ impl Store {
             class: (lack.class > 0).then(|| (rank, generous(lack.class, quotas.classes[rank]))),
             most: rank,
             unused_since: None,
+            urgent: true,
         };
         let done = self.collect_for(&goal, None, &|_| true)?;
         held.0[rank] = (done.freed_bytes == 0).then(Instant::now);
@@ -186,10 +191,15 @@ impl Store {
         self.flush()?;
         let mut plan = self.database.read("read", Plan::read)?;
         let fresh = now_ms() - i64::try_from(self.grace.as_millis()).unwrap_or(i64::MAX);
-        plan.make(goal, namespace, scopes, fresh);
+        plan.make(goal, namespace, scopes, fresh, self.hot());
         let done = self.carry_out(&plan, fresh)?;
         tracing::debug!(?done, "collected garbage");
         Ok(done)
+    }
+
+    /// What was touched since then is on its way.
+    fn hot(&self) -> i64 {
+        now_ms() - i64::try_from(self.grace.as_millis() / 60).unwrap_or(i64::MAX)
     }
 
     fn carry_out(&self, plan: &Plan, fresh: i64) -> Result<GcAnswer, StoreError> {
@@ -444,13 +454,15 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Decides what goes. What was written since `fresh` is within the grace.
+    /// Decides what goes. What was written since `fresh` is within the grace, what was since `hot`
+    /// is on its way.
     fn make(
         &mut self,
         goal: &Goal,
         namespace: Option<i64>,
         scopes: &(dyn Fn(&str) -> bool + Sync),
         fresh: i64,
+        hot: i64,
     ) {
         for entry in &self.entries {
             for blob in &entry.blobs {
@@ -481,25 +493,30 @@ impl Plan {
                 self.drop_item(*item, fresh);
             }
         }
-        if let Some((class, bytes)) = goal.class {
-            for (rank, _, item) in &items {
-                if self.freed_of[class] < bytes && *rank == class {
-                    self.drop_item(*item, fresh);
-                }
-            }
-        }
         let over = goal
             .keep
             .map_or(0, |keep| self.size(namespace).saturating_sub(keep));
         let total = goal.total.max(over);
+        let (class, of_class) = goal.class.unwrap_or_default();
+        for (rank, _, item) in &items {
+            if *rank == class && self.freed_of[class] < of_class {
+                self.drop_item(*item, fresh);
+            }
+        }
         for (_, _, item) in &items {
             if self.freed < total {
                 self.drop_item(*item, fresh);
             }
         }
         for (rank, _, item) in &items {
-            if self.freed < total && *rank < goal.most {
+            if *rank < goal.most && self.freed < total {
                 self.drop_item(*item, i64::MAX);
+            }
+        }
+        for (rank, _, item) in items.iter().filter(|_| goal.urgent) {
+            let lacks_class = *rank == class && self.freed_of[class] < of_class;
+            if (lacks_class || self.freed < total) && matches!(item, Item::Entry(_)) {
+                self.drop_item(*item, hot);
             }
         }
     }

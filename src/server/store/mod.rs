@@ -4,13 +4,13 @@
 //! BLAKE3 of its bytes, kept once in a namespace however many blobs share it; a blob that
 //! comes whole is cut by the server. Invariants:
 //!
-//! - A frame's file appears and vanishes only under the writer's lock ([`schema`]), together
+//! - A frame's file appears and vanishes only under the writer's lock (`schema`), together
 //!   with its row; a file without a row is left by a crash and swept away.
 //! - A blob is visible once all its frames are there and their bytes had its SHA-256.
 //! - Frames are compared with their name before they are sent; a wrong one is dropped with all
 //!   that is made of it.
-//! - Room is reserved before it is used ([`space`]); what is trusted less never makes what is
-//!   trusted more go ([`collect`]).
+//! - Room is reserved before it is used (`space`); what is trusted less never makes what is
+//!   trusted more go (`collect`).
 //!
 //! Layout and tables: `docs/internals/remote-cache.md`.
 
