@@ -239,6 +239,7 @@ impl Saver {
         if !self.shared.used.load(Ordering::Relaxed) {
             return None;
         }
+        self.shared.flush(deadline).await;
         let report = *lock(&self.shared.report);
         if report == SaveReport::default() {
             return Some(report);
@@ -257,6 +258,18 @@ impl Saver {
 }
 
 impl Shared {
+    /// Has tiers send what they gathered.
+    async fn flush(&self, deadline: tokio::time::Instant) {
+        for n in self.open_tiers(None) {
+            let line = &self.lines[n];
+            let _transfer = line.up.begin();
+            // Whoever waits for the build has waited long enough: others miss what is not there.
+            if let Ok(Err(error)) = timeout_at(deadline, line.tier.actions.flush()).await {
+                line.trouble(Act::Write, &error);
+            }
+        }
+    }
+
     /// The tiers of `among` that may be written.
     fn open_tiers(&self, among: Option<Range<usize>>) -> Vec<usize> {
         let open = |n: &usize| {

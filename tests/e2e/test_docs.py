@@ -5,6 +5,7 @@ the page is by then. `text` and `console` blocks are for reading. Links between 
 """
 
 import glob
+import json
 import os
 import re
 import shlex
@@ -93,6 +94,14 @@ class Pages(support.EndToEnd):
         result = self.run_page(os.path.join(ROOT, "docs/guides/bake.md"))
         self.assertIn("example-app-dev", result.stdout)
         self.assertIn('"VERSION": "dev"', result.stdout)
+
+    def test_object_storage(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/object-storage.md"))
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran, [1, 0], "the second runner starts empty and runs nothing")
+        for name in ("protected-role", "pull-request-role", "lifecycle"):
+            with open(self.path("page", f"{name}.json")) as file:
+                json.load(file)
 
     def test_cache_server(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/cache-server.md"))

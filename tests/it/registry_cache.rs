@@ -46,8 +46,8 @@ async fn keep(cache: &RegistryCache, bytes: &'static [u8]) -> Result<(), CacheEr
 /// Puts the blobs of an entry and the entry; gives the entry.
 async fn stocked(cache: &RegistryCache) -> ActionResult {
     let blobs = [Sha256Digest::of(b"layer"), Sha256Digest::of(b"index")];
-    keep(&cache, b"layer").await.unwrap();
-    keep(&cache, b"index").await.unwrap();
+    keep(cache, b"layer").await.unwrap();
+    keep(cache, b"index").await.unwrap();
     let action = sample_action(1, &blobs);
     put(cache, &action).await.unwrap();
     action

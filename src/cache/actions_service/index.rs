@@ -35,9 +35,15 @@ pub(super) fn prefix(scope: &Scope) -> String {
     format!("memobuild-ci/index/{VERSION}.{RECORD_VERSION}/{scope}~")
 }
 
-/// The key of a new index, made of the time in milliseconds since 1970 and a random number.
-pub(super) fn key(scope: &Scope, ms: u64, random: u32) -> String {
-    format!("{}{ms:013}-{random:08x}", prefix(scope))
+/// The key of the index of a scope with this number. Numbers ascend, so that of two writers who saw the same
+/// index only one gets the next key.
+pub(super) fn key(scope: &Scope, number: u64) -> String {
+    format!("{}{number:010}", prefix(scope))
+}
+
+/// The number in a key that [`key`] made.
+pub(super) fn number(scope: &Scope, key: &str) -> Option<u64> {
+    key.strip_prefix(&prefix(scope))?.parse().ok()
 }
 
 /// The key of a pack.
@@ -243,15 +249,17 @@ mod tests {
     fn keys_are_those_of_the_specification() {
         let scope = Scope::branch("a/b");
         assert_eq!(
-            key(&scope, 1_700_000_000_123, 0xab),
-            "memobuild-ci/index/1.1/branch/a/b~1700000000123-000000ab"
+            key(&scope, 12),
+            "memobuild-ci/index/1.1/branch/a/b~0000000012"
         );
+        assert_eq!(number(&scope, &key(&scope, 12)), Some(12));
+        assert_eq!(number(&Scope::branch("a"), &key(&scope, 12)), None);
         assert!(!prefix(&scope).starts_with(&prefix(&Scope::branch("a"))));
         assert!(pack_key("e3b0c442").eq("memobuild-ci/pack/1/e3b0c442"));
         // The service allows 512 characters and no comma.
         let longest = Scope::branch(&"x".repeat(193));
         assert_eq!(longest.as_str().len(), 200);
-        assert!(key(&longest, u64::MAX, u32::MAX).len() < 512);
+        assert!(key(&longest, u64::MAX).len() < 512);
     }
 
     #[test]

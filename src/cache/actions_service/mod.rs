@@ -7,8 +7,9 @@
 //! an index, at its end ([`ActionCache::flush`]).
 //!
 //! - **Nothing is ever half there.** An index is made after the packs it names.
-//! - **Two builds that save at once lose nothing for long.** An index takes up what the newest one of its
-//!   scope has; after it was made the newest one is read again, and what is missing there is saved again.
+//! - **Builds that save at once lose nothing.** Indexes of a scope are numbered and take up what the one
+//!   before has. Keys are given away once, so of two builds that make the next one at the same time, one
+//!   finds its key taken, and begins again with what the other has made.
 //! - **A pack that is gone is a miss** for what lay in it, and later indexes don't name it.
 //! - **The service's scopes hold besides ours**: a job sees objects of its own ref, its base and the default
 //!   branch.
@@ -27,7 +28,7 @@ use std::{
     io::Read as _,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -41,7 +42,7 @@ use tokio::{
 use tokio_util::io::StreamReader;
 
 use self::{
-    client::{Client, Protocol, subject, unexpected, unreachable},
+    client::{Client, Found, Protocol, subject, unexpected, unreachable},
     index::{Index, Place, pack_key},
 };
 use super::{
@@ -58,7 +59,11 @@ const FULL_PACK: usize = 32 << 20;
 /// How long an address with a signature is used.
 const FRESH: Duration = Duration::from_secs(5 * 60);
 /// How often an index is made anew because another build was faster.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 16;
+/// How often, and after which pause, to look whether the build that has a key has made its index. One that was
+/// killed never does.
+const LOOKS: usize = 8;
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Entries and blobs in the cache service.
 #[derive(Debug)]
@@ -174,23 +179,45 @@ impl ActionsStore {
         lock(&self.state)
     }
 
-    /// The newest index of `scope`; an empty one if there is none that can be read.
-    async fn newest(&self, scope: &Scope) -> Result<Index, CacheError> {
-        let Some(found) = self.client.newest(&index::prefix(scope)).await? else {
-            return Ok(Index::default());
-        };
+    /// The newest index of `scope` and its number.
+    async fn newest(&self, scope: &Scope) -> Result<(u64, Index), CacheError> {
+        match self.client.newest(&index::prefix(scope)).await? {
+            Some(found) => {
+                let number = index::number(scope, &found.key).unwrap_or_default();
+                Ok((number, self.read_index(scope, found).await?))
+            }
+            None => Ok((0, Index::default())),
+        }
+    }
+
+    /// The index that was found; an empty one if it can't be read.
+    async fn read_index(&self, scope: &Scope, found: Found) -> Result<Index, CacheError> {
         let Some(response) = self.client.read(&found.url, None).await? else {
             return Ok(Index::default());
         };
         let bytes = response.bytes().await;
         let bytes = bytes.map_err(|error| unreachable("read from", error))?;
-        let (decoding, key) = (scope.clone(), found.key);
+        let decoding = scope.clone();
         let index = spawn_blocking(move || Index::decode(&decoding, &bytes)).await;
         let index = index.map_err(|error| unexpected("read from", error))?;
         Ok(index.unwrap_or_else(|error| {
+            let key = found.key;
             tracing::warn!(%scope, key, %error, "unreadable index of the cache service");
             Index::default()
         }))
+    }
+
+    /// The index under a key that another build has; none if it doesn't make it.
+    async fn taken(&self, scope: &Scope, key: &str) -> Result<Option<Index>, CacheError> {
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            if let Some(found) = self.client.find(key).await? {
+                return self.read_index(scope, found).await.map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the indexes of `scopes` that were not read yet.
@@ -201,7 +228,7 @@ impl ActionsStore {
             unknown.cloned().collect()
         };
         let reads = unknown.into_iter().map(|scope| async move {
-            let index = self.newest(&scope).await?;
+            let (_, index) = self.newest(&scope).await?;
             Ok::<_, CacheError>((scope, index))
         });
         for (scope, index) in futures_util::future::try_join_all(reads).await? {
@@ -255,6 +282,7 @@ impl ActionsStore {
             }
         };
         let mut state = self.state();
+        state.gone.remove(&pack);
         for (digest, offset, size) in places {
             let pack = pack.clone();
             state.placed.insert(digest, Place { pack, offset, size });
@@ -267,44 +295,49 @@ impl ActionsStore {
 
     /// Saves what `scope` has that is new.
     async fn save_index(&self, scope: &Scope) -> Result<(), CacheError> {
+        let (mut number, mut newest) = self.newest(scope).await?;
         for _ in 0..ROUNDS {
-            let newest = self.newest(scope).await?;
-            let (mine, joined) = {
-                let state = self.state();
-                let Some(mut mine) = state.fresh.get(scope).cloned() else {
-                    return Ok(());
-                };
-                // Also where blobs lie that were there already, in packs of other scopes.
-                let named: HashSet<Sha256Digest> = mine.named_blobs().collect();
-                for digest in named {
-                    if let Some(place) = state.place(&digest) {
-                        mine.add_place(digest, place);
-                    }
-                }
-                let joined = mine.joined(&newest, &state.gone);
-                (mine, joined)
+            let Some((mine, joined)) = self.joined(scope, &newest) else {
+                return Ok(());
             };
             if mine.is_within(&newest) {
-                let mut state = self.state();
-                state.known.insert(scope.clone(), Arc::new(newest));
-                state.fresh.remove(scope);
-                return Ok(());
+                break;
             }
             let encoding = scope.clone();
             let bytes = spawn_blocking(move || joined.encode(&encoding)).await;
             let bytes = bytes.map_err(std::io::Error::from).flatten();
             let bytes = bytes.map_err(|e| CacheError::from_io("write", subject(), e))?;
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let ms = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
             let size = bytes.len() as u64;
-            let key = index::key(scope, ms, random()?);
-            self.client
-                .save(&key, BlobSource::Bytes(bytes.into()), size)
-                .await?;
+            number += 1;
+            let key = index::key(scope, number);
+            let source = BlobSource::Bytes(bytes.into());
+            if self.client.save(&key, source, size).await? {
+                // Whoever didn't wait for this one has made a newer one without it.
+                (number, newest) = self.newest(scope).await?;
+            } else if let Some(other) = self.taken(scope, &key).await? {
+                newest = other.joined(&newest, &HashSet::new());
+            }
         }
-        // Others save all the time: what they make next begins with what they find.
-        self.state().fresh.remove(scope);
+        // After many rounds others save all the time, and what is not there by now is a miss.
+        let mut state = self.state();
+        state.known.insert(scope.clone(), Arc::new(newest));
+        state.fresh.remove(scope);
         Ok(())
+    }
+
+    /// What is new in `scope`, alone and with what the newest index has.
+    fn joined(&self, scope: &Scope, newest: &Index) -> Option<(Index, Index)> {
+        let state = self.state();
+        let mut mine = state.fresh.get(scope)?.clone();
+        // Also where blobs lie that were there already, in packs of other scopes.
+        let named: HashSet<Sha256Digest> = mine.named_blobs().collect();
+        for digest in named {
+            if let Some(place) = state.place(&digest) {
+                mine.add_place(digest, place);
+            }
+        }
+        let joined = mine.joined(newest, &state.gone);
+        Some((mine, joined))
     }
 
     /// Opens `range` of a pack; none if the pack is gone.
