@@ -208,6 +208,38 @@ pub enum BuildEvent {
         /// Milliseconds that the transfers would take, by what was measured so far.
         transfer_ms: u64,
     },
+    /// The tree of a cache mount came from a remote cache.
+    MountRestored {
+        /// The mount's id.
+        id: String,
+        /// The cache.
+        tier: String,
+        /// The trust scope that it was saved under.
+        scope: String,
+        /// Size of the packed tree in bytes.
+        bytes: u64,
+        /// Milliseconds it took.
+        #[serde(rename = "took_ms")]
+        ms: u64,
+    },
+    /// The tree of a cache mount is not saved: it is larger than the configured limit.
+    MountTooLarge {
+        /// The mount's id.
+        id: String,
+        /// Size of its files in bytes, or of all of it as a tar if only that is too large.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Trees of cache mounts were saved to remote caches. Not sent where there were none.
+    MountsSaved {
+        /// How many.
+        mounts: usize,
+        /// Sum of the sizes of the packed trees in bytes.
+        bytes: u64,
+        /// Bytes of them that the caches did not have yet; trees are counted whole.
+        new_bytes: u64,
+    },
     /// What this build had to save to remote caches is saved, or its time is up.
     Saved {
         /// Results of steps that were saved.

@@ -8,6 +8,8 @@
 //! behind because it was stopped, or because its time was up, the next one takes up that writes the same
 //! scope and has the same tiers.
 //!
+//! The trees of cache mounts go the same way, but without the journal: the newest counts.
+//!
 //! Not everything is worth it. A layer that takes longer to bring to a tier and back than its step took to
 //! execute is left out, by what was measured of the line so far; small layers always go.
 //!
@@ -69,6 +71,12 @@ pub struct SaveReport {
     pub new_bytes: u64,
     /// Results that are left in the journal.
     pub left: usize,
+    /// Trees of cache mounts that some tier has now.
+    pub mounts: usize,
+    /// The size of their blobs in bytes.
+    pub mount_bytes: u64,
+    /// Bytes of these blobs that the tiers lacked.
+    pub new_mount_bytes: u64,
 }
 
 /// Saves in the background.
@@ -183,6 +191,9 @@ impl Saver {
     }
 
     async fn start(&self, job: SaveJob, tiers: Vec<usize>) {
+        if !is_journaled(&job) {
+            return self.spawn(job, tiers, None);
+        }
         let (store, pending) = (
             Arc::clone(&self.shared.store),
             self.shared.pending(&job, &tiers),
@@ -199,7 +210,7 @@ impl Saver {
     fn spawn(&self, job: SaveJob, tiers: Vec<usize>, file: Option<PendingFile>) {
         let shared = Arc::clone(&self.shared);
         shared.used.store(true, Ordering::Relaxed);
-        lock(&shared.report).left += 1;
+        lock(&shared.report).left += usize::from(is_journaled(&job));
         lock(&self.tasks).spawn(async move { shared.run(job, tiers, file).await });
     }
 
@@ -262,6 +273,16 @@ impl Saver {
         self.shared.flush(deadline).await;
         let report = *lock(&self.shared.report);
         if report == SaveReport::default() {
+            return Some(report);
+        }
+        if report.mounts > 0 {
+            self.shared.events.send(BuildEvent::MountsSaved {
+                mounts: report.mounts,
+                bytes: report.mount_bytes,
+                new_bytes: report.new_mount_bytes,
+            });
+        }
+        if report.results + report.left == 0 && report.new_bytes == 0 && report.mounts > 0 {
             return Some(report);
         }
         let busy = self.shared.lines.iter().map(|line| line.up.busy()).max();
@@ -359,12 +380,22 @@ impl Shared {
         }
         let first = job.entries.first();
         let layer = first.and_then(|entry| entry.layer.as_ref());
+        let size = layer.map_or(0, |layer| layer.size);
         let step = first.is_some_and(|entry| entry.kind != KeyKind::LayerIndex);
+        if !is_journaled(&job) {
+            if saved {
+                let mut report = lock(&self.report);
+                report.mounts += 1;
+                report.mount_bytes += size;
+                report.new_mount_bytes += new;
+            }
+            return;
+        }
         {
             let mut report = lock(&self.report);
             if saved {
                 report.results += usize::from(step);
-                report.bytes += layer.map_or(0, |layer| layer.size);
+                report.bytes += size;
                 report.new_bytes += new;
             }
             if left.is_empty() {
@@ -516,6 +547,13 @@ impl Shared {
         }
         blob.read_all(digest).await.ok()
     }
+}
+
+/// Whether a save that is cut short is taken up by the next build. The tree of a cache mount is not:
+/// by then another build may have saved a newer one, and the next build packs its own.
+fn is_journaled(job: &SaveJob) -> bool {
+    let first = job.entries.first();
+    first.is_none_or(|entry| entry.kind != KeyKind::CacheMount)
 }
 
 fn millis(time: Duration) -> u64 {

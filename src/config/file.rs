@@ -257,13 +257,14 @@ pub(super) struct Trust {
     pub(super) require: Option<Vec<At<String>>>,
 }
 
-/// The trees of `RUN --mount=type=cache` and remote caches. Has no effect yet; a build warns.
+/// The trees of `RUN --mount=type=cache` and remote caches.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Mounts {
-    /// Whether they are saved and restored. Default: `false`
+    /// Whether a tree that is not on the machine is restored from the remote caches, and saved there by builds
+    /// that changed it. Everybody who reads the caches can read it. Default: `false`
     pub(super) save: Option<bool>,
-    /// The size above which a tree is not saved: `2GB`.
+    /// The size above which a tree is neither saved nor restored, that of a tar of it: `2GB`. Default: `512MiB`
     pub(super) max_size: Option<At<String>>,
 }
 

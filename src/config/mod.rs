@@ -129,7 +129,7 @@ pub enum TrustedKey {
 pub struct MountSettings {
     /// Whether they are saved and restored.
     pub save: bool,
-    /// Bytes above which one is not saved.
+    /// Bytes of a tar of it above which one is neither saved nor restored.
     pub max_size: Option<u64>,
 }
 

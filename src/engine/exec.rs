@@ -166,7 +166,9 @@ impl Attempt {
             },
         };
         let stubs = self.run_process(id, &runtime, &spec).await?;
+        let changed = mounts.changed_caches();
         drop(mounts);
+        self.note_used(id, changed);
         let options = DiffOptions {
             mtime: op.mtime,
             normalise: self.session.engine.options.normalise,

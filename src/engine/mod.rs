@@ -28,6 +28,7 @@ mod exec;
 mod file_step;
 pub mod files;
 mod log;
+mod mount_trees;
 mod mounts;
 mod pulled_index;
 mod recompress;
@@ -106,4 +107,7 @@ pub struct EngineOptions {
     pub producer: Producer,
     /// The trust scopes that entries are looked for in, and the one they are written under.
     pub scopes: SearchOrder,
+    /// Bytes up to which the tree of a cache mount, as a tar, is saved to the tiers and restored from them;
+    /// none if that is not done.
+    pub mount_limit: Option<u64>,
 }

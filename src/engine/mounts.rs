@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
-use super::{BuildError, VertexResult, attempt::Attempt, exec::Runtime, session::blocking};
+use super::{
+    BuildError, VertexResult, attempt::Attempt, exec::Runtime, mount_trees::MountIdentity,
+    session::blocking,
+};
 use crate::{
-    digest::Blake3Digest,
     fs::{self, FileLock},
     graph::{CacheSharing, ExecOp, FileOwner, MountOp, VertexId},
     oci::layer::Tree,
@@ -38,7 +40,7 @@ pub(super) const CA_VARIABLES: [&str; 8] = [
 #[derive(Debug, Default)]
 pub(super) struct StepMounts {
     mounts: Vec<Mount>,
-    /// Directories of the cache mounts, by the name of their identity.
+    /// Directories of the cache mounts, by their names.
     caches: BTreeMap<String, CacheDir>,
     scratch: Vec<WorkDir>,
     relays: Vec<Relay>,
@@ -49,7 +51,9 @@ pub(super) struct StepMounts {
 struct CacheDir {
     path: PathBuf,
     _lock: Option<FileLock>,
-    _private: Option<tempfile::TempDir>,
+    private: Option<tempfile::TempDir>,
+    /// What it is, if the step may change it for those that come after it.
+    kept: Option<MountIdentity>,
 }
 
 impl StepMounts {
@@ -71,7 +75,7 @@ impl StepMounts {
                 },
             });
         }
-        this.take_caches(attempt, id, op, inputs).await?;
+        this.take_caches(attempt, id, runtime, op, inputs).await?;
         for mount in &op.mounts {
             match mount {
                 MountOp::Bind {
@@ -204,8 +208,9 @@ impl StepMounts {
         else {
             return Ok(());
         };
-        let name = cache_name(attempt, id, inputs, mount);
-        let Some(dir) = self.caches.get(&name).map(|cache| cache.path.clone()) else {
+        let identity = MountIdentity::of(attempt, id, inputs, mount);
+        let taken = identity.and_then(|identity| self.caches.get(&identity.dir_name()));
+        let Some(dir) = taken.map(|cache| cache.path.clone()) else {
             return Ok(());
         };
         let kind = match from {
@@ -236,6 +241,12 @@ impl StepMounts {
         self.mounts.clone()
     }
 
+    /// The cache mounts that the step may have changed for those that come after it.
+    pub(super) fn changed_caches(&self) -> Vec<MountIdentity> {
+        let caches = self.caches.values();
+        caches.filter_map(|cache| cache.kept.clone()).collect()
+    }
+
     /// Directories for an overlay, until the step is over.
     async fn scratch(&mut self, runtime: &Arc<Runtime>) -> Result<Scratch, BuildError> {
         let runtime = Arc::clone(runtime);
@@ -256,19 +267,23 @@ impl StepMounts {
         &mut self,
         attempt: &Attempt,
         id: VertexId,
+        runtime: &Arc<Runtime>,
         op: &ExecOp,
         inputs: &[(VertexId, Arc<VertexResult>)],
     ) -> Result<(), BuildError> {
         let mut wanted = BTreeMap::new();
         for mount in &op.mounts {
-            if matches!(mount, MountOp::Cache { .. }) {
-                let name = cache_name(attempt, id, inputs, mount);
-                wanted.entry(name).or_insert(mount);
+            if let Some(identity) = MountIdentity::of(attempt, id, inputs, mount) {
+                let name = identity.dir_name();
+                let (_, _, writable) = wanted.entry(name).or_insert((mount, identity, false));
+                *writable |= !matches!(mount, MountOp::Cache { readonly: true, .. });
             }
         }
-        let base = attempt.session.engine.store.dir().join("mounts");
-        for (name, mount) in wanted {
-            let dir = loop {
+        let identities = wanted.values().map(|(_, identity, _)| identity);
+        attempt.restore_mounts(runtime, identities).await?;
+        let base = attempt.session.mounts_dir();
+        for (name, (mount, identity, writable)) in wanted {
+            let mut dir = loop {
                 let (base, name, mount) = (base.clone(), name.clone(), mount.clone());
                 if let Some(dir) = blocking(move || try_cache_dir(&base, &name, &mount)).await? {
                     break dir;
@@ -279,6 +294,7 @@ impl StepMounts {
                     () = attempt.halt.cancelled() => return Err(BuildError::Interrupted),
                 }
             };
+            dir.kept = (writable && dir.private.is_none()).then_some(identity);
             self.caches.insert(name, dir);
         }
         Ok(())
@@ -286,7 +302,7 @@ impl StepMounts {
 }
 
 /// How often a cache mount that another step has locked is asked for.
-const LOCK_POLL: Duration = Duration::from_millis(50);
+pub(super) const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// The unpacked layers of an input.
 async fn lowers(
@@ -300,31 +316,6 @@ async fn lowers(
         Some((_, result)) => attempt.lower_dirs(id, runtime, &result.layers).await,
         None => Ok(Vec::new()),
     }
-}
-
-/// The name of a cache mount's directory: by id and platform, so that architectures don't
-/// mix; a cache that starts with other files, or with another owner, is another one.
-fn cache_name(
-    attempt: &Attempt,
-    vertex: VertexId,
-    inputs: &[(VertexId, Arc<VertexResult>)],
-    mount: &MountOp,
-) -> String {
-    let MountOp::Cache {
-        id, from, owner, ..
-    } = mount
-    else {
-        return String::new();
-    };
-    let platform = &attempt.session.graph.vertex(vertex).platform;
-    let mut text = format!("{platform}\n{id}");
-    if let Some((_, result)) = inputs.iter().find(|(input, _)| Some(*input) == *from) {
-        text.push_str(&format!("\nfrom {}", result.chain.0));
-    }
-    if let Some(FileOwner { mode, uid, gid }) = owner {
-        text.push_str(&format!("\nowner {mode:o} {uid} {gid}"));
-    }
-    Blake3Digest::of(text.as_bytes()).hex()
 }
 
 /// Mode and owner of a cache directory that was given none.
@@ -368,6 +359,7 @@ fn try_cache_dir(base: &Path, name: &str, mount: &MountOp) -> Result<Option<Cach
     Ok(Some(CacheDir {
         path,
         _lock: lock,
-        _private: private,
+        private,
+        kept: None,
     }))
 }

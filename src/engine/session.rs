@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Semaphore;
@@ -17,6 +17,7 @@ use super::{
     bytes::LayerBytes,
     exec::Runtime,
     files::{Contents, Source, places, select},
+    mount_trees::UsedMount,
 };
 use crate::{
     cache::{ActionResult, EntryId, TieredStore},
@@ -54,6 +55,8 @@ pub struct Session {
     /// that must be executed: its definition key says nothing about what they will give.
     unforeseen: Vec<bool>,
     pub(super) counters: Counters,
+    /// Cache mounts that steps of this build have used, by the names of their directories.
+    pub(super) used_mounts: Mutex<BTreeMap<String, UsedMount>>,
 }
 
 /// Figures that add up over the attempts of a session.
@@ -135,6 +138,7 @@ impl Session {
             distrusted: Mutex::default(),
             stale: Mutex::default(),
             counters: Counters::default(),
+            used_mounts: Mutex::default(),
             engine,
         }))
     }
@@ -198,7 +202,22 @@ impl Session {
     /// Waits until what was made is saved to the tiers, but not longer than `limit`. To be called
     /// once nothing is executed any more, however the build ended.
     pub async fn finish_saving(&self, limit: Duration) {
-        self.tiers.saver().finish(limit).await;
+        let started = Instant::now();
+        let packed = match limit.is_zero() {
+            true => Vec::new(),
+            false => self.save_mounts(started + limit).await,
+        };
+        let left = limit.saturating_sub(started.elapsed());
+        self.tiers.saver().finish(left).await;
+        if !packed.is_empty() {
+            let store = Arc::clone(&self.engine.store);
+            // The directories stay; the packed form was for the way.
+            let discarded = blocking(move || {
+                let discard = |digest| Ok(store.discard_blob(digest)?);
+                packed.iter().try_for_each(discard)
+            });
+            let _ = discarded.await;
+        }
     }
 
     /// The figures so far.

@@ -27,6 +27,8 @@ pub enum KeyKind {
     Selection,
     /// The entries of the layer that a COPY and its kin will write.
     Plan,
+    /// The tree of a cache mount.
+    CacheMount,
 }
 
 impl KeyKind {
@@ -39,19 +41,21 @@ impl KeyKind {
             Self::LayerIndex => "layer-index",
             Self::Selection => "selection",
             Self::Plan => "plan",
+            Self::CacheMount => "cache-mount",
         }
     }
 }
 
 impl KeyKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Definition,
         Self::Content,
         Self::Recompression,
         Self::LayerIndex,
         Self::Selection,
         Self::Plan,
+        Self::CacheMount,
     ];
 
     /// The context string for BLAKE3's key derivation.
@@ -63,6 +67,7 @@ impl KeyKind {
             Self::LayerIndex => "memobuild-ci 2026-11 layer index v1",
             Self::Selection => "memobuild-ci 2026-11 selected files v2",
             Self::Plan => "memobuild-ci 2026-11 layer plan v1",
+            Self::CacheMount => "memobuild-ci 2026-11 cache mount v1",
         }
     }
 }

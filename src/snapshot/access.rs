@@ -17,6 +17,7 @@ use super::{
     DiffOptions, DiffSummary, Sink, SnapshotError, diff, fold,
     meta::Meta,
     overlay::Flavour,
+    packing,
     unpack::{Unpacker, implicit_directory, unpack_tar},
     worker,
 };
@@ -135,6 +136,41 @@ impl Access {
                 // The helper's own error says more than that its tar ends early.
                 helper.answer()?;
                 passed
+            }
+        }
+    }
+
+    /// Sends what is in `dir` to `sink`.
+    pub(super) fn pack(
+        &self,
+        dir: &Path,
+        sink: &mut Sink<'_>,
+    ) -> Result<DiffSummary, SnapshotError> {
+        match self {
+            Self::Root => packing::pack(dir, Flavour::Root, sink),
+            Self::UserNamespace(inside) => {
+                let mut helper = Helper::start(&**inside, worker::PACK, &[dir.as_os_str()])?;
+                let passed = helper.pass_entries(sink);
+                if matches!(
+                    passed,
+                    Err(SnapshotError::Layer(LayerError::ReadContent { .. }))
+                ) {
+                    // Whoever takes the entries wants no more of them.
+                    return passed;
+                }
+                helper.answer()?;
+                passed
+            }
+        }
+    }
+
+    /// What [`pack`](Self::pack) would send, without reading a file.
+    pub(super) fn measure(&self, dir: &Path) -> Result<DiffSummary, SnapshotError> {
+        match self {
+            Self::Root => packing::pack(dir, Flavour::Root, &mut |_, _| Ok(())),
+            Self::UserNamespace(inside) => {
+                let helper = Helper::start(&**inside, worker::MEASURE, &[dir.as_os_str()])?;
+                serde_json::from_slice(&helper.answer()?).map_err(SnapshotError::Protocol)
             }
         }
     }

@@ -28,6 +28,7 @@ mod fold;
 mod meta;
 mod noise;
 mod overlay;
+mod packing;
 mod sparse;
 mod unpack;
 mod workdir;

@@ -5,6 +5,8 @@
 //! | `__unpack` | empty directory | layer tar | `meta.json` |
 //! | `__fold` | empty directory, snapshot directories | | `meta.json` |
 //! | `__diff` | upper directory, request file | | canonical tar |
+//! | `__pack` | directory | | canonical tar |
+//! | `__measure` | directory | | JSON of a `DiffSummary` |
 //! | `__remove` | path | | |
 //!
 //! An error goes to standard error, with all its causes, and the exit code is 1. Both
@@ -23,7 +25,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DiffOptions, SnapshotError, diff::diff, fold::fold, overlay::Flavour, unpack::unpack_tar,
+    DiffOptions, SnapshotError, diff::diff, fold::fold, overlay::Flavour, packing::pack,
+    unpack::unpack_tar,
 };
 use crate::{
     fs::{self, IoContext},
@@ -36,8 +39,18 @@ pub(super) const UNPACK: &str = "__unpack";
 pub(super) const FOLD: &str = "__fold";
 /// Takes a difference.
 pub(super) const DIFF: &str = "__diff";
+/// Packs a directory.
+pub(super) const PACK: &str = "__pack";
+/// Counts what packing a directory would give.
+pub(super) const MEASURE: &str = "__measure";
 /// Removes a directory tree.
 pub(super) const REMOVE: &str = "__remove";
+
+/// Compression is for the process that asked.
+const PLAIN: LayerOptions = LayerOptions {
+    compression: Compression::None,
+    level: None,
+};
 
 /// Runs the subcommand if `args` (without the program's name) is one of them; gives the
 /// exit code.
@@ -57,6 +70,9 @@ pub fn dispatch(
             fold(dest, layers, Flavour::User).and_then(|meta| answer(&meta, stdout))
         }
         (DIFF, [upper, request]) => write_diff(upper, request, stdout),
+        (PACK, [dir]) => write_pack(dir, stdout),
+        (MEASURE, [dir]) => pack(dir, Flavour::User, &mut |_, _| Ok(()))
+            .and_then(|summary| answer(&summary, stdout)),
         (REMOVE, [path]) => fs::remove_dir_all(path).map_err(SnapshotError::from),
         _ => return None,
     };
@@ -87,13 +103,7 @@ fn answer(value: &impl Serialize, stdout: &mut dyn Write) -> Result<(), Snapshot
 fn write_diff(upper: &Path, request: &Path, stdout: &mut dyn Write) -> Result<(), SnapshotError> {
     let bytes = fs::read(request)?;
     let (lower, options) = read_request(&bytes, request)?;
-    let mut builder = LayerBuilder::new(
-        stdout,
-        LayerOptions {
-            compression: Compression::None,
-            level: None,
-        },
-    );
+    let mut builder = LayerBuilder::new(stdout, PLAIN);
     diff(
         upper,
         Flavour::User,
@@ -101,6 +111,15 @@ fn write_diff(upper: &Path, request: &Path, stdout: &mut dyn Write) -> Result<()
         &options,
         &mut |entry, content| builder.append(entry, content),
     )?;
+    builder.finish()?;
+    Ok(())
+}
+
+fn write_pack(dir: &Path, stdout: &mut dyn Write) -> Result<(), SnapshotError> {
+    let mut builder = LayerBuilder::new(stdout, PLAIN);
+    pack(dir, Flavour::User, &mut |entry, content| {
+        builder.append(entry, content)
+    })?;
     builder.finish()?;
     Ok(())
 }

@@ -148,7 +148,9 @@ impl Plain {
                 current,
                 total,
             } => self.progress(ms, &harmless(what), *current, *total),
-            BuildEvent::NotWorthSaving { .. } => not_worth_saving(event).into_iter().collect(),
+            BuildEvent::NotWorthSaving { .. } | BuildEvent::MountTooLarge { .. } => {
+                not_saved(event).into_iter().collect()
+            }
             BuildEvent::Finished { ok, totals } => self.summary.lines(*ok, totals, self.style),
             _ => Vec::new(),
         }
@@ -213,9 +215,27 @@ pub(super) fn from(tier: Option<&str>) -> String {
     tier.map_or_else(String::new, |tier| format!(", from {}", harmless(tier)))
 }
 
+/// Why a result or the tree of a cache mount is not saved.
+pub(super) fn not_saved(event: &BuildEvent) -> Option<String> {
+    if let BuildEvent::MountTooLarge {
+        id,
+        bytes: size,
+        limit,
+    } = event
+    {
+        return Some(format!(
+            "cache mount {} not saved: it has {}, `cache.mounts.max-size` is {}",
+            harmless(id),
+            bytes(*size),
+            bytes(*limit)
+        ));
+    }
+    not_worth_saving(event)
+}
+
 /// Why a result is not saved: `not saved to NAME: [1/2] COPY . /: bringing 1.2 GB there and back takes
 /// about 52.1s, the step took 2.0s`.
-pub(super) fn not_worth_saving(event: &BuildEvent) -> Option<String> {
+fn not_worth_saving(event: &BuildEvent) -> Option<String> {
     let BuildEvent::NotWorthSaving {
         name,
         tier,

@@ -11,6 +11,9 @@ use crate::event::{BuildEvent, Totals};
 pub(super) struct Summary {
     images: Vec<[String; 5]>,
     saved: Option<String>,
+    /// Number and bytes of the cache mounts that were restored.
+    restored_mounts: (usize, u64),
+    saved_mounts: Option<String>,
 }
 
 impl Summary {
@@ -30,6 +33,22 @@ impl Summary {
                 short(digest),
                 harmless(dest),
             ]),
+            BuildEvent::MountRestored { bytes: size, .. } => {
+                self.restored_mounts.0 += 1;
+                self.restored_mounts.1 += size;
+            }
+            BuildEvent::MountsSaved {
+                mounts,
+                bytes: size,
+                new_bytes,
+            } => {
+                self.saved_mounts = Some(format!(
+                    "saved {}, {} ({} new)",
+                    count(*mounts, "cache mount"),
+                    bytes(*size),
+                    bytes(*new_bytes)
+                ));
+            }
             BuildEvent::Saved {
                 results,
                 bytes: size,
@@ -58,6 +77,11 @@ impl Summary {
     pub(super) fn lines(&self, ok: bool, totals: &Totals, style: Style) -> Vec<String> {
         let mut lines = self.table();
         lines.extend(self.saved.clone());
+        if let (mounts @ 1.., size) = self.restored_mounts {
+            let mounts = count(mounts, "cache mount");
+            lines.push(format!("restored {mounts}, {}", bytes(size)));
+        }
+        lines.extend(self.saved_mounts.clone());
         let steps = totals.ran + totals.hits;
         let mut line = match ok {
             true => String::new(),

@@ -147,6 +147,32 @@ fn a_build() -> Vec<(u64, BuildEvent)> {
         ),
         (
             7318,
+            BuildEvent::MountTooLarge {
+                id: "/root/.cache".into(),
+                bytes: 734_000_000,
+                limit: 536_900_000,
+            },
+        ),
+        (
+            7318,
+            BuildEvent::MountRestored {
+                id: "pip".into(),
+                tier: "https://cache.example".into(),
+                scope: "protected".into(),
+                bytes: 34_000_000,
+                ms: 700,
+            },
+        ),
+        (
+            7318,
+            BuildEvent::MountsSaved {
+                mounts: 1,
+                bytes: 34_000_000,
+                new_bytes: 2_000_000,
+            },
+        ),
+        (
+            7318,
             BuildEvent::Saved {
                 results: 5,
                 bytes: 120_000_000,
@@ -228,9 +254,12 @@ fn plain() {
     #3 [ml 3/3] COPY src /src
     #3 hit by content, saved 1m 01s, from https://cache.example
     not saved to https://cache.example: [ml 3/3] COPY src /src: bringing 1.2 GB there and back takes about 52.1s, the step took 2.0s
+    cache mount /root/.cache not saved: it has 734.0 MB, `cache.mounts.max-size` is 536.9 MB
     ml (cpu, linux/amd64)   4 layers    64.0 MB  sha256:0123456789ab  .memobuild-output/service-cpu-ml
     app (cpu, linux/amd64)  12 layers  164.0 MB  sha256:abcdef012345  .memobuild-output/service-cpu-app
     saved 5 results, 120.0 MB (38.0 MB new) in 2.1s; 1 result left to the next build
+    restored 1 cache mount, 34.0 MB
+    saved 1 cache mount, 34.0 MB (2.0 MB new)
     3 steps: 1 ran, 2 hits in 7.3s (the cache saved 2m 02s); 30.0 MB fetched, 33.6 MB written
     ");
 }
@@ -346,11 +375,15 @@ fn bars_leave_only_finished_lines() {
     [ml 3/3] COPY src /src: hit by content, saved 1m 01s, from https://cache.example
     not saved to https://cache.example: [ml 3/3] COPY src /src: bringing 1.2 GB ther
     e and back takes about 52.1s, the step took 2.0s
+    cache mount /root/.cache not saved: it has 734.0 MB, `cache.mounts.max-size` is 
+    536.9 MB
     ml (cpu, linux/amd64)   4 layers    64.0 MB  sha256:0123456789ab  .memobuild-out
     put/service-cpu-ml
     app (cpu, linux/amd64)  12 layers  164.0 MB  sha256:abcdef012345  .memobuild-out
     put/service-cpu-app
     saved 5 results, 120.0 MB (38.0 MB new) in 2.1s; 1 result left to the next build
+    restored 1 cache mount, 34.0 MB
+    saved 1 cache mount, 34.0 MB (2.0 MB new)
     3 steps: 1 ran, 2 hits in 7.3s (the cache saved 2m 02s); 30.0 MB fetched, 33.6 M
     B written
     ");

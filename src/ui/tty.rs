@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write, time::Duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
-    plain::{finished, from, not_worth_saving, warning},
+    plain::{finished, from, not_saved, warning},
     style::Style,
     summary::Summary,
     terminal::{Size, Terminal},
@@ -98,8 +98,8 @@ impl Tty {
                     self.say(&line);
                 }
             }
-            BuildEvent::NotWorthSaving { .. } => {
-                if let Some(line) = not_worth_saving(event) {
+            BuildEvent::NotWorthSaving { .. } | BuildEvent::MountTooLarge { .. } => {
+                if let Some(line) = not_saved(event) {
                     self.say(&line);
                 }
             }

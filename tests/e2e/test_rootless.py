@@ -66,6 +66,42 @@ class Rootless(support.EndToEnd):
         context = self.context("FROM busybox\nRUN cat /proc/1/root/etc/shadow; cat /etc/shadow || true; mount -t tmpfs none /tmp && exit 1 || true\n")
         self.build_as_user(context)
 
+    def test_trees_of_cache_mounts_travel(self):
+        """With owners, and to a user who has other ids for them: root."""
+        settings = f"""
+            version: 1
+            image: example/app
+            layers:
+              app:
+                dockerfile: Dockerfile
+            cache:
+              remote: file://{self.path("remote")}
+              mounts:
+                save: true
+            """
+        base = f"busybox=oci-layout://{self.path('layout')}"
+        scripts = {
+            "one": "mkdir /m/d && echo kept > /m/d/f && chown -R 1000:50 /m/d && chmod 700 /m/d",
+            "two": "stat -c '%u:%g %a' /m/d && cat /m/d/f",
+            "root": "stat -c '%u:%g %a' /m/d && cat /m/d/f && true",
+        }
+        for machine, script in scripts.items():
+            context = self.context(f"FROM busybox\nRUN --mount=type=cache,target=/m {script}\n", {"memobuild.yml": settings})
+            words = ["build", "--cache-dir", self.path(machine), "--progress", "plain", "--build-context", base]
+            # The file names the image's output directory, which is below the working directory.
+            os.chown(context, self.user[1], self.user[2])
+            if machine == "root":
+                said = builders.run([self.binary, *words], cwd=context).stderr
+            else:
+                said = self.as_user(*words, cwd=context).stderr
+            if machine == "one":
+                self.assertIn("saved 1 cache mount, ", said)
+            else:
+                self.assertIn("1000:50 700", said)
+                self.assertIn("kept", said)
+                self.assertIn("restored 1 cache mount, ", said)
+            self.assertNotIn("warning", said)
+
     def test_cache_can_be_removed_by_its_user(self):
         """Nothing in the cache needs more than `cache gc` or a removal in the user's own namespace."""
         context = self.context(self.CONTEXT, {"f": "f\n"})

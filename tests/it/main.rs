@@ -17,6 +17,7 @@ mod build_run;
 mod cache_attacks;
 mod config;
 mod language;
+mod mount_trees;
 #[cfg(feature = "object-storage")]
 mod object_services;
 mod output_push;

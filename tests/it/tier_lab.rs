@@ -291,6 +291,8 @@ pub(crate) struct Lab {
     pub(crate) vouching: Vouching,
     /// How long a build waits for what it saves.
     pub(crate) save_timeout: Duration,
+    /// Bytes up to which the trees of cache mounts are saved.
+    pub(crate) mount_limit: Option<u64>,
     pub(crate) wants_bytes: bool,
     runtime: tokio::runtime::Runtime,
 }
@@ -317,6 +319,7 @@ impl Lab {
             scopes: SearchOrder::local(),
             vouching: Vouching::default(),
             save_timeout: Duration::from_secs(60),
+            mount_limit: None,
             wants_bytes: true,
             runtime,
         };
@@ -402,6 +405,7 @@ impl Lab {
                 temp_dir: std::env::temp_dir(),
                 producer: Producer::default(),
                 scopes: self.scopes.clone(),
+                mount_limit: self.mount_limit,
             },
         }
     }

@@ -211,6 +211,22 @@ impl DiskStore {
         Ok(())
     }
 
+    /// Removes a blob that is of no further use; that it is not there is no error.
+    pub fn discard_blob(&self, digest: &Sha256Digest) -> Result<(), CacheError> {
+        if !self.is_writable() {
+            return Ok(());
+        }
+        let path = self.blob_path(digest);
+        let row = *digest.as_bytes();
+        self.shared
+            .index
+            .write("remove a blob from", |transaction| {
+                let _ = fs::remove_file(&path);
+                transaction.execute("DELETE FROM blobs WHERE digest = ?", [&row[..]])?;
+                Ok(())
+            })
+    }
+
     /// Removes a blob whose file was found corrupt, unless another process has put a
     /// new file in its place.
     pub(super) fn remove_corrupt(

@@ -148,7 +148,7 @@ impl TieredStore {
                 continue;
             }
             let asked: Vec<CacheKey> = open.iter().map(|n| keys[*n]).collect();
-            let answers = self.lookup_in(line, &asked).await;
+            let answers = self.lookup_in(line, self.scopes.scopes(), &asked).await;
             for (n, result) in std::mem::take(&mut open).into_iter().zip(answers) {
                 match result {
                     Some(result) => {
@@ -189,9 +189,39 @@ impl TieredStore {
         })
     }
 
+    /// What the tiers have under the keys of cache mounts, in their order, each from the first
+    /// tier that has it. The build's own scope goes first: what it left there is as good as what others
+    /// left and nearer to what it needs, and nobody builds on it but builds of this scope.
+    pub async fn lookup_mounts(&self, keys: &[CacheKey]) -> Vec<Option<FoundAction>> {
+        let own = self.scopes.own();
+        let others = self.scopes.scopes().iter().filter(|scope| *scope != own);
+        let scopes: Vec<Scope> = std::iter::once(own).chain(others).cloned().collect();
+        let mut found: Vec<Option<FoundAction>> = vec![None; keys.len()];
+        for (number, line) in self.lines.iter().enumerate() {
+            let open: Vec<usize> = (0..keys.len()).filter(|n| found[*n].is_none()).collect();
+            if !line.tier.access.read || open.is_empty() {
+                continue;
+            }
+            let asked: Vec<CacheKey> = open.iter().map(|n| keys[*n]).collect();
+            let answers = self.lookup_in(line, &scopes, &asked).await;
+            for (n, result) in open.into_iter().zip(answers) {
+                found[n] = result.map(|result| FoundAction {
+                    result,
+                    tier: Some(number),
+                });
+            }
+        }
+        found
+    }
+
     /// What a tier has, as far as it can be relied on.
-    async fn lookup_in(&self, line: &Line, keys: &[CacheKey]) -> Vec<Option<ActionResult>> {
-        let found = match line.tier.actions.lookup(self.scopes.scopes(), keys).await {
+    async fn lookup_in(
+        &self,
+        line: &Line,
+        scopes: &[Scope],
+        keys: &[CacheKey],
+    ) -> Vec<Option<ActionResult>> {
+        let found = match line.tier.actions.lookup(scopes, keys).await {
             Ok(found) if found.len() == keys.len() => found,
             Ok(found) => {
                 line.trouble(

@@ -22,6 +22,9 @@ use crate::{
 /// How long a build waits at its end where nobody says it.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Bytes up to which the tree of a cache mount is saved and restored where nobody says it.
+const MOUNT_LIMIT: u64 = 512 << 20;
+
 /// The caches of a build besides the local store, and how they are used.
 #[derive(Debug)]
 pub(super) struct Caches {
@@ -33,6 +36,8 @@ pub(super) struct Caches {
     pub(super) producer: Producer,
     /// How long to wait at the end for what is being saved.
     pub(super) save_timeout: Duration,
+    /// Bytes up to which the trees of cache mounts are saved and restored, if they are.
+    pub(super) mount_limit: Option<u64>,
 }
 
 /// Who says something about caches.
@@ -124,9 +129,6 @@ pub(super) fn caches(
     registry: &Arc<Registry>,
     events: &Events,
 ) -> Result<Caches, CliError> {
-    if settings.mounts.is_some_and(|mounts| mounts.save) {
-        events.warn("`cache.mounts` has no effect yet", None);
-    }
     let ci = ci::detect(&context.env);
     let (scope, origin) = scope(context, args, settings)?;
     let setting = Origin::Setting("cache.also-read");
@@ -166,6 +168,10 @@ pub(super) fn caches(
         scopes: scopes.order,
         producer: ci.producer(),
         save_timeout: save_timeout(args, settings)?,
+        mount_limit: settings
+            .mounts
+            .filter(|mounts| mounts.save)
+            .map(|mounts| mounts.max_size.unwrap_or(MOUNT_LIMIT)),
     })
 }
 

@@ -74,6 +74,7 @@ pub(super) fn options(
         temp_dir: secrets::temp_dir(context)?,
         producer: caches.producer.clone(),
         scopes: caches.scopes.clone(),
+        mount_limit: caches.mount_limit,
     })
 }
 
