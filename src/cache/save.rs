@@ -3,7 +3,8 @@
 //!
 //! A step's blobs go first, those that the tier lacks, and then its entries, so that no entry
 //! names blobs that are not there. Every save is in the local store's journal
-//! ([`DiskStore::journal`]) from before it starts until every tier has it: what a build leaves
+//! ([`DiskStore::journal`]) from before it starts until every tier has it and shows it to others
+//! ([`ActionCache::flush`](super::ActionCache::flush)), which is at the end of the build: what a build leaves
 //! behind because it was stopped, or because its time was up, the next one takes up that writes the same
 //! scope and has the same tiers.
 //!
@@ -96,6 +97,21 @@ struct Shared {
     report: Mutex<SaveReport>,
     /// Whether there was anything to save.
     used: AtomicBool,
+    /// For each tier, whether something was put there that it may not show yet.
+    unseen: Vec<AtomicBool>,
+    /// Saves that are over but for that.
+    ended: Mutex<Vec<Ended>>,
+}
+
+/// A save that was tried at all of its tiers.
+#[derive(Debug)]
+struct Ended {
+    job: SaveJob,
+    /// Tiers that have it.
+    took: Vec<usize>,
+    /// Tiers that another build may bring it to.
+    left: Vec<usize>,
+    file: Option<PendingFile>,
 }
 
 /// What came of saving to one tier.
@@ -121,6 +137,7 @@ impl Saver {
         vouching: Vouching,
         events: Events,
     ) -> Self {
+        let unseen = lines.iter().map(|_| AtomicBool::new(false)).collect();
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -131,6 +148,8 @@ impl Saver {
                 permits: Semaphore::new(AT_ONCE),
                 report: Mutex::default(),
                 used: AtomicBool::new(false),
+                unseen,
+                ended: Mutex::default(),
             }),
             tasks: Mutex::default(),
         }
@@ -247,6 +266,7 @@ impl Saver {
             }
             tasks.shutdown().await;
         }
+        self.shared.show(deadline).await;
         if !self.shared.used.load(Ordering::Relaxed) {
             return None;
         }
@@ -345,11 +365,14 @@ impl Shared {
         };
         let mut left = Vec::new();
         let (mut saved, mut new) = (false, 0);
+        let mut took = Vec::new();
         for tier in tiers {
             match self.save_to(tier, &job).await {
                 Saved::Whole { new_bytes } => {
                     saved = true;
                     new += new_bytes;
+                    took.push(tier);
+                    self.unseen[tier].store(true, Ordering::SeqCst);
                 }
                 Saved::Later => left.push(tier),
                 Saved::Never => {}
@@ -379,7 +402,48 @@ impl Shared {
                 report.left -= 1;
             }
         }
-        self.close_journal(&job, &left, file).await;
+        lock(&self.ended).push(Ended {
+            job,
+            took,
+            left,
+            file,
+        });
+    }
+
+    /// Has the tiers show what they were given, and takes what they do out of the journal.
+    async fn show(&self, deadline: tokio::time::Instant) {
+        let mut hidden = Vec::new();
+        for (n, line) in self.lines.iter().enumerate() {
+            if !self.unseen[n].load(Ordering::SeqCst) {
+                continue;
+            }
+            match timeout_at(deadline, line.tier.actions.flush()).await {
+                Ok(Ok(())) => self.unseen[n].store(false, Ordering::SeqCst),
+                Ok(Err(error)) => {
+                    line.trouble(Act::Write, &error);
+                    hidden.push(n);
+                }
+                Err(_) => hidden.push(n),
+            }
+        }
+        let ended = std::mem::take(&mut *lock(&self.ended));
+        for mut save in ended {
+            let late: Vec<usize> = save
+                .took
+                .iter()
+                .copied()
+                .filter(|n| hidden.contains(n))
+                .collect();
+            if !late.is_empty() {
+                let mut report = lock(&self.report);
+                report.left += usize::from(save.left.is_empty());
+                if late.len() == save.took.len() {
+                    report.results = report.results.saturating_sub(1);
+                }
+            }
+            save.left.extend(late);
+            self.close_journal(&save.job, &save.left, save.file).await;
+        }
     }
 
     /// Removes the save from the journal, or leaves it there for the tiers that lack it.

@@ -1,7 +1,7 @@
 //! Who vouches for an entry: [`Signer`], [`Keyring`] and what a reader demands.
 //!
 //! An entry is signed with Ed25519 (RFC 8032, the pure variant) over [`ActionResult::signed_bytes`],
-//! prefixed by [`CONTEXT`] so that no signature made for something else can pass for one. The
+//! prefixed by `CONTEXT` so that no signature made for something else can pass for one. The
 //! id of a key is the first 16 hexadecimal digits of the SHA-256 of its public half in
 //! SubjectPublicKeyInfo DER, the file that `openssl pkey -pubout -outform DER` writes; an id only
 //! finds the key, it proves nothing. Private keys are PKCS#8, public ones SubjectPublicKeyInfo (RFC

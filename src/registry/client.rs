@@ -1,17 +1,13 @@
 //! One request after the other: addresses, authentication, classification of answers.
 
-use std::{
-    sync::{Arc, Mutex, Once, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use reqwest::{
     Certificate, Method, RequestBuilder, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
-    redirect,
 };
 use time::OffsetDateTime;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{
     MANIFEST_LIMIT, RegistryOptions,
@@ -19,6 +15,7 @@ use super::{
     credentials::{Credentials, Keychain},
     error::{IntegrityError, RegistryError, Subject, is_quota, is_tls, message_in},
     retry::{Limits, Retry, retry_after},
+    transport::{Pulse, Setup, client_error, install_provider, is_safe},
 };
 use crate::{
     digest::Sha256Digest,
@@ -28,8 +25,6 @@ use crate::{
 
 /// Most bytes of an error document or a token answer that are read.
 const ANSWER_LIMIT: u64 = 1 << 20;
-/// Redirects followed for one request.
-const REDIRECT_LIMIT: usize = 10;
 /// The manifests that we understand, and all others so that they fail with a clear message rather
 /// than as missing.
 const ACCEPTED_MANIFESTS: [&str; 5] = [
@@ -62,7 +57,7 @@ impl Client {
         let mut authorities = Vec::new();
         for path in &options.authorities {
             let pem = fs::read(path).map_err(RegistryError::Authority)?;
-            authorities.extend(Certificate::from_pem_bundle(&pem).map_err(setup)?);
+            authorities.extend(Certificate::from_pem_bundle(&pem).map_err(client_error)?);
         }
         let setup = Setup {
             user_agent: options.user_agent,
@@ -72,7 +67,7 @@ impl Client {
         let stall = Some(options.limits.stall);
         Ok(Self {
             remote: setup.remote(stall).map_err(Arc::new),
-            local: setup.local(stall).map_err(self::setup)?,
+            local: setup.local(stall).map_err(client_error)?,
             setup,
             uploads: Default::default(),
             keychain: Keychain {
@@ -128,83 +123,6 @@ impl Client {
         });
         made.as_ref()
             .map_err(|error| RegistryError::Client(error.clone()))
-    }
-}
-
-/// What HTTP clients are made of.
-#[derive(Debug)]
-struct Setup {
-    user_agent: String,
-    authorities: Vec<Certificate>,
-    connect: Duration,
-}
-
-impl Setup {
-    /// For all registries but this machine's. `stall` is the longest silence; reqwest counts it from
-    /// the first byte of a request on, so requests with long bodies have none.
-    fn remote(&self, stall: Option<Duration>) -> Result<reqwest::Client, reqwest::Error> {
-        let mut builder = self.builder(false, stall);
-        if !self.authorities.is_empty() {
-            builder = builder.tls_certs_merge(self.authorities.clone());
-        }
-        builder.build()
-    }
-
-    /// For registries on this machine.
-    fn local(&self, stall: Option<Duration>) -> Result<reqwest::Client, reqwest::Error> {
-        let builder = self.builder(true, stall).no_proxy().tls_certs_only([]);
-        builder.build()
-    }
-
-    fn builder(&self, is_local: bool, stall: Option<Duration>) -> reqwest::ClientBuilder {
-        let builder = reqwest::Client::builder()
-            .user_agent(&self.user_agent)
-            .connect_timeout(self.connect)
-            .redirect(redirects(is_local))
-            // Our own policy decides.
-            .retry(reqwest::retry::never());
-        match stall {
-            Some(stall) => builder.read_timeout(stall),
-            None => builder,
-        }
-    }
-}
-
-/// Makes ring the process's TLS provider where none is installed: reqwest would panic.
-pub(crate) fn install_provider() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Another thread may have been faster; then there is one.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-    });
-}
-
-fn setup(error: reqwest::Error) -> RegistryError {
-    RegistryError::Client(Arc::new(error))
-}
-
-/// Follows redirects, but to plain http only from this machine to this machine.
-fn redirects(is_local: bool) -> redirect::Policy {
-    redirect::Policy::custom(move |attempt| {
-        if attempt.previous().len() > REDIRECT_LIMIT {
-            return attempt.error("too many redirects");
-        }
-        match is_safe(attempt.url(), is_local) {
-            true => attempt.follow(),
-            false => attempt.error("redirected to plain http"),
-        }
-    })
-}
-
-/// Whether nobody on the way can read what goes to `url`, to which a registry sends us
-/// that is on this machine or not.
-fn is_safe(url: &Url, is_local: bool) -> bool {
-    match url.scheme() {
-        "https" => true,
-        "http" => is_local && url.host_str().is_some_and(is_loopback),
-        _ => false,
     }
 }
 
@@ -689,32 +607,6 @@ impl Operation {
     }
 }
 
-/// When a body moved last.
-#[derive(Debug, Clone)]
-pub(super) struct Pulse(Arc<Mutex<Instant>>);
-
-impl Pulse {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-
-    /// Something moved.
-    pub(super) fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Ends when nothing has moved for so long.
-    async fn stalled(&self, stall: Duration) {
-        loop {
-            let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.elapsed() >= stall {
-                return;
-            }
-            tokio::time::sleep_until(last + stall).await;
-        }
-    }
-}
-
 /// The text of a header.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
@@ -730,6 +622,8 @@ fn encode(parameters: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -746,21 +640,6 @@ mod tests {
             let retry = Retry::new(&client.limits, Duration::ZERO);
             let operation = client.operation(&repository, Access::Pull, String::new(), retry);
             assert_eq!(operation.url("x").unwrap().as_str(), expected);
-        }
-    }
-
-    #[test]
-    fn registries_lead_nobody_to_plain_http() {
-        for (url, is_local, expected) in [
-            ("https://a.example/", false, true),
-            ("http://a.example/", false, false),
-            ("http://a.example/", true, false),
-            ("http://127.0.0.1:5000/", true, true),
-            ("http://127.0.0.1:5000/", false, false),
-            ("file:///etc/passwd", true, false),
-        ] {
-            let url = Url::parse(url).unwrap();
-            assert_eq!(is_safe(&url, is_local), expected, "{url} {is_local}");
         }
     }
 }

@@ -24,8 +24,8 @@ mod error;
 mod push;
 mod retry;
 mod stream;
+mod transport;
 
-pub(crate) use client::install_provider;
 pub use credentials::{Credentials, CredentialsError};
 pub(crate) use error::is_tls;
 pub use error::{Act, IntegrityError, RegistryError, Subject, Trouble};
@@ -33,6 +33,7 @@ pub use push::UploadSource;
 pub use retry::Limits;
 pub(crate) use retry::{backoff, pause_after, retry_after};
 pub use stream::BlobStream;
+pub(crate) use transport::install_provider;
 
 use std::{ffi::OsString, io::Write, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 

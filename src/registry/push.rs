@@ -20,8 +20,9 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    client::{Operation, Pulse, text},
+    client::{Operation, text},
     error::RegistryError,
+    transport::Pulse,
 };
 use crate::{
     digest::Sha256Digest,

@@ -157,7 +157,14 @@ pub(super) fn json_text(text: Vec<u8>) -> Response {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// What blocking work of the store came to.
+pub(super) fn joined<T>(
+    result: Result<Result<T, StoreError>, tokio::task::JoinError>,
+) -> Result<T, Failure> {
+    match result {
         Ok(result) => Ok(result?),
         // A panic of ours, or the runtime is shutting down.
         Err(error) => Err(Failure::internal(error.to_string())),

@@ -11,10 +11,11 @@ use axum::{
 };
 use futures_util::stream;
 use sha2::Digest as _;
+use tokio::task::JoinHandle;
 
 use super::{
     Shared,
-    answer::{self, Failure, blocking},
+    answer::{self, Failure, blocking, joined},
     auth::Permission,
     gate::Caller,
     range::{Ranged, ranged},
@@ -134,7 +135,12 @@ struct Download {
     frames: VecDeque<(Frame, std::ops::Range<u64>)>,
     /// The frame that is being sent, and how much of it is left.
     open: Option<(File, u64)>,
+    /// The frame after that, being verified meanwhile.
+    ahead: Option<(Opening, u64)>,
 }
+
+/// A verified frame to come; none if it is damaged.
+type Opening = JoinHandle<Result<Option<File>, StoreError>>;
 
 impl Download {
     fn new(
@@ -157,6 +163,7 @@ impl Download {
             namespace,
             frames,
             open: None,
+            ahead: None,
         }
     }
 
@@ -164,10 +171,7 @@ impl Download {
     async fn next(&mut self) -> Result<Option<Bytes>, Option<Failure>> {
         let open = match self.open.take() {
             Some(open) => Some(open),
-            None => match self.frames.pop_front() {
-                Some((frame, part)) => Some(self.start(frame, part).await?),
-                None => None,
-            },
+            None => self.start().await?,
         };
         let Some((file, left)) = open else {
             return Ok(None);
@@ -186,25 +190,35 @@ impl Download {
         Ok(Some(piece.into()))
     }
 
-    /// Opens a verified frame at the start of `part`.
-    async fn start(
-        &self,
-        frame: Frame,
-        part: std::ops::Range<u64>,
-    ) -> Result<(File, u64), Option<Failure>> {
+    /// The next frame where its wanted part begins, with that part's size; none at the end.
+    async fn start(&mut self) -> Result<Option<(File, u64)>, Option<Failure>> {
+        let opening = match self.ahead.take() {
+            Some(ahead) => Some(ahead),
+            None => self.look_ahead(),
+        };
+        let Some((opening, length)) = opening else {
+            return Ok(None);
+        };
+        self.ahead = self.look_ahead();
+        match joined(opening.await).map_err(Some)? {
+            Some(file) => Ok(Some((file, length))),
+            None => Err(None),
+        }
+    }
+
+    /// Begins to verify the next frame.
+    fn look_ahead(&mut self) -> Option<(Opening, u64)> {
+        let (frame, part) = self.frames.pop_front()?;
         let (store, namespace) = (self.store.clone(), self.namespace.clone());
         let length = part.end - part.start;
-        let opened = blocking(move || {
+        let opening = tokio::task::spawn_blocking(move || {
             let file = store.open_frame(&namespace, &frame)?;
             Ok(file.and_then(|mut file| {
                 io::Seek::seek(&mut file, io::SeekFrom::Start(part.start)).ok()?;
                 Some(file)
             }))
         });
-        match opened.await.map_err(Some)? {
-            Some(file) => Ok((file, length)),
-            None => Err(None),
-        }
+        Some((opening, length))
     }
 }
 

@@ -88,7 +88,7 @@ class Pages(support.EndToEnd):
         result = self.run_page(page, REGISTRY=f"127.0.0.1:{registry.port}")
         ran = re.findall(r"(\d+) ran, (\d+) hits?", result.stderr)
         self.assertEqual(ran, [("3", "0"), ("0", "3")], result.stderr)
-        self.assertIn('"org.opencontainers.image.title":"[', result.stdout)
+        self.assertIn('"org.opencontainers.image.title":"', result.stdout)
 
     def test_bake(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/bake.md"))

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use memobuild_ci::{
-    config::{CaCertificates, Compression, Config, ConfigError, Network, Selection},
+    config::{
+        CaCertificates, Compression, Config, ConfigError, Network, Selection, SigningKey,
+        TrustedKey, Write as Writes,
+    },
     ui::{ReportOptions, report},
 };
 
@@ -838,4 +841,77 @@ fn control_characters_never_reach_the_terminal() {
      2 | image: "a\e[31mb"
     hint: use lower-case letters, digits, `.`, `_`, `-`, and `/` between parts
     "#);
+}
+
+/// A configuration with this under `cache:`.
+fn with_cache(lines: &str) -> String {
+    format!("version: 1\nimage: a/b\nlayers: {{base: {{dockerfile: D}}}}\ncache:\n{lines}\n")
+}
+
+#[test]
+fn remote_caches_have_several_forms() {
+    let remotes = |lines: &str| {
+        let config = Config::parse("memobuild.yml", &with_cache(lines)).unwrap();
+        let remotes = config.cache.remote.into_iter();
+        remotes
+            .map(|remote| (remote.url, remote.read, remote.write))
+            .collect::<Vec<_>>()
+    };
+    let plain = |url: &str| (url.to_owned(), true, Writes::Auto);
+    assert_eq!(
+        remotes("  remote: https://c.example"),
+        [plain("https://c.example")]
+    );
+    assert_eq!(
+        remotes(
+            "  remote:\n  - gha://\n  - {url: \"s3://b\", read: false, write: true}\n  - {url: \"oci://r/x\", write: false}"
+        ),
+        [
+            plain("gha://"),
+            ("s3://b".to_owned(), false, Writes::Yes),
+            ("oci://r/x".to_owned(), true, Writes::No),
+        ]
+    );
+    assert_eq!(
+        remotes("  remote: {url: \"gha://\", write: auto}"),
+        [plain("gha://")]
+    );
+    let config = Config::parse(
+        "memobuild.yml",
+        &with_cache(
+            "  scope: branch/x\n  also-read: [branch/y]\n  sign: {key-env: KEY}\n  save-timeout: 2m\n  \
+             trust: {keys: [ci.pub.pem, MCowBQYDK2VwAyEA], require: [\"*\"]}",
+        ),
+    );
+    let cache = config.unwrap().cache;
+    assert_eq!(cache.scope.as_deref(), Some("branch/x"));
+    assert_eq!(cache.also_read, ["branch/y"]);
+    assert_eq!(cache.sign, Some(SigningKey::Variable("KEY".to_owned())));
+    assert_eq!(cache.save_timeout.unwrap().as_secs(), 120);
+    assert_eq!(
+        cache.trust.keys,
+        [
+            TrustedKey::File("ci.pub.pem".into()),
+            TrustedKey::Text("MCowBQYDK2VwAyEA".to_owned())
+        ]
+    );
+    assert_eq!(cache.trust.require, Some(vec!["*".to_owned()]));
+}
+
+#[test]
+fn wrong_settings_of_remote_caches_are_refused() {
+    for (lines, says) in [
+        ("  remote: 7", "expected"),
+        ("  remote: [{read: true}]", "key `url` is missing"),
+        ("  remote: [{url: x, wirte: true}]", "unknown key `wirte`"),
+        (
+            "  remote: {url: x, write: sometimes}",
+            "`sometimes` is none of",
+        ),
+        ("  sign: {key: x}", "is none of"),
+        ("  save-timeout: soon", "is not a duration"),
+    ] {
+        let said = rejected(&with_cache(lines));
+        assert!(said.contains(says), "{lines}: {said}");
+    }
 }

@@ -61,6 +61,8 @@ pub(crate) enum Fault {
     After,
     /// Writes are refused.
     Denied,
+    /// What is put is not shown to others.
+    Hidden,
     /// Saving blobs never ends.
     Stuck,
     /// Whatever is read has a wrong byte in it, without a word.
@@ -264,6 +266,19 @@ impl ActionCache for LabTier {
             ActionCache::put(&self.store, result).await?;
             self.entries.lock().unwrap().push(result.clone());
             Ok(())
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), CacheError>> {
+        Box::pin(async move {
+            match self.act("flush".to_owned(), true)? {
+                Fault::Hidden => Err(CacheError::Broken {
+                    act: "show",
+                    subject: Subject::Url(self.name.clone()),
+                    source: "the test says so".into(),
+                }),
+                _ => Ok(()),
+            }
         })
     }
 }

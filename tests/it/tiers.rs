@@ -315,6 +315,25 @@ fn what_a_build_had_no_time_to_save_the_next_one_does() {
 }
 
 #[test]
+fn what_a_tier_does_not_show_stays_in_the_journal() {
+    let tier = LabTier::new("lab://one");
+    let lab = Lab::new(vec![tier.tier(Access::FULL)]);
+    copies(&lab);
+    tier.set(Fault::Hidden);
+    let first = lab.build(COPIES);
+    assert_eq!(first.saved(), Some((0, 4)));
+    assert_eq!(first.warnings().len(), 1, "{:?}", first.warnings());
+    tier.set(Fault::None);
+    tier.forget_acts();
+    let second = lab.build(COPIES);
+    assert_eq!(second.saved(), Some((4, 0)));
+    let acts = tier.acts();
+    assert_eq!(acts.last().map(String::as_str), Some("flush"));
+    assert_eq!(acts.iter().filter(|act| *act == "flush").count(), 1);
+    assert_eq!(lab.build(COPIES).saved(), None);
+}
+
+#[test]
 fn a_hit_of_a_later_tier_goes_back_to_earlier_ones_when_it_is_fetched() {
     let (near, far) = (LabTier::new("lab://near"), LabTier::new("lab://far"));
     let mut lab = Lab::new(vec![far.tier(Access::FULL)]);

@@ -1,7 +1,7 @@
 //! A cache in the cache service of GitHub Actions and Gitea Actions, `gha://`.
 //!
 //! The service keeps few large objects that never change; it limits requests, and forgets what was not
-//! read for days. So [`ActionsStore`] gathers: blobs lie in *packs*, and one *index* ([`index`]) says for a
+//! read for days. So [`ActionsStore`] gathers: blobs lie in *packs*, and one *index* (`index`) says for a
 //! scope which entries there are and where their blobs lie. A build reads one index for each scope of its
 //! search order, then ranges of packs; it writes a pack of its small blobs, a pack for each large one, and
 //! an index, at its end ([`ActionCache::flush`]).

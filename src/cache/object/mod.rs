@@ -1,8 +1,8 @@
 //! A cache in a bucket or a shared directory: S3, Google Cloud Storage, Azure Blob Storage, a file
 //! system, all through OpenDAL.
 //!
-//! [`ObjectStore`] maps the acts of a cache to objects ([`layout`]) and sorts what services answer
-//! ([`failure`]). Invariants:
+//! [`ObjectStore`] maps the acts of a cache to objects (`layout`) and sorts what services answer
+//! (`failure`). Invariants:
 //!
 //! - An object appears whole or not at all: uploads in parts are completed after the digest of
 //!   everything was seen, files are renamed into place.

@@ -61,11 +61,14 @@ impl std::fmt::Debug for GcDemand<'_> {
 
 /// What has to go, in bytes.
 struct Goal {
+    /// What is needed.
+    least: u64,
+    /// What is wished, if anything is needed.
     total: u64,
     /// How much may stay, of what is looked at.
     keep: Option<u64>,
-    /// From one class alone.
-    class: Option<(usize, u64)>,
+    /// From one class alone: which, what is needed, what is wished.
+    class: Option<(usize, u64, u64)>,
     most: usize,
     unused_since: Option<i64>,
     /// Whether complete entries may go within the grace.
@@ -140,6 +143,7 @@ impl Store {
             .max_age
             .map(|age| now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
         let goal = Goal {
+            least: 0,
             total: 0,
             keep: demand.max_bytes,
             class: None,
@@ -170,9 +174,11 @@ impl Store {
             lack => lack.saturating_add(limit / 20),
         };
         let goal = Goal {
+            least: lack.total,
             total: generous(lack.total, quotas.total),
             keep: None,
-            class: (lack.class > 0).then(|| (rank, generous(lack.class, quotas.classes[rank]))),
+            class: (lack.class > 0)
+                .then(|| (rank, lack.class, generous(lack.class, quotas.classes[rank]))),
             most: rank,
             unused_since: None,
             urgent: true,
@@ -496,27 +502,29 @@ impl Plan {
         let over = goal
             .keep
             .map_or(0, |keep| self.size(namespace).saturating_sub(keep));
-        let total = goal.total.max(over);
-        let (class, of_class) = goal.class.unwrap_or_default();
-        for (rank, _, item) in &items {
-            if *rank == class && self.freed_of[class] < of_class {
-                self.drop_item(*item, fresh);
+        let (class, least_of_class, of_class) = goal.class.unwrap_or_default();
+        let (least, total) = (goal.least.max(over), goal.total.max(over));
+        let (lower, own): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|(rank, ..)| *rank < goal.most);
+        let passes = [
+            (&lower, fresh, true, true),
+            (&lower, i64::MAX, goal.urgent, true),
+            (&own, fresh, true, true),
+            (&own, hot, goal.urgent, false),
+        ];
+        for (items, since, is_on, with_orphans) in passes {
+            // More than is needed goes only where something has to go at all.
+            let lacks = self.freed < least || self.freed_of[class] < least_of_class;
+            if !is_on || !lacks {
+                continue;
             }
-        }
-        for (_, _, item) in &items {
-            if self.freed < total {
-                self.drop_item(*item, fresh);
-            }
-        }
-        for (rank, _, item) in &items {
-            if *rank < goal.most && self.freed < total {
-                self.drop_item(*item, i64::MAX);
-            }
-        }
-        for (rank, _, item) in items.iter().filter(|_| goal.urgent) {
-            let lacks_class = *rank == class && self.freed_of[class] < of_class;
-            if (lacks_class || self.freed < total) && matches!(item, Item::Entry(_)) {
-                self.drop_item(*item, hot);
+            for (rank, _, item) in items {
+                let helps_class = *rank == class && self.freed_of[class] < of_class;
+                // A blob without an entry is on its way within the grace.
+                let may_go = with_orphans || matches!(item, Item::Entry(_));
+                if may_go && (helps_class || self.freed < total) {
+                    self.drop_item(*item, since);
+                }
             }
         }
     }
