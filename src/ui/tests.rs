@@ -375,7 +375,7 @@ fn bars_leave_only_finished_lines() {
     [ml 3/3] COPY src /src: hit by content, saved 1m 01s, from https://cache.example
     not saved to https://cache.example: [ml 3/3] COPY src /src: bringing 1.2 GB ther
     e and back takes about 52.1s, the step took 2.0s
-    cache mount /root/.cache not saved: it has 734.0 MB, `cache.mounts.max-size` is 
+    cache mount /root/.cache not saved: it has 734.0 MB, `cache.mounts.max-size` is
     536.9 MB
     ml (cpu, linux/amd64)   4 layers    64.0 MB  sha256:0123456789ab  .memobuild-out
     put/service-cpu-ml
