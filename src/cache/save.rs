@@ -109,6 +109,8 @@ struct Ended {
     job: SaveJob,
     /// Tiers that have it.
     took: Vec<usize>,
+    /// Bytes of blobs that they lacked.
+    new_bytes: u64,
     /// Tiers that another build may bring it to.
     left: Vec<usize>,
     file: Option<PendingFile>,
@@ -270,7 +272,6 @@ impl Saver {
         if !self.shared.used.load(Ordering::Relaxed) {
             return None;
         }
-        self.shared.flush(deadline).await;
         let report = *lock(&self.shared.report);
         if report == SaveReport::default() {
             return Some(report);
@@ -299,18 +300,6 @@ impl Saver {
 }
 
 impl Shared {
-    /// Has tiers send what they gathered.
-    async fn flush(&self, deadline: tokio::time::Instant) {
-        for n in self.open_tiers(None) {
-            let line = &self.lines[n];
-            let _transfer = line.up.begin();
-            // Whoever waits for the build has waited long enough: others miss what is not there.
-            if let Ok(Err(error)) = timeout_at(deadline, line.tier.actions.flush()).await {
-                line.trouble(Act::Write, &error);
-            }
-        }
-    }
-
     /// The tiers of `among` that may be written.
     fn open_tiers(&self, among: Option<Range<usize>>) -> Vec<usize> {
         let open = |n: &usize| {
@@ -382,16 +371,7 @@ impl Shared {
         let layer = first.and_then(|entry| entry.layer.as_ref());
         let size = layer.map_or(0, |layer| layer.size);
         let step = first.is_some_and(|entry| entry.kind != KeyKind::LayerIndex);
-        if !is_journaled(&job) {
-            if saved {
-                let mut report = lock(&self.report);
-                report.mounts += 1;
-                report.mount_bytes += size;
-                report.new_mount_bytes += new;
-            }
-            return;
-        }
-        {
+        if is_journaled(&job) {
             let mut report = lock(&self.report);
             if saved {
                 report.results += usize::from(step);
@@ -405,6 +385,7 @@ impl Shared {
         lock(&self.ended).push(Ended {
             job,
             took,
+            new_bytes: new,
             left,
             file,
         });
@@ -434,6 +415,12 @@ impl Shared {
                 .copied()
                 .filter(|n| hidden.contains(n))
                 .collect();
+            if !is_journaled(&save.job) {
+                if late.len() < save.took.len() {
+                    self.count_mount(&save);
+                }
+                continue;
+            }
             if !late.is_empty() {
                 let mut report = lock(&self.report);
                 report.left += usize::from(save.left.is_empty());
@@ -444,6 +431,15 @@ impl Shared {
             save.left.extend(late);
             self.close_journal(&save.job, &save.left, save.file).await;
         }
+    }
+
+    /// Counts the tree of a cache mount that some tier shows.
+    fn count_mount(&self, save: &Ended) {
+        let layer = save.job.entries.first().and_then(|e| e.layer.as_ref());
+        let mut report = lock(&self.report);
+        report.mounts += 1;
+        report.mount_bytes += layer.map_or(0, |layer| layer.size);
+        report.new_mount_bytes += save.new_bytes;
     }
 
     /// Removes the save from the journal, or leaves it there for the tiers that lack it.

@@ -12,7 +12,7 @@ use memobuild_ci::{
 
 use crate::{
     build_fixture::can_run,
-    tier_lab::{Lab, LabTier, noise},
+    tier_lab::{Fault, Lab, LabTier, noise},
 };
 
 /// A tier, and a lab with a static busybox that saves trees of cache mounts.
@@ -267,4 +267,21 @@ fn no_time_to_save_is_a_warning() {
     lab.save_timeout = Duration::from_secs(60);
     let again = lab.build(&step("B ls /m"));
     assert_eq!(saved(&again.events), 1);
+}
+
+#[test]
+fn a_tree_that_a_tier_does_not_show_counts_as_not_saved() {
+    let Some((tier, lab)) = runnable() else {
+        return;
+    };
+    lab.write("data", "one");
+    tier.set(Fault::Hidden);
+    let built = lab.build(&step("B cp /data /m/kept"));
+    assert_eq!(saved(&built.events), 0);
+    // Only results of steps are taken up by the next build.
+    let store = lab.store();
+    let left = store.unfinished_saves().unwrap();
+    let kinds = left.iter().flat_map(|(save, _)| &save.entries);
+    assert!(kinds.clone().count() > 0);
+    assert!(kinds.into_iter().all(|e| e.kind != KeyKind::CacheMount));
 }
