@@ -270,7 +270,6 @@ impl Saver {
         if !self.shared.used.load(Ordering::Relaxed) {
             return None;
         }
-        self.shared.flush(deadline).await;
         let report = *lock(&self.shared.report);
         if report == SaveReport::default() {
             return Some(report);
@@ -299,18 +298,6 @@ impl Saver {
 }
 
 impl Shared {
-    /// Has tiers send what they gathered.
-    async fn flush(&self, deadline: tokio::time::Instant) {
-        for n in self.open_tiers(None) {
-            let line = &self.lines[n];
-            let _transfer = line.up.begin();
-            // Whoever waits for the build has waited long enough: others miss what is not there.
-            if let Ok(Err(error)) = timeout_at(deadline, line.tier.actions.flush()).await {
-                line.trouble(Act::Write, &error);
-            }
-        }
-    }
-
     /// The tiers of `among` that may be written.
     fn open_tiers(&self, among: Option<Range<usize>>) -> Vec<usize> {
         let open = |n: &usize| {
@@ -386,7 +373,7 @@ impl Shared {
             if saved {
                 let mut report = lock(&self.report);
                 report.mounts += 1;
-                report.mount_bytes += size;
+                report.mount_bytes += size.max(new);
                 report.new_mount_bytes += new;
             }
             return;
@@ -395,7 +382,8 @@ impl Shared {
             let mut report = lock(&self.report);
             if saved {
                 report.results += usize::from(step);
-                report.bytes += size;
+                // What is new may hold the layer's index besides the layer.
+                report.bytes += size.max(new);
                 report.new_bytes += new;
             }
             if left.is_empty() {
