@@ -550,6 +550,10 @@ mod tests {
     #[test]
     fn the_key_is_stable() {
         let key = identity().recipe().key();
-        assert_eq!(key.0.hex(), "4580747777453b5c397eaec95990c2692bcb1a9da65520dafdb12be4a09599d5", "other machines have it");
+        assert_eq!(
+            key.0.hex(),
+            "4580747777453b5c397eaec95990c2692bcb1a9da65520dafdb12be4a09599d5",
+            "other machines have it"
+        );
     }
 }
