@@ -375,7 +375,8 @@ impl Shared {
             let mut report = lock(&self.report);
             if saved {
                 report.results += usize::from(step);
-                report.bytes += size;
+                // What is new may hold the layer's index besides the layer.
+                report.bytes += size.max(new);
                 report.new_bytes += new;
             }
             if left.is_empty() {
@@ -438,7 +439,8 @@ impl Shared {
         let layer = save.job.entries.first().and_then(|e| e.layer.as_ref());
         let mut report = lock(&self.report);
         report.mounts += 1;
-        report.mount_bytes += layer.map_or(0, |layer| layer.size);
+        let size = layer.map_or(0, |layer| layer.size);
+        report.mount_bytes += size.max(save.new_bytes);
         report.new_mount_bytes += save.new_bytes;
     }
 
