@@ -9,7 +9,9 @@ cold build. Only ratios within one run mean something: absolute times depend on 
 
 Cases: `layered` (examples/layered-python: cold, unchanged, new checkout, one source file),
 `context-N` (FROM scratch, COPY of N files: cold, unchanged, new checkout), `ignore-N-P` (the same with
-an ignore file of P patterns that leave nothing out), `start` (what one more
+an ignore file of P patterns that leave nothing out), `shared` (a runner that starts empty, with a cache in a
+registry, on our server or in a directory, and the image pushed: cold, unchanged, one source file; BuildKit with its
+cache in the registry; and a cache that nobody listens at), `start` (what one more
 RUN costs, beside runc's own start), `steps-N` (N RUN steps: cold, unchanged), `memory`, `bake-N` (the
 plan of a bake file of N targets with inheritance, a matrix and functions; beside it that of buildx if
 `scripts/setup-oracle buildx` has built it).
@@ -26,9 +28,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "e2e"))
 import builders
+import support
 
 # What the targets of `bake-N` have in common.
 BAKE = """
@@ -92,6 +96,16 @@ class Memobuild:
         for name, layout in recipe.bases.items():
             command += ["--build-context", f"{name}=oci-layout://{layout}"]
         return timed([*command, "-o", f"type=oci,dest={self.state}/image,tar=false", recipe.context])
+
+    def push(self, recipe, registry, cache):
+        """Pushes to `registry` with a remote cache, or without one."""
+        command = [*self.words(), "-f", recipe.dockerfile, "--push", "-t", f"{registry}/memobuild/app:1"]
+        for name, layout in recipe.bases.items():
+            command += ["--build-context", f"{name}=oci-layout://{layout}"]
+        environment = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("MEMOBUILD_REMOTE")}
+        if cache:
+            environment["MEMOBUILD_REMOTE_URL"] = cache
+        return timed([*command, recipe.context], env=environment)
 
     def build_layered(self, repo, layout):
         environment = {**os.environ, "MEMOBUILD_OUTPUT": os.path.join(self.state, "output")}
@@ -169,9 +183,18 @@ class Buildkit:
 
     def build(self, recipe):
         dest = os.path.join(self.inner.output, "image")
+        return self.measured(recipe, f"--output=type=oci,dest={dest},tar=false,compression=zstd")
+
+    def push(self, recipe, registry):
+        """Pushes to `registry`, with a cache of all steps there."""
+        cache = f"type=registry,ref={registry}/buildkit/cache:1,registry.insecure=true"
+        image = f"type=image,name={registry}/buildkit/app:1,push=true,registry.insecure=true,compression=zstd"
+        return self.measured(recipe, f"--output={image}", f"--import-cache={cache}", f"--export-cache={cache},mode=max,compression=zstd")
+
+    def measured(self, recipe, *options):
         before, _ = self.daemon()
         began = time.monotonic()
-        self.inner.build_only(recipe, f"--output=type=oci,dest={dest},tar=false,compression=zstd")
+        self.inner.build_only(recipe, *options)
         seconds = time.monotonic() - began
         after, peak = self.daemon()
         return Measure(seconds, after - before, peak)
@@ -198,6 +221,53 @@ def new_checkout(directory):
         for name in files:
             os.utime(os.path.join(parent, name), (now, now))
         os.utime(parent, (now, now))
+
+
+class Servers:
+    """Debian's docker-registry and our cache server on loopback, with their data below `state`."""
+
+    def __init__(self, state):
+        self.state = state
+        self.processes = []
+
+    def __enter__(self):
+        port = support.free_port()
+        self.registry = f"127.0.0.1:{port}"
+        config = {
+            "version": "0.1", "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": os.path.join(self.state, "registry")}},
+            "http": {"addr": self.registry},
+        }  # fmt: skip
+        path = os.path.join(self.state, "registry.json")
+        with open(path, "w") as file:
+            json.dump(config, file)
+        self.start(["docker-registry", "serve", path], f"http://{self.registry}/v2/")
+        port = support.free_port()
+        self.server = f"http://127.0.0.1:{port}"
+        binary = os.path.abspath(os.environ["MEMOBUILD_CI_BIN"])
+        self.start([binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", os.path.join(self.state, "server")], f"{self.server}/healthz")
+        return self
+
+    def start(self, command, address):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.processes.append(process)
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError(f"{command} doesn't answer")
+
+    def caches(self):
+        directory = os.path.join(self.state, "directory")
+        os.makedirs(directory, exist_ok=True)
+        return {"registry": f"oci://{self.registry}/memobuild/cache", "server": self.server, "directory": f"file://{directory}"}
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.terminate()
+            process.wait()
 
 
 class Bench:
@@ -276,6 +346,50 @@ class Bench:
             cold_runs=self.args.cold_runs,
         )  # fmt: skip
         shutil.rmtree(directory)
+
+    def shared(self):
+        """Builds on empty runners, pushed to Debian's docker-registry."""
+        with tempfile.TemporaryDirectory(dir=self.state) as state, Servers(state) as servers:
+            context = os.path.join(state, "context")
+            make_files(os.path.join(context, "src"), 1000, 4000)
+            size = 30_000_000 if self.args.quick else 300_000_000
+            dockerfile = os.path.join(state, "Dockerfile")
+            with open(dockerfile, "w") as file:
+                file.write(f"FROM busybox\nRUN head -c {size} /dev/urandom > /heavy\nCOPY src /src\nRUN find /src -type f | xargs cat | md5sum > /sum\n")
+            recipe = builders.Recipe(dockerfile, context, bases={"busybox": builders.base_image("busybox")})
+            changes = 0
+
+            def change():
+                nonlocal changes
+                changes += 1
+                with open(os.path.join(context, "src", "d0", "e0", "f0.py"), "a") as file:
+                    file.write(f"# Change {changes}.\n")
+
+            def times(builder, build, case):
+                builder.wipe()
+                self.note(case, "cold", builder.name, [build()])
+                for part, prepare in (("unchanged", lambda: None), ("one source file", change)):
+                    measures = []
+                    for _ in range(self.args.runs):
+                        prepare()
+                        builder.wipe()
+                        measures.append(build())
+                    self.note(case, part, builder.name, measures)
+
+            for builder in self.builders:
+                if builder.name == "memobuild-ci":
+                    for tier, address in servers.caches().items():
+                        times(builder, lambda a=address: builder.push(recipe, servers.registry, a), f"shared-{tier}")
+                    # Nobody listens at this port.
+                    for part, address in (("no cache", None), ("a dead cache", "http://127.0.0.1:9")):
+                        measures = []
+                        for _ in range(self.args.runs):
+                            builder.wipe()
+                            measures.append(builder.push(recipe, servers.registry, address))
+                        self.note("shared-none", part, builder.name, measures)
+                elif builder.name == "BuildKit":
+                    times(builder, lambda: builder.push(recipe, servers.registry), "shared-registry")
+                builder.wipe()
 
     def run_steps(self, count):
         directory = os.path.join(self.state, f"steps-{count}")
@@ -367,6 +481,7 @@ class Bench:
         cases.update({f"context-{count}": lambda c=count, s=size: self.context(c, s) for count, size in contexts})
         sizes = [(1000, 200)] if self.args.quick else [(1000, 200), (1000, 1600), (8000, 200)]
         cases.update({f"ignore-{count}-{patterns}": lambda c=count, p=patterns: self.context(c, 100, p) for count, patterns in sizes})
+        cases["shared"] = self.shared
         cases["start"] = self.start
         cases.update({f"steps-{count}": lambda c=count: self.steps(c) for count in ([10, 100] if self.args.quick else [10, 100, 1000])})
         cases["memory"] = self.memory
