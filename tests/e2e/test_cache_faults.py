@@ -20,7 +20,7 @@ RUN cat /data /first | md5sum > /second
 FAULTS = ["refuse", "silent", "reset", "401", "403", "404", "429", "500", "503", "truncate", "corrupt", "trickle", "garbage", "vanish"]
 COST = 5
 # Two processors may be busy with something else.
-NOISE = 3
+NOISE = 4
 
 
 class Faults:

@@ -203,6 +203,10 @@ impl Breaker {
                 let failures = match &state.health {
                     // One that has never answered has had its retries.
                     Health::Unknown { .. } => self.failures,
+                    // Nor is there reason to wait as long again for one that fell silent.
+                    Health::On { .. } if direction == Direction::Read && is_silence(error) => {
+                        self.failures
+                    }
                     Health::On { failures } => failures + 1,
                     Health::Off => return Verdict::Off,
                 };
@@ -277,6 +281,15 @@ impl Breaker {
         self.count_body(&error);
         error
     }
+}
+
+/// Whether the operation ended for want of an answer.
+fn is_silence(error: &CacheError) -> bool {
+    let CacheError::Transient { source, .. } = error else {
+        return false;
+    };
+    let slow = source.downcast_ref::<Slow>();
+    matches!(slow, Some(Slow::Silent | Slow::Deadline))
 }
 
 /// An error with its causes on one line.

@@ -8,8 +8,8 @@
 //!   so much and no more. A body that trickles below [`GuardLimits::slowest`] ends as a failure.
 //! - **What may pass is tried again**, with growing pauses and jitter, or after the pause that
 //!   the tier asked for ([`Later`]), as long as the deadline allows.
-//! - **Trouble ends.** After [`GuardLimits::failures`] failed operations in a row, a refusal or
-//!   a silence, the tier is *off*: until the end of the build every look-up is a miss at
+//! - **Trouble ends.** After [`GuardLimits::failures`] failed operations in a row, a refusal, or
+//!   one question without an answer in time, the tier is *off*: until the end of the build every look-up is a miss at
 //!   once, and nothing is written. That is said once, by a [`TierNotice`]. A tier that refuses
 //!   writes alone stays readable.
 //! - **A miss is a miss and corrupt is corrupt**: neither counts as trouble, and neither is
@@ -50,6 +50,8 @@ pub struct GuardLimits {
     pub first_answer: Duration,
     /// For a look-up or a question which blobs are there, retries included.
     pub lookup: Duration,
+    /// As much more for each key or blob that is asked for.
+    pub each: Duration,
     /// Until the first byte of a blob.
     pub open: Duration,
     /// For writing an entry.
@@ -74,8 +76,9 @@ impl Default for GuardLimits {
     fn default() -> Self {
         Self {
             first_answer: Duration::from_secs(4),
-            lookup: Duration::from_secs(10),
-            open: Duration::from_secs(10),
+            lookup: Duration::from_secs(4),
+            each: Duration::from_millis(10),
+            open: Duration::from_secs(5),
             put_entry: Duration::from_secs(10),
             put_blob: Duration::from_secs(15),
             slowest: 32 << 10,
@@ -211,6 +214,12 @@ impl Guarded {
         self.limits.put_blob + Duration::from_secs(size / self.limits.slowest.max(1))
     }
 
+    /// The deadline for asking for so many things at once.
+    fn lookup_deadline(&self, count: usize) -> Duration {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.limits.lookup + self.limits.each.saturating_mul(count)
+    }
+
     /// An error for a write to a tier that is off, so that the writer keeps its work.
     fn off<T>(&self, act: &'static str) -> Result<T, CacheError> {
         Err(CacheError::Transient {
@@ -249,7 +258,7 @@ impl ActionCache for Guarded {
                 .run(
                     Direction::Read,
                     "look up keys in",
-                    self.limits.lookup,
+                    self.lookup_deadline(scopes.len().saturating_mul(keys.len())),
                     || self.actions.lookup(scopes, keys),
                 )
                 .await;
@@ -294,7 +303,7 @@ impl BlobStore for Guarded {
                 .run(
                     Direction::Read,
                     "look for blobs in",
-                    self.limits.lookup,
+                    self.lookup_deadline(digests.len()),
                     || self.blobs.contains(digests),
                 )
                 .await;

@@ -330,6 +330,22 @@ async fn a_tier_that_worked_is_given_up_after_failures_in_a_row() {
 }
 
 #[tokio::test]
+async fn a_tier_that_falls_silent_is_waited_for_once() {
+    let f = fixture(Mood::Works, 0);
+    f.lookup().await.unwrap();
+    f.moody.set(Mood::Hangs, MANY);
+    let digest = Sha256Digest::of(b"");
+    assert!(f.tier.blobs.get(digest).await.unwrap().is_none());
+    assert_eq!(f.lookup().await.unwrap(), None);
+    assert_eq!((f.moody.count(), f.said().len()), (2, 1));
+    assert!(
+        f.said()[0].ends_with(": it took too long"),
+        "{:?}",
+        f.said()
+    );
+}
+
+#[tokio::test]
 async fn a_refusal_is_not_asked_for_twice() {
     let f = fixture(Mood::Denies, MANY);
     assert_eq!(f.lookup().await.unwrap(), None);
