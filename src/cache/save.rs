@@ -10,8 +10,9 @@
 //!
 //! The trees of cache mounts go the same way, but without the journal: the newest counts.
 //!
-//! Not everything is worth it. A layer that takes longer to bring to a tier and back than its step took to
-//! execute is left out, by what was measured of the line so far; small layers always go.
+//! Not everything is worth it. A layer of a COPY that takes longer to bring to a tier and back than its step
+//! took to execute is left out, by what was measured of the line so far; small layers always go, and so do those of
+//! RUN, which executed again may give something else.
 //!
 //! No trouble reaches the caller: it is a warning. What a tier refuses is given up; what failed
 //! otherwise is left to the next build.

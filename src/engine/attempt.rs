@@ -362,7 +362,7 @@ impl Attempt {
             tiers: None,
             source: tier,
         };
-        session.tiers.saver().save(job).await;
+        self.send(id, job).await;
         Ok(Some(solved))
     }
 
@@ -418,8 +418,19 @@ impl Attempt {
             tiers: None,
             source: None,
         };
-        session.tiers.saver().save(job).await;
+        self.send(id, job).await;
         Ok(())
+    }
+
+    /// Saves a result in the tiers. That of a RUN goes in any case: executed again it may give
+    /// something else, and all that stands on it would have to be executed too. What COPY gives can
+    /// be had again as it was, so it goes where that is worth it.
+    async fn send(&self, id: VertexId, job: SaveJob) {
+        let saver = self.session.tiers.saver();
+        match self.session.graph.vertex(id).op {
+            Op::Exec(_) => saver.save_anyway(job).await,
+            _ => saver.save(job).await,
+        }
     }
 
     /// Keeps entries in the local store. A store that refuses costs a later build its hit, not this one its
