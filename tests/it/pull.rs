@@ -10,31 +10,14 @@ use std::{
 use memobuild_ci::{
     digest::Sha256Digest,
     oci::{Platform, Reference, ResolvedManifest},
-    registry::{IntegrityError, Limits, Registry, RegistryError, RegistryOptions, Trouble},
+    registry::{IntegrityError, Registry, RegistryError, RegistryOptions, Trouble},
 };
 
-use crate::registry_server::{Access, Family, Fault, Image, RegistryServer, basic};
+use crate::registry_server::{
+    Access, Family, Fault, Image, RegistryServer, basic, client, options,
+};
 
 const REPOSITORY: &str = "acme/app";
-
-/// Retries without a pause.
-fn options() -> RegistryOptions {
-    RegistryOptions {
-        limits: Limits {
-            stall: Duration::from_secs(10),
-            resolve: Duration::from_secs(20),
-            blob: Duration::from_secs(20),
-            retries: 2,
-            backoff: Duration::ZERO,
-            ..Limits::default()
-        },
-        ..RegistryOptions::default()
-    }
-}
-
-fn client() -> Registry {
-    Registry::new(options()).unwrap()
-}
 
 /// A client that waits half a second for the next byte.
 fn impatient() -> Registry {

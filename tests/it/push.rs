@@ -7,31 +7,12 @@ use bytes::Bytes;
 use memobuild_ci::{
     digest::Sha256Digest,
     oci::{Descriptor, Manifest, Repository, descriptor::media},
-    registry::{Limits, Registry, RegistryError, RegistryOptions, Trouble, UploadSource},
+    registry::{Registry, RegistryError, RegistryOptions, Trouble, UploadSource},
 };
 
-use crate::registry_server::{Access, Fault, RegistryServer, basic};
+use crate::registry_server::{Access, Fault, RegistryServer, basic, client, options};
 
 const REPOSITORY: &str = "acme/app";
-
-/// Retries without a pause.
-fn options() -> RegistryOptions {
-    RegistryOptions {
-        limits: Limits {
-            stall: Duration::from_secs(10),
-            resolve: Duration::from_secs(20),
-            blob: Duration::from_secs(20),
-            retries: 2,
-            backoff: Duration::ZERO,
-            ..Limits::default()
-        },
-        ..RegistryOptions::default()
-    }
-}
-
-fn client() -> Registry {
-    Registry::new(options()).unwrap()
-}
 
 /// A client that knows `ci` with the password `word` at this registry.
 fn known(server: &RegistryServer, dir: &tempfile::TempDir) -> Registry {

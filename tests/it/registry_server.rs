@@ -26,6 +26,7 @@ use memobuild_ci::{
     oci::{
         Descriptor, ImageConfig, ImageIndex, Manifest, Platform, descriptor::media, layer::DiffId,
     },
+    registry::{Limits, Registry, RegistryOptions},
 };
 
 /// How one answer goes wrong.
@@ -775,4 +776,24 @@ fn upload_blob(
         }
         _ => Answer::error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
     }
+}
+
+/// Options of a client that tries again without a pause.
+pub(crate) fn options() -> RegistryOptions {
+    RegistryOptions {
+        limits: Limits {
+            stall: Duration::from_secs(10),
+            resolve: Duration::from_secs(20),
+            blob: Duration::from_secs(20),
+            retries: 2,
+            backoff: Duration::ZERO,
+            ..Limits::default()
+        },
+        ..RegistryOptions::default()
+    }
+}
+
+/// A client that tries again without a pause.
+pub(crate) fn client() -> Registry {
+    Registry::new(options()).unwrap()
 }
