@@ -86,8 +86,8 @@ impl Line {
         self.state.no_writes.load(Ordering::SeqCst)
     }
 
-    /// Says what is wrong: each kind of trouble once for reading and once for writing, and every
-    /// corrupt blob; nothing where the guard has said it already.
+    /// Says what is wrong: each kind of trouble once for reading and once for writing; nothing
+    /// where the guard has said it already. Whoever wants all that is corrupt asks `cache verify`.
     pub(super) fn trouble(&self, act: Act, error: &CacheError) {
         let kind = (act, discriminant(error));
         let new = self
@@ -95,10 +95,15 @@ impl Line {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(kind);
-        let corrupt = matches!(error, CacheError::Corrupt { .. });
         let known =
             self.state.off.load(Ordering::SeqCst) || act == Act::Write && self.refuses_writes();
-        if !corrupt && (!new || known) {
+        if !new || known {
+            tracing::debug!(
+                tier = self.name(),
+                ?act,
+                error = chain(error),
+                "more trouble"
+            );
             return;
         }
         let (name, reason) = (self.name(), chain(error));
