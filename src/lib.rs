@@ -28,7 +28,7 @@
 //! | meaning | [`graph`], [`key`] |
 //! | the outside | [`registry`], [`cache`], [`remote`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
-//! | operations | [`context`], [`engine`], [`export`] |
+//! | operations | [`context`], [`engine`], [`export`], [`plan`] |
 //! | faces | [`ci`], [`ui`], [`server`] |
 //! | command line | [`cli`] |
 //!
@@ -67,6 +67,7 @@ pub mod userns;
 pub mod context;
 pub mod engine;
 pub mod export;
+pub mod plan;
 
 pub mod ci;
 pub mod server;
