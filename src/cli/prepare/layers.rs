@@ -52,6 +52,7 @@ pub(super) fn from_config(
             parent: target.parent.clone().map(|p| (target.base_arg.clone(), p)),
             links: Vec::new(),
             own: Some(target.name.clone()),
+            refresh: target.refresh,
             settings: settings_of(args, target, settings),
         });
         if !target.requested {
