@@ -27,12 +27,12 @@ const MOUNT_LIMIT: u64 = 512 << 20;
 
 /// The caches of a build besides the local store, and how they are used.
 #[derive(Debug)]
-pub(super) struct Caches {
+pub(in crate::cli) struct Caches {
     /// The tiers, the first asked first.
-    pub(super) tiers: Vec<Tier>,
+    pub(in crate::cli) tiers: Vec<Tier>,
     /// What is relied on and how what is saved is signed.
-    pub(super) vouching: Vouching,
-    pub(super) scopes: SearchOrder,
+    pub(in crate::cli) vouching: Vouching,
+    pub(in crate::cli) scopes: SearchOrder,
     pub(super) producer: Producer,
     /// How long to wait at the end for what is being saved.
     pub(super) save_timeout: Duration,
@@ -122,7 +122,7 @@ struct Wanted {
 }
 
 /// Finds out what the build has. Opens the tiers, which talks to nobody.
-pub(super) fn caches(
+pub(in crate::cli) fn caches(
     context: &Context,
     args: &BuildArgs,
     settings: &CacheSettings,

@@ -10,7 +10,7 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
-pub(super) use caches::{CachesError, keyring};
+pub(super) use caches::{CachesError, caches, keyring};
 pub(super) use secrets::secrets;
 
 use std::{
@@ -188,7 +188,7 @@ async fn build_until_done(
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
-    let caches = caches::caches(context, args, &cache_settings, &registry, events)?;
+    let caches = caches(context, args, &cache_settings, &registry, events)?;
     let options = options::options(context, args, &settings, &prepared, &caches)?;
     warn(events, &prepared);
     args.foreign.warn(events);
@@ -338,7 +338,7 @@ fn watch_signals(
 
 /// The local store. One that can't be used is replaced by a temporary one, which the second
 /// value removes: trouble with a cache costs hits, not the build.
-fn open_store(
+pub(super) fn open_store(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,
