@@ -6,15 +6,18 @@ use super::{Context, build, prepare};
 use crate::{
     cache::TieredStore,
     cli::{CliError, build::BuildArgs, images::BaseImages},
-    context,
-    engine::contexts::{context_copies, scan_context, selection_key},
+    context::{self, ScannedContext},
+    engine::{
+        BuildError,
+        contexts::{context_copies, scan_context, selection_key},
+    },
     event::Events,
     fs::{self, Disk, Files},
-    git::{self, Tree},
+    git::{self, ContentIdentity, ScanOptions, Tree, Unknown},
     graph::{BuildGraph, CopyAction, LocalContext, VertexId},
     key::KeyOptions,
     oci::layer::LayerPath,
-    plan::{Hits, Selected, Side, files::CommitFiles},
+    plan::{Hits, Selected, Side, covers::Covered, files::CommitFiles},
     registry::Registry,
 };
 
@@ -116,35 +119,56 @@ impl<'c> Maker<'c> {
         for (context, rows) in by_context {
             let local = &graph.contexts[context];
             let copies: Vec<&CopyAction> = rows.iter().map(|(_, _, copy)| *copy).collect();
+            let mut unknown = Vec::new();
             let source = scan_context(local, &copies, |local, prefixes| {
-                self.scan(local, prefixes, files, &memo_dir)
+                self.scan(local, prefixes, files, &memo_dir, &mut unknown)
             })?;
             for (id, action, copy) in rows {
-                let key = selection_key(&source, copy);
-                found.insert((id, action), key.map_err(|error| error.to_string()));
+                let key = selection_key(&source, copy).map_err(|error| error.to_string());
+                let covered = Covered::of(local, copy);
+                let untold = unknown
+                    .iter()
+                    .find(|u| covered.meets(&local.dir.join(u.path.as_path())));
+                found.insert(
+                    (id, action),
+                    match untold {
+                        Some(unknown) => Err(format!(
+                            "`{}`: {}",
+                            unknown.path.as_path().display(),
+                            unknown.reason
+                        )),
+                        None => key,
+                    },
+                );
             }
         }
         Ok(found)
     }
 
+    /// Scans a context where its files are. What can't be told of a commit is put into `unknown`.
     fn scan(
         &self,
         local: &LocalContext,
         prefixes: &[LayerPath],
         files: Option<&CommitFiles>,
         memo_dir: &Path,
-    ) -> Result<context::ScannedContext, CliError> {
+        unknown: &mut Vec<Unknown>,
+    ) -> Result<ScannedContext, CliError> {
         if let Some(files) = files
             && let Some(dir) = files.place(&local.dir)
         {
-            let identity = match self.by_object_id {
-                true => git::ContentIdentity::ObjectId,
-                false => git::ContentIdentity::Content { memo_dir },
+            let options = ScanOptions {
+                identity: match self.by_object_id {
+                    true => ContentIdentity::ObjectId,
+                    false => ContentIdentity::Content,
+                },
+                memo_dir: Some(memo_dir),
             };
-            return Ok(git::scan(files.tree(), &dir, local, prefixes, identity)?);
+            let scanned = git::scan(files.tree(), &dir, local, prefixes, options)?;
+            *unknown = scanned.unknown;
+            return Ok(scanned.context);
         }
-        Ok(context::scan(local, prefixes, Some(memo_dir))
-            .map_err(crate::engine::BuildError::from)?)
+        Ok(context::scan(local, prefixes, Some(memo_dir)).map_err(BuildError::from)?)
     }
 
     /// The directory of the local store.

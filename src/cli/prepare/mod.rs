@@ -188,7 +188,6 @@ pub(super) async fn read(
 ) -> Result<Asked, CliError> {
     let mut graph = BuildGraph::default();
     let mut warnings: Vec<LowerWarning> = Vec::new();
-    warnings.extend(configuration.and_then(layers::no_refresh));
     let (secrets, agents) = match plan {
         Some(plan) => (bake::secrets(plan)?, bake::agents(plan)?),
         None => (args.secret.clone(), args.ssh.clone()),
@@ -360,6 +359,7 @@ pub(super) fn input<'r>(
         hosts: settings.hosts.clone(),
         steps: settings.steps.clone(),
         no_cache: settings.no_cache.clone(),
+        refresh: recipe.refresh,
         epoch: settings.epoch,
         target_name: recipe.name.clone(),
         name_prefix: recipe.prefix.clone(),

@@ -88,6 +88,7 @@ impl<'a> Lowering<'a> {
             platform,
             location: has_line.then(|| self.plan.location(span)),
             no_cache: false,
+            max_age: None,
         };
         Ok(self.add(vertex))
     }
@@ -129,6 +130,11 @@ impl<'a> Lowering<'a> {
                     .iter()
                     .any(|s| s.eq_ignore_ascii_case(&planned.label)),
             },
+            // Copying gives the same at any time.
+            max_age: match op {
+                Op::Exec(_) => self.plan.input.refresh,
+                _ => None,
+            },
         };
         self.add(vertex)
     }
@@ -144,6 +150,7 @@ impl<'a> Lowering<'a> {
             platform: Arc::clone(&state.platform),
             location: Some(self.plan.location(span)),
             no_cache: false,
+            max_age: None,
         };
         self.add(vertex)
     }
@@ -178,6 +185,7 @@ impl<'a> Lowering<'a> {
             let v = graph.vertex(id);
             v.op == vertex.op
                 && v.no_cache == vertex.no_cache
+                && v.max_age == vertex.max_age
                 && (!is_step || v.platform == vertex.platform)
         });
         if id == next {
