@@ -115,6 +115,11 @@ impl<'a> Lowering<'a> {
         let text = replaced(text, one_line);
         let text = replaced(text, crate::redact::url_credentials);
         let planned = &self.plan.stages[state.index];
+        // Copying gives the same at any time.
+        let max_age = match &op {
+            Op::Exec(_) => self.plan.input.refresh,
+            _ => None,
+        };
         let vertex = Vertex {
             op,
             name: cut(self.name(state, state.step, &text)),
@@ -130,11 +135,7 @@ impl<'a> Lowering<'a> {
                     .iter()
                     .any(|s| s.eq_ignore_ascii_case(&planned.label)),
             },
-            // Copying gives the same at any time.
-            max_age: match op {
-                Op::Exec(_) => self.plan.input.refresh,
-                _ => None,
-            },
+            max_age,
         };
         self.add(vertex)
     }
