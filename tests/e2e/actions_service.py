@@ -40,6 +40,8 @@ class Service:
         # Its form is that of a JWT, which clients take apart.
         self.token = ".".join(["eyJhbGciOiJub25lIn0", "eyJhYyI6IltdIn0", secrets.token_hex(8)])
         self.taken = taken
+        # Ports of proxies that clients speak TLS with.
+        self.secure = set()
         self.objects = []
         self.requests = []
         self.lock = threading.Lock()
@@ -55,9 +57,11 @@ class Service:
         self.http.server_close()
         self.thread.join()
 
-    def environment(self, version, port=None):
+    def environment(self, version, port=None, scheme="http"):
         """What a runner gives to its actions, for clients that come by way of `port`."""
-        url = f"http://127.0.0.1:{port or self.port}/"
+        url = f"{scheme}://127.0.0.1:{port or self.port}/"
+        if scheme == "https":
+            self.secure.add(port)
         variables = {"ACTIONS_RUNTIME_TOKEN": self.token}
         if version == 1:
             return variables | {"ACTIONS_CACHE_URL": url}
@@ -141,7 +145,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def address(self, object):
         """Where the object's bytes are, on the way that the client came."""
-        return f"http://{self.headers['Host']}/bytes/{object.number}?sv=2025&sig={object.signature}"
+        host = self.headers["Host"]
+        scheme = "https" if int(host.rpartition(":")[2]) in self.server.service.secure else "http"
+        return f"{scheme}://{host}/bytes/{object.number}?sv=2025&sig={object.signature}"
 
     def second(self, method, sent):
         service = self.server.service

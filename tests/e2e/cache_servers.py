@@ -1,4 +1,8 @@
-"""Real caches for the tests, each on a port of loopback: `address(port)` is what users write, `place` where it listens."""
+"""Real caches for the tests, each on a port of loopback.
+
+`address(port, scheme)` is what users write, `variables(port, scheme)` what their jobs have in the environment, `place` where
+it listens.
+"""
 
 import base64
 import email.utils
@@ -38,6 +42,9 @@ def start(test, command, port, path="/", **options):
 class Cache:
     environment = {}
 
+    def variables(self, port=None, scheme="http"):
+        return self.environment
+
     def __init__(self, test):
         self.port = support.free_port()
         self.place = ("127.0.0.1", self.port)
@@ -70,7 +77,9 @@ class Registry(Cache):
         self.process = start(test, ["docker-registry", "serve", test.write("registry.json", json.dumps(config))], self.port, "/v2/")
 
     def address(self, port=None, scheme="http"):
-        return f"oci://127.0.0.1:{port or self.port}/team/cache"
+        # Plain http is spoken with this machine, which another spelling doesn't look like.
+        host = {"http": "127.0.0.1", "https": "127.1"}[scheme]
+        return f"oci://{host}:{port or self.port}/team/cache"
 
 
 class S3(Cache):
@@ -136,8 +145,10 @@ class Actions(Cache):
         self.port = self.service.port
         self.place = ("127.0.0.1", self.port)
 
+    def variables(self, port=None, scheme="http"):
+        return self.service.environment(self.version, port, scheme)
+
     def address(self, port=None, scheme="http"):
-        self.environment = {name: value.replace("http://", f"{scheme}://") for name, value in self.service.environment(self.version, port).items()}
         return "gha://"
 
 
