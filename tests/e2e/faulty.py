@@ -24,14 +24,12 @@ import threading
 import time
 
 STATUS = {"401", "403", "404", "429", "500", "503"}
-# Requests until a vanishing server is gone.
-REQUESTS = 3
-
 
 class Proxy:
-    """Listens on `port` and passes on to `server`, a `(host, port)`, with a fault; `certificate` is a PEM file with its key."""
+    """Listens on `port` and passes on to `server`, a `(host, port)`, with a fault; `certificate` is a PEM
+    file with its key, and `requests` how many there are until a server vanishes."""
 
-    def __init__(self, server, fault="none", certificate=None):
+    def __init__(self, server, fault="none", certificate=None, requests=3):
         self.server = server
         self.tls = None
         if certificate:
@@ -40,6 +38,7 @@ class Proxy:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.connections = self.requests = 0
+        self.most = requests
         self.open = []
         self.fault = fault
         if fault == "refuse":
@@ -78,7 +77,7 @@ class Proxy:
         fault = self.fault
         if fault == "silent":
             return
-        if fault == "reset" or (fault == "vanish" and self.requests >= REQUESTS):
+        if fault == "reset" or (fault == "vanish" and self.requests >= self.most):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
             return
@@ -86,7 +85,7 @@ class Proxy:
             if self.tls:
                 client = self.tls.wrap_socket(client, server_side=True)
                 self.decrypt(client)
-            elif fault == "expire" and self.requests >= REQUESTS:
+            elif fault == "expire" and self.requests >= self.most:
                 self.answer(client, "401")
             elif fault in STATUS or fault == "garbage":
                 self.answer(client, fault)
@@ -124,9 +123,9 @@ class Proxy:
             try:
                 while piece := client.recv(65536):
                     self.requests += 1
-                    if fault == "vanish" and self.requests > REQUESTS:
+                    if fault == "vanish" and self.requests > self.most:
                         break
-                    if fault == "expire" and self.requests > REQUESTS:
+                    if fault == "expire" and self.requests > self.most:
                         break
                     server.sendall(piece)
                 server.shutdown(socket.SHUT_WR)
@@ -142,7 +141,7 @@ class Proxy:
                 piece = piece[: max(0, 700 - sent)]
             if fault == "corrupt":
                 piece = bytes(byte ^ 0x20 if sent + n >= 900 and (sent + n) % 700 == 0 else byte for n, byte in enumerate(piece))
-            if fault == "vanish" and self.requests > REQUESTS:
+            if fault == "vanish" and self.requests > self.most:
                 break
             client.sendall(piece)
             sent += len(piece)
