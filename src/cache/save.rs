@@ -488,7 +488,8 @@ impl Shared {
             // The index is the smaller one: should the time be up, it is there already.
             let blobs: Vec<Sha256Digest> = layer.index.into_iter().chain([layer.digest]).collect();
             let there = line.tier.blobs.contains(&blobs).await?;
-            for (digest, _) in blobs.into_iter().zip(there).filter(|(_, there)| !there) {
+            let lacks = |(digest, there): &(Sha256Digest, bool)| !there || line.has_wrong(digest);
+            for (digest, _) in blobs.into_iter().zip(there).filter(lacks) {
                 let ends = match digest == layer.digest {
                     true => job.ends.as_slice(),
                     false => &[],
