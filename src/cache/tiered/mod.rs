@@ -12,8 +12,10 @@
 //! local store; every trouble with a tier is a miss and a warning.
 
 mod fetch;
+mod push;
 
 pub use fetch::{Download, Piece};
+pub use push::Pushed;
 
 use std::{
     collections::{HashMap, HashSet},
