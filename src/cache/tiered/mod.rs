@@ -12,8 +12,10 @@
 //! local store; every trouble with a tier is a miss and a warning.
 
 mod fetch;
+mod peek;
 
 pub use fetch::{Download, Piece};
+pub use peek::{Peeked, RefusedEntry};
 
 use std::{
     collections::{HashMap, HashSet},
