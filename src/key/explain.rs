@@ -241,7 +241,10 @@ impl KeyDiff {
         let new: Vec<(&str, &[u8])> = new.parts().collect();
         let old: Vec<(&str, &OldValue)> = old.iter().map(|p| (&p.name[..], &p.value)).collect();
         let mut this = Self::default();
-        let kinds = (kind(old.iter().map(old_text)), kind(new.iter().map(new_text)));
+        let kinds = (
+            kind(old.iter().map(old_text)),
+            kind(new.iter().map(new_text)),
+        );
         if kinds.0 != kinds.1 {
             this.push("op", Topic::Kind, None, Some(kinds.0), Some(kinds.1));
             // The rest can't be compared, but for what every step has.
@@ -297,7 +300,13 @@ impl KeyDiff {
             (Topic::Flag, _) => self.flags(name, &old.shown(), &text(new)),
             (Topic::Heredoc, _) => {
                 let item = name.rsplit('.').next().map(str::to_owned);
-                self.push(name, Topic::Heredoc, item, Some(old.shown()), Some(text(new)));
+                self.push(
+                    name,
+                    Topic::Heredoc,
+                    item,
+                    Some(old.shown()),
+                    Some(text(new)),
+                );
             }
             (Topic::Owner | Topic::Mode, _) => {
                 let (old, new) = (optional(&old.shown()), optional(&text(new)));
@@ -344,7 +353,10 @@ impl KeyDiff {
                 }
             }
         }
-        for (name, value) in old_pairs.iter().filter(|(n, _)| !new_pairs.contains_key(*n)) {
+        for (name, value) in old_pairs
+            .iter()
+            .filter(|(n, _)| !new_pairs.contains_key(*n))
+        {
             let value = match looks_secret(name) {
                 true => "(hidden)".to_owned(),
                 false => value.clone(),
@@ -353,10 +365,18 @@ impl KeyDiff {
         }
         if self.differences.len() == before {
             let names = |items: &[String]| {
-                let names = items.iter().map(|i| i.split('=').next().unwrap_or_default());
+                let names = items
+                    .iter()
+                    .map(|i| i.split('=').next().unwrap_or_default());
                 Some(names.collect::<Vec<_>>().join(" "))
             };
-            self.push(part, topic, Some("order".to_owned()), names(old), names(new));
+            self.push(
+                part,
+                topic,
+                Some("order".to_owned()),
+                names(old),
+                names(new),
+            );
         }
     }
 
@@ -428,7 +448,12 @@ impl KeyDiff {
             let mut names: Vec<&str> = new.fields.iter().map(|(name, _)| *name).collect();
             names.extend(old.fields.iter().map(|(name, _)| *name));
             let mut seen = Vec::new();
-            names.retain(|name| !seen.contains(name) && { seen.push(*name); true });
+            names.retain(|name| {
+                !seen.contains(name) && {
+                    seen.push(*name);
+                    true
+                }
+            });
             names
         };
         if old.kind != new.kind {
@@ -440,7 +465,9 @@ impl KeyDiff {
         for name in names {
             let field = |mount: &Mount| {
                 let mut fields = mount.fields.iter();
-                fields.find(|(n, _)| *n == name).map(|(_, value)| value.clone())
+                fields
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, value)| value.clone())
             };
             let (before, after) = (field(old), field(new));
             if before == after {
@@ -670,7 +697,9 @@ fn topic(part: &str) -> Topic {
 fn split(args: &[String]) -> (&[String], &[String]) {
     let is_option = |arg: &String| arg.starts_with('-') || arg.starts_with('/');
     match args.len() {
-        3.. if args[..args.len() - 1].iter().skip(1).all(is_option) => args.split_at(args.len() - 1),
+        3.. if args[..args.len() - 1].iter().skip(1).all(is_option) => {
+            args.split_at(args.len() - 1)
+        }
         _ => args.split_at(0),
     }
 }

@@ -151,7 +151,10 @@ impl FileListing {
     pub fn changes(&self, new: &Self) -> Vec<ChangedFile> {
         let (old, new) = (self.by_path(), new.by_path());
         let mut changed = Vec::new();
-        for path in old.keys().chain(new.keys().filter(|p| !old.contains_key(*p))) {
+        for path in old
+            .keys()
+            .chain(new.keys().filter(|p| !old.contains_key(*p)))
+        {
             let pair = (old.get(path).copied(), new.get(path).copied());
             if let Some((change, old, new)) = change(pair.0, pair.1) {
                 let path = match String::from_utf8_lossy(path) {
@@ -294,13 +297,26 @@ mod tests {
             what: Listed::Symlink(target.into()),
         };
         let old = FileListing {
-            paths: vec![file("a", 0o644, "1"), file("b", 0o644, ""), link("a"), file("gone", 0o644, "")],
+            paths: vec![
+                file("a", 0o644, "1"),
+                file("b", 0o644, ""),
+                link("a"),
+                file("gone", 0o644, ""),
+            ],
         };
         let new = FileListing {
-            paths: vec![file("a", 0o644, "2"), file("b", 0o755, ""), link("b"), file("new", 0o644, "")],
+            paths: vec![
+                file("a", 0o644, "2"),
+                file("b", 0o755, ""),
+                link("b"),
+                file("new", 0o644, ""),
+            ],
         };
         let changes = old.changes(&new);
-        let told: Vec<_> = changes.iter().map(|c| (c.path.as_str(), c.change)).collect();
+        let told: Vec<_> = changes
+            .iter()
+            .map(|c| (c.path.as_str(), c.change))
+            .collect();
         assert_eq!(
             told,
             [

@@ -115,7 +115,9 @@ impl KeyRecipe {
 
     /// The parts: names and values, in order.
     pub fn parts(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.parts.iter().map(|(name, value)| (&name[..], &value[..]))
+        self.parts
+            .iter()
+            .map(|(name, value)| (&name[..], &value[..]))
     }
 
     /// Adds a part.

@@ -15,27 +15,32 @@ impl DiskStore {
     pub fn attach(&self, entry: EntryId, blobs: &[Sha256Digest]) -> Result<(), CacheError> {
         self.check_writable()?;
         let id = *entry.0.as_bytes();
-        self.shared.index.write("attach to an entry of", |transaction| {
-            let mut insert = transaction.prepare_cached(
-                "INSERT OR IGNORE INTO action_blobs (id, digest)
+        self.shared
+            .index
+            .write("attach to an entry of", |transaction| {
+                let mut insert = transaction.prepare_cached(
+                    "INSERT OR IGNORE INTO action_blobs (id, digest)
                  SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM actions WHERE id = ?1)",
-            )?;
-            for digest in blobs {
-                insert.execute(params![&id[..], &digest.as_bytes()[..]])?;
-            }
-            Ok(())
-        })
+                )?;
+                for digest in blobs {
+                    insert.execute(params![&id[..], &digest.as_bytes()[..]])?;
+                }
+                Ok(())
+            })
     }
 
     /// The blobs that were attached to the entry.
     pub fn attached(&self, entry: &ActionResult) -> Result<Vec<Sha256Digest>, CacheError> {
         let (id, named) = (*entry.id().0.as_bytes(), entry.blobs());
-        let all = self.shared.index.read("look up attachments in", |connection| {
-            connection
-                .prepare_cached("SELECT digest FROM action_blobs WHERE id = ? ORDER BY digest")?
-                .query_map([&id[..]], |row| row.get(0))?
-                .collect::<rusqlite::Result<Vec<[u8; 32]>>>()
-        })?;
+        let all = self
+            .shared
+            .index
+            .read("look up attachments in", |connection| {
+                connection
+                    .prepare_cached("SELECT digest FROM action_blobs WHERE id = ? ORDER BY digest")?
+                    .query_map([&id[..]], |row| row.get(0))?
+                    .collect::<rusqlite::Result<Vec<[u8; 32]>>>()
+            })?;
         let all = all.into_iter().map(Sha256Digest::from_bytes);
         Ok(all.filter(|digest| !named.contains(digest)).collect())
     }
@@ -62,7 +67,10 @@ mod tests {
         let entry = sample_action(1, &[layer]);
         store.attach(entry.id(), &[note]).unwrap();
         store.put_action(&entry).unwrap();
-        assert!(store.attached(&entry).unwrap().is_empty(), "there was no entry yet");
+        assert!(
+            store.attached(&entry).unwrap().is_empty(),
+            "there was no entry yet"
+        );
         store.attach(entry.id(), &[note, layer]).unwrap();
         assert_eq!(store.attached(&entry).unwrap(), [note]);
 

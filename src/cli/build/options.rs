@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BuildArgs, CompressionArg, caches::Caches, secrets};
+use super::{BuildArgs, CompressionArg, ProgressArg, caches::Caches, secrets};
 use crate::{
     cli::{CliError, Context, prepare::Prepared},
     config::{self, BuildSettings, CaCertificates, units},
@@ -60,6 +60,7 @@ pub(super) fn options(
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(EngineOptions {
         jobs: args.jobs.or(settings.jobs).map_or(processors, NonZero::get),
+        explain: context.global.verbose > 0 || matches!(args.progress, ProgressArg::Json),
         normalise: !args.keep_noise,
         layer: LayerOptions {
             compression,
