@@ -78,6 +78,15 @@ pub enum GitError {
         #[source]
         source: Box<gix::Error>,
     },
+    /// Tags, or the history before the head, can't be read.
+    #[error("can't find the tags behind the head in the Git repository `{}`", path.display())]
+    Tags {
+        /// The repository.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: Box<gix::Error>,
+    },
     /// A path of a tree that symlinks lead out of the repository, or round in a circle.
     #[error("`{path}` leads through symlinks that leave the repository or go in a circle")]
     Symlinks {

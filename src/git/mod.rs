@@ -18,12 +18,15 @@
 //! The digests of objects' contents are remembered between runs (`memo`);
 //! `docs/internals/storage-format.md` has the format.
 
+mod at_hand;
+pub mod base;
 mod changes;
 mod commit;
 mod error;
 mod listing;
 mod object_id;
 mod repository;
+pub mod resolve;
 mod tree;
 
 pub use changes::{Change, ChangeKind, ChangedPaths};
