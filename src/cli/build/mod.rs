@@ -8,6 +8,7 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use options::asked;
 pub(super) use secrets::secrets;
 
 use std::{
@@ -185,7 +186,7 @@ async fn build_until_done(
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
-    let asked = options::asked(args, plan);
+    let asked = asked(args, plan);
     let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
     let mut options = options::options(context, args, &settings, &prepared, &caches)?;
     options.mount_limit = options::mount_limit(&cache_settings);

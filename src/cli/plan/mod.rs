@@ -1,5 +1,6 @@
 //! `plan` and `graph`: what a change affects, without building.
 
+mod revisions;
 mod show;
 mod sides;
 mod touch;
@@ -15,11 +16,12 @@ use super::{
     prepare,
 };
 use crate::{
+    ci::{self, CiContext},
     event::Events,
     fs,
-    git::{Commit, Repository},
+    git::Repository,
     plan::{
-        ChangedFiles, Forced, Known, Plan, Revision, Side, decide, gitlab,
+        ChangedFiles, Forced, Known, Plan, Side, decide, gitlab,
         graph::Drawing,
         lock::{self, Lock, MovedImage},
         matrix,
@@ -27,6 +29,7 @@ use crate::{
     },
     ui,
 };
+use revisions::{Base, Head, base, head, root};
 use sides::{Maker, Place};
 
 #[derive(Debug, Args)]
@@ -179,6 +182,10 @@ pub(super) fn graph(context: &Context, args: &GraphArgs) -> Result<ExitCode, Cli
 
 async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> {
     let events = events(context, &args.build);
+    let ci = ci::detect(&context.env);
+    for trouble in &ci.trouble {
+        events.warn(trouble.to_string(), None);
+    }
     let repository = Repository::discover(&fs::absolute(".")?)?;
     let lock = build::lock(context)?;
     let registry = match args.no_cache_lookup {
@@ -202,7 +209,7 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
         update_lock(&bases)?;
     }
     let mut plan = if args.touch.is_empty() {
-        let known = base(args, repository.as_ref(), &head)?;
+        let known = base(args, &ci, repository.as_ref(), &head, &events)?;
         let before = match &known.place {
             Some(place) => Some(maker.side("base", place).await?),
             None => None,
@@ -212,7 +219,7 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
             None => None,
         };
         let changed = changed(repository.as_ref(), &known, &head)?;
-        let forced = forced(args, &side, &head, &events)?;
+        let forced = forced(args, &ci, &side, &head, &events)?;
         let decided = decide(&Known {
             head: &side,
             base: before.as_ref().ok_or_else(|| known.told.clone()),
@@ -241,110 +248,6 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
     })
 }
 
-/// What is planned for.
-struct Head {
-    place: Place,
-    commit: Option<Commit>,
-    revision: Revision,
-}
-
-fn head(args: &PlanArgs, repository: Option<&Repository>) -> Result<Head, CliError> {
-    let named = |text: &str, reason: &str| -> Result<Head, CliError> {
-        let repository = repository.ok_or_else(no_repository)?;
-        let commit = repository.commit(text)?;
-        Ok(Head {
-            place: Place::Commit(Box::new(commit.files(repository)?)),
-            revision: Revision {
-                commit: Some(commit.id.to_string()),
-                reason: reason.to_owned(),
-                dirty: false,
-            },
-            commit: Some(commit),
-        })
-    };
-    match (&args.head, repository) {
-        (Some(text), _) => named(text, "asked-for"),
-        (None, Some(repository)) if repository.is_bare() => named("HEAD", "head"),
-        (None, repository) => {
-            // A repository without commits has files all the same.
-            let commit = repository.and_then(|repository| repository.commit("HEAD").ok());
-            Ok(Head {
-                place: Place::Disk,
-                revision: Revision {
-                    commit: commit.as_ref().map(|commit| commit.id.to_string()),
-                    reason: match repository {
-                        Some(_) => "checked-out".to_owned(),
-                        None => "no-repository".to_owned(),
-                    },
-                    dirty: false,
-                },
-                commit,
-            })
-        }
-    }
-}
-
-fn no_repository() -> CliError {
-    CliError::usage_hint(
-        "there is no Git repository here",
-        "work in one with `-C DIR`, or leave `--base` and `--head` out",
-    )
-}
-
-/// What the head is compared with.
-struct Base {
-    place: Option<Place>,
-    commit: Option<Commit>,
-    revision: Revision,
-    /// Why there is none, for people.
-    told: String,
-}
-
-fn base(args: &PlanArgs, repository: Option<&Repository>, head: &Head) -> Result<Base, CliError> {
-    let none = |reason: &str, told: &str| Base {
-        place: None,
-        commit: None,
-        revision: Revision {
-            commit: None,
-            reason: reason.to_owned(),
-            dirty: false,
-        },
-        told: told.to_owned(),
-    };
-    let Some(repository) = repository else {
-        return match &args.base {
-            Some(_) => Err(no_repository()),
-            None => Ok(none("no-repository", "there is no Git repository")),
-        };
-    };
-    let Some(text) = &args.base else {
-        let _ = head;
-        return Ok(none("no-event", "nothing says what to compare with"));
-    };
-    let commit = repository.commit(text)?;
-    Ok(Base {
-        place: Some(Place::Commit(Box::new(commit.files(repository)?))),
-        revision: Revision {
-            commit: Some(commit.id.to_string()),
-            reason: "asked-for".to_owned(),
-            dirty: false,
-        },
-        commit: Some(commit),
-        told: String::new(),
-    })
-}
-
-/// Where paths are shown from.
-fn root(repository: Option<&Repository>) -> Result<PathBuf, CliError> {
-    match repository {
-        Some(repository) => Ok(repository
-            .work_dir()
-            .unwrap_or(repository.git_dir())
-            .to_owned()),
-        None => Ok(fs::absolute(".")?),
-    }
-}
-
 /// The paths that differ, to name them.
 fn changed(
     repository: Option<&Repository>,
@@ -363,7 +266,13 @@ fn changed(
 }
 
 /// What options, the commit's message and labels ask for.
-fn forced(args: &PlanArgs, side: &Side, head: &Head, events: &Events) -> Result<Forced, CliError> {
+fn forced(
+    args: &PlanArgs,
+    ci: &CiContext,
+    side: &Side,
+    head: &Head,
+    events: &Events,
+) -> Result<Forced, CliError> {
     let options = Forced {
         rebuild: args.rebuild.iter().cloned().collect(),
         skip: args.skip.iter().cloned().collect(),
@@ -383,15 +292,22 @@ fn forced(args: &PlanArgs, side: &Side, head: &Head, events: &Events) -> Result<
     if let Some(commit) = &head.commit {
         asked.message(&commit.message);
     }
+    // A merge that the platform made says nothing of its own.
+    for message in &ci.messages {
+        asked.message(message);
+    }
+    for label in ci.pull_request.iter().flat_map(|request| &request.labels) {
+        asked.label(label);
+    }
     for name in asked.forced.unknown(side) {
         events.warn(
-            format!("the commit's message asks for target `{name}`, which there isn't"),
+            format!("a commit message or label asks for target `{name}`, which there isn't"),
             None,
         );
     }
     for word in &asked.unknown {
         events.warn(
-            format!("`{word}` in the commit's message is not understood"),
+            format!("`{word}` in a commit message or label is not understood"),
             Some("there are `rebuild`, `rebuild=NAME` and `skip=NAME`".to_owned()),
         );
     }

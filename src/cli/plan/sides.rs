@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 use super::{Context, build, prepare};
 use crate::{
     cache::TieredStore,
-    cli::{CliError, build::BuildArgs, images::BaseImages},
+    cli::{CliError, build::BuildArgs, caches, images::BaseImages},
     context::{self, ScannedContext},
     engine::{
         BuildError,
@@ -195,13 +195,12 @@ impl<'c> Maker<'c> {
         let configuration = prepare::configuration(self.context, self.args)
             .ok()
             .flatten();
-        let caches = build::caches(
+        let settings = configuration.as_ref().map(|c| c.cache.clone());
+        let asked = build::asked(self.args, None);
+        let caches = caches::caches(
             self.context,
-            self.args,
-            &configuration
-                .as_ref()
-                .map(|c| c.cache.clone())
-                .unwrap_or_default(),
+            &asked,
+            &settings.unwrap_or_default(),
             registry,
             self.events,
         )?;

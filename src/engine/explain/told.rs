@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     cache::EntryId,
-    engine::{Session, attempt::Attempt, session::{blocking, is_older}},
+    engine::{
+        Session,
+        attempt::Attempt,
+        session::{blocking, is_older},
+    },
     event::{BuildEvent, StepId},
     graph::VertexId,
 };
