@@ -112,7 +112,11 @@ pub(super) fn base(
         };
     };
     let request = match &args.base {
-        Some(text) => BaseRequest::asked(text),
+        // Whoever is at the keyboard may write `HEAD~3` too.
+        Some(text) => match repository.commit(text) {
+            Ok(commit) => BaseRequest::asked(&commit.id.to_string()),
+            Err(_) => BaseRequest::asked(text),
+        },
         None => ci.base.clone(),
     };
     let found = resolve(repository, to.id, &request);
