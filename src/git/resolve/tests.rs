@@ -1,1 +1,1 @@
-//! Finding bases.
+//! What is fetched, and what is told where that fails.
