@@ -28,7 +28,7 @@
 //! | meaning | [`graph`], [`key`] |
 //! | the outside | [`registry`], [`cache`], [`remote`], [`context`], [`git`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
-//! | operations | [`engine`], [`export`] |
+//! | operations | [`engine`], [`export`], [`plan`] |
 //! | faces | [`ci`], [`ui`], [`server`] |
 //! | command line | [`cli`] |
 //!
@@ -68,6 +68,7 @@ pub mod userns;
 
 pub mod engine;
 pub mod export;
+pub mod plan;
 
 pub mod ci;
 pub mod server;
