@@ -8,6 +8,7 @@ pub mod buildx;
 mod cache;
 mod caches;
 mod call;
+mod ci;
 mod completions;
 mod config;
 mod doctor;
@@ -94,6 +95,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Tell how steps can run on this machine, and how to fix what prevents it
     Doctor(doctor::DoctorArgs),
+    /// Tell what the CI platform says about the build: event, trust scope, base revision
+    Ci(ci::CiArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -189,6 +192,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         Command::Config(command) => config::run(&context, &command),
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Ci(args) => ci::run(&context, &args),
         Command::Completions(args) => completions::run(&args),
     });
     match result {

@@ -73,7 +73,7 @@ pub(super) fn of<'w>(
     let mut read = read_all(&unread)?;
     let missing = absent(&unread, &read);
     if !missing.is_empty() {
-        fetch::blobs(missing.iter().map(|wanted| (&wanted.repository, wanted.id)))?;
+        fetch::objects(missing.iter().map(|wanted| (&wanted.repository, wanted.id)))?;
         read.extend(read_all(&missing)?);
         // What is still not there was not to be had.
         if let Some(wanted) = absent(&missing, &read).first() {

@@ -101,15 +101,15 @@ impl Repository {
 pub(super) fn blob(repository: &Repository, id: ObjectId) -> Result<Vec<u8>, GitError> {
     match repository.blob(id) {
         Err(GitError::Missing { .. }) if repository.settings().is_some() => {
-            blobs([(repository, id)].into_iter())?;
+            objects([(repository, id)].into_iter())?;
             repository.blob(id)
         }
         result => result,
     }
 }
 
-/// Fetches blobs that are not at hand, those of one repository by one call.
-pub(super) fn blobs<'r>(
+/// Fetches blobs and trees that are not at hand, those of one repository by one call.
+pub(super) fn objects<'r>(
     wanted: impl Iterator<Item = (&'r Repository, ObjectId)>,
 ) -> Result<(), GitError> {
     let mut all: Vec<(&Repository, Vec<ObjectId>)> = Vec::new();
@@ -139,27 +139,21 @@ pub(super) fn until_complete<T>(
 ) -> Result<T, GitError> {
     let mut asked: Vec<ObjectId> = Vec::new();
     loop {
-        let result = work();
-        let mut missing = tree.checkout.take_missing();
-        if let Err(GitError::Missing { id, .. }) = &result {
-            missing.push((tree.repository().clone(), vec![*id]));
-        }
-        let wanted = missing.iter().flat_map(|(repository, ids)| {
-            let ids = ids.iter().filter(|id| !asked.contains(id));
-            ids.map(move |id| (repository, *id))
-        });
-        let wanted: Vec<_> = wanted.collect();
-        match (wanted.is_empty(), &result) {
-            (true, Ok(_)) if missing.is_empty() => return result,
+        let result = work()?;
+        let missing = tree.checkout.take_missing();
+        let all = || {
+            missing
+                .iter()
+                .flat_map(|(repository, ids)| ids.iter().map(move |id| (repository, *id)))
+        };
+        let Some((repository, id)) = all().next() else {
+            return Ok(result);
+        };
+        if all().all(|(_, id)| asked.contains(&id)) {
             // It was asked for, and did not come.
-            (true, Ok(_)) => {
-                let (repository, ids) = &missing[0];
-                return Err(repository.missing("blob", ids[0]));
-            }
-            (true, Err(_)) => return result,
-            (false, _) => {}
+            return Err(repository.missing("blob", id));
         }
-        blobs(wanted.iter().copied())?;
-        asked.extend(wanted.iter().map(|(_, id)| id));
+        objects(all())?;
+        asked.extend(all().map(|(_, id)| id));
     }
 }

@@ -45,3 +45,6 @@ pub use program::FetchSettings;
 pub use repository::{Repository, Surroundings};
 pub use scan::{ContentIdentity, ScanOptions, ScannedTree, Unknown, UnknownReason, scan};
 pub use tree::{Tree, TreeEntry, TreeEntryKind};
+
+#[cfg(test)]
+mod tests;

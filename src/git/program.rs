@@ -96,7 +96,6 @@ pub(super) fn fetch(
     for setting in SETTINGS {
         command.args(["-c", setting]);
     }
-    command.args(["-c", &format!("remote.{remote}.uploadpack=git-upload-pack")]);
     command
         .args([
             "fetch",
@@ -105,6 +104,7 @@ pub(super) fn fetch(
             "--no-write-fetch-head",
             "--no-recurse-submodules",
             "--refmap=",
+            "--upload-pack=git-upload-pack",
         ])
         .args(args)
         .current_dir(repository.git_dir())
