@@ -28,6 +28,7 @@ mod exec;
 mod file_step;
 pub mod files;
 mod log;
+mod mount_state;
 mod mount_trees;
 mod mounts;
 mod pulled_index;
