@@ -221,10 +221,12 @@ impl Saver {
         lock(&self.tasks).spawn(async move { shared.run(job, tiers, file).await });
     }
 
-    /// Takes up what builds before this one left for the same tiers in the same scope.
-    pub async fn resume(&self) {
+    /// Takes up what builds before this one left for the same tiers in the same scope; gives how
+    /// many saves that are.
+    pub async fn resume(&self) -> usize {
+        let mut taken = 0;
         if !self.is_active() {
-            return;
+            return taken;
         }
         let store = Arc::clone(&self.shared.store);
         let listed = blocking("read", store.dir().to_owned(), move || {
@@ -252,8 +254,10 @@ impl Saver {
                     source: None,
                 };
                 self.spawn(job, tiers, Some(file));
+                taken += 1;
             }
         }
+        taken
     }
 
     /// Waits until everything is saved, but not longer than `limit`, and says what was. What
@@ -488,7 +492,8 @@ impl Shared {
             // The index is the smaller one: should the time be up, it is there already.
             let blobs: Vec<Sha256Digest> = layer.index.into_iter().chain([layer.digest]).collect();
             let there = line.tier.blobs.contains(&blobs).await?;
-            for (digest, _) in blobs.into_iter().zip(there).filter(|(_, there)| !there) {
+            let lacks = |(digest, there): &(Sha256Digest, bool)| !there || line.has_wrong(digest);
+            for (digest, _) in blobs.into_iter().zip(there).filter(lacks) {
                 let ends = match digest == layer.digest {
                     true => job.ends.as_slice(),
                     false => &[],

@@ -23,7 +23,6 @@ use super::{
     exec::Runtime,
     mount_state::KnownTree,
     mounts::LOCK_POLL,
-    restore::frame_ends,
     session::blocking,
 };
 use crate::{
@@ -448,7 +447,7 @@ fn pack_tree(
     Ok(Packed::Tree(PackedTree {
         // Nobody looks at single files of it.
         layer: built.blob(None),
-        ends: frame_ends(&built.index),
+        ends: built.index.frame_ends(),
     }))
 }
 

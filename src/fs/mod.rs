@@ -5,6 +5,11 @@
 //! - [`FileLock`]: shared and exclusive locks between processes, freed by the kernel
 //!   when the holder dies.
 //! - [`read_to_string`], [`read`], …: thin wrappers whose errors name the path.
+//! - [`Files`]: what is read by path whether it lies on the disk or in a commit.
+
+mod files;
+
+pub use files::{Disk, FileKind, Files};
 
 use std::{
     fs::{File, OpenOptions},
