@@ -103,8 +103,13 @@ impl Served {
         )
     }
 
+    /// What was refused.
+    pub(crate) fn audit_log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("audit.log")).unwrap()
+    }
+
     /// All files that hold frames.
-    fn frames(&self) -> Vec<PathBuf> {
+    pub(crate) fn frames(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut dirs = vec![self.dir.path().join("data/frames")];
         while let Some(dir) = dirs.pop() {
@@ -376,7 +381,7 @@ async fn entries_must_fit_to_their_place_and_their_blobs() {
 
 /// A server with a token for protected branches, one for pull requests, one that reads and one
 /// that administers; the audit log is in `audit.log`.
-async fn guarded(change: impl FnOnce(&mut ServerOptions)) -> Served {
+pub(crate) async fn guarded(change: impl FnOnce(&mut ServerOptions)) -> Served {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let sha = |token: &str| Sha256Digest::of(token.as_bytes()).hex();
     let text = format!(
