@@ -206,7 +206,8 @@ impl TieredStore {
         let store = Arc::clone(&self.local);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn_blocking(move || {
-            let mut out = store.writer()?;
+            // A tier's reader verifies what it gives, and ends only if all was right.
+            let mut out = store.vouched_writer(digest)?;
             while let Some(piece) = receiver.blocking_recv() {
                 io::Write::write_all(&mut out, &piece)
                     .map_err(|error| CacheError::from_io("write", digest, error))?;
