@@ -35,6 +35,7 @@ mod remote;
 mod sandbox;
 mod server;
 mod server_earlier;
+mod server_limits;
 mod snapshot;
 mod store_kill;
 mod store_trouble;

@@ -129,7 +129,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What `ACTIONS_CACHE_MODE` leaves of an access.
 fn allowed(mode: Option<&str>, access: Access) -> Access {
-    let (read, write) = match mode {
+    let mode = mode.map(|mode| mode.trim().to_ascii_lowercase());
+    let (read, write) = match mode.as_deref() {
         Some("none") => (false, false),
         Some("read") => (true, false),
         Some("write-only") => (false, true),
@@ -316,7 +317,7 @@ impl ActionsStore {
             let Some((mine, joined)) = self.joined(scope, &newest) else {
                 return Ok(());
             };
-            if mine.is_within(&newest) {
+            if mine.is_within(&newest, &self.state().gone) {
                 break;
             }
             let encoding = scope.clone();

@@ -2,8 +2,6 @@
 
 mod service;
 
-use serde_json::json;
-
 use self::service::{Shared, start as service};
 use super::*;
 use crate::{
@@ -303,6 +301,8 @@ fn the_mode_of_the_job_limits_the_access() {
         (Some("read"), access(true, false)),
         (Some("write-only"), access(false, true)),
         (Some("none"), access(false, false)),
+        (Some(" READ\n"), access(true, false)),
+        (Some("another"), access(true, true)),
     ] {
         assert_eq!(allowed(mode, Access::FULL), full, "{mode:?}");
     }
