@@ -23,12 +23,14 @@ use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode as ProcessCode,
+    sync::Arc,
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::env::{ColorChoice, Env},
+    fs::{Disk, Files},
     sandbox, snapshot, ui, userns,
 };
 use error::CliError;
@@ -96,6 +98,8 @@ struct Context {
     global: Global,
     env: Env,
     color: bool,
+    /// What is built from: Dockerfiles, ignore files, the configuration.
+    files: Arc<dyn Files>,
 }
 
 /// Runs a hidden subcommand, which the program starts itself with; gives the arguments back
@@ -166,6 +170,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         global: cli.global,
         env,
         color,
+        files: Arc::new(Disk),
     };
     let log_lines = match &cli.command {
         Command::Build(args) => build::progress_mode(&context, args).log_lines(),

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -12,21 +12,22 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    BuildError, Engine, FailedStep, ResultLayer,
+    BuildError, Engine, ResultLayer,
     attempt::Attempt,
     bytes::LayerBytes,
+    contexts::{definition_keys, scan_contexts},
     exec::Runtime,
-    files::{Contents, Source, places, select},
+    explain::History,
+    files::Source,
     mount_trees::UsedMount,
 };
 use crate::{
     cache::{ActionResult, EntryId, TieredStore},
     context,
-    dockerfile::pattern,
     event::Totals,
-    graph::{BuildGraph, CopyAction, FileAction, LocalContext, Op, VertexId},
+    graph::{BuildGraph, LocalContext, VertexId},
     key::{CacheKey, DefinitionKeys, KeyOptions},
-    oci::layer::{ChainId, LayerPath, Tree},
+    oci::layer::{ChainId, LayerPath},
 };
 
 /// A build of one graph.
@@ -55,6 +56,8 @@ pub struct Session {
     /// that must be executed: its definition key says nothing about what they will give.
     unforeseen: Vec<bool>,
     pub(super) counters: Counters,
+    /// What earlier builds left, read when a step's execution is to be explained.
+    pub(super) history: OnceLock<History>,
     /// Cache mounts that steps of this build have used, by the names of their directories.
     pub(super) used_mounts: Mutex<BTreeMap<String, UsedMount>>,
 }
@@ -89,20 +92,7 @@ impl Session {
     /// Scans the contexts, computes all definition keys and looks them up.
     pub async fn new(engine: Engine, graph: BuildGraph) -> Result<Arc<Self>, BuildError> {
         let graph = Arc::new(graph);
-        let memo_dir = engine.store.memo_dir();
-        let scanned = {
-            let graph = Arc::clone(&graph);
-            let options = KeyOptions {
-                normalise: engine.options.normalise,
-            };
-            blocking(move || {
-                let contexts = scan_contexts(&graph, &memo_dir)?;
-                let keys = definition_keys(&graph, options, &contexts)?;
-                Ok((contexts, keys))
-            })
-            .await
-        };
-        let (contexts, keys) = scanned?;
+        let Inputs { contexts, keys } = Inputs::read(&engine, &graph).await?;
         let wanted: Vec<CacheKey> = (0..graph.vertices.len())
             .map(VertexId)
             .filter(|id| graph.vertex(*id).op.is_step())
@@ -138,6 +128,7 @@ impl Session {
             distrusted: Mutex::default(),
             stale: Mutex::default(),
             counters: Counters::default(),
+            history: OnceLock::new(),
             used_mounts: Mutex::default(),
             engine,
         }))
@@ -248,6 +239,17 @@ impl Session {
             cache_requests: self.tiers.requests(),
             wall_ms: self.engine.events.elapsed_ms(),
         }
+    }
+
+    /// The vertices that this build has executed.
+    pub(super) fn executed_vertices(&self) -> HashSet<VertexId> {
+        let ran = self.counters.ran.lock();
+        ran.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether an input other than its root comes from steps that must be executed.
+    pub(super) fn is_unforeseen(&self, id: VertexId) -> bool {
+        self.unforeseen[id.0]
     }
 
     /// Whether cached entries may stand for this vertex.
@@ -371,6 +373,32 @@ impl Session {
     }
 }
 
+/// What is known before anything is looked up.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) contexts: HashMap<usize, Source>,
+    pub(super) keys: DefinitionKeys,
+}
+
+impl Inputs {
+    /// Scans the contexts and computes all definition keys.
+    pub(super) async fn read(engine: &Engine, graph: &Arc<BuildGraph>) -> Result<Self, BuildError> {
+        let (graph, memo_dir) = (Arc::clone(graph), engine.store.memo_dir());
+        let options = KeyOptions {
+            normalise: engine.options.normalise,
+        };
+        blocking(move || {
+            let scan = |local: &LocalContext, prefixes: &[LayerPath]| {
+                context::scan(local, prefixes, Some(&memo_dir)).map_err(BuildError::from)
+            };
+            let contexts = scan_contexts(&graph, scan)?;
+            let keys = definition_keys(&graph, options, &contexts)?;
+            Ok(Self { contexts, keys })
+        })
+        .await
+    }
+}
+
 /// Runs blocking work off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
@@ -383,97 +411,9 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// All COPY and ADD actions of a graph that read a local context.
-fn context_copies(
-    graph: &BuildGraph,
-) -> impl Iterator<Item = (VertexId, usize, usize, &CopyAction)> {
-    graph
-        .vertices
-        .iter()
-        .enumerate()
-        .flat_map(move |(v, vertex)| {
-            let actions = match &vertex.op {
-                Op::File(op) => op.actions.as_slice(),
-                _ => &[],
-            };
-            actions.iter().enumerate().filter_map(move |(n, action)| {
-                let FileAction::Copy(copy) = action else {
-                    return None;
-                };
-                match graph.vertex(copy.from).op {
-                    Op::Context(context) => Some((VertexId(v), n, context, copy)),
-                    _ => None,
-                }
-            })
-        })
-}
-
-/// Scans what the graph copies of each context, and no more.
-fn scan_contexts(
-    graph: &BuildGraph,
-    memo_dir: &std::path::Path,
-) -> Result<HashMap<usize, Source>, BuildError> {
-    let mut copies: BTreeMap<usize, Vec<&CopyAction>> = BTreeMap::new();
-    for (_, _, context, copy) in context_copies(graph) {
-        copies.entry(context).or_default().push(copy);
-    }
-    let mut sources = HashMap::new();
-    for (number, copies) in copies {
-        let local = &graph.contexts[number];
-        let mut prefixes: Vec<LayerPath> = copies
-            .iter()
-            .flat_map(|copy| copy.sources.iter().map(|text| literal_prefix(text)))
-            .collect();
-        let mut source = scan_context(local, &prefixes, memo_dir)?;
-        // What is named may be a symlink to somewhere else in the context, and there may be
-        // another one there.
-        loop {
-            let elsewhere: Vec<LayerPath> = copies
-                .iter()
-                .flat_map(|copy| places(&source, copy))
-                .filter(|at| !prefixes.iter().any(|prefix| at.starts_with(prefix)))
-                .collect();
-            if elsewhere.is_empty() {
-                break;
-            }
-            prefixes.extend(elsewhere);
-            source = scan_context(local, &prefixes, memo_dir)?;
-        }
-        sources.insert(number, source);
-    }
-    Ok(sources)
-}
-
-fn scan_context(
-    local: &LocalContext,
-    prefixes: &[LayerPath],
-    memo_dir: &std::path::Path,
-) -> Result<Source, BuildError> {
-    let scanned = context::scan(local, prefixes, Some(memo_dir))?;
-    let name = match local.name.as_str() {
-        "context" => "the build context".to_owned(),
-        name => format!("build context `{name}`"),
-    };
-    Ok(Source {
-        name,
-        tree: Arc::new(Tree::new(vec![Arc::new(scanned.index)])),
-        contents: Contents::Directory(local.dir.clone()),
-    })
-}
-
-/// The part of a source path before its first wildcard; the whole context where the path
-/// climbs.
-fn literal_prefix(text: &str) -> LayerPath {
-    let parts: Vec<&str> = text
-        .split('/')
-        .take_while(|part| !pattern::is_pattern(part))
-        .collect();
-    LayerPath::new(parts.join("/")).unwrap_or_default()
-}
-
 /// For each vertex, whether an input other than its root comes from steps that must not
 /// be taken from the cache. The root needs no such care: a hit names its chain.
-fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
+pub(super) fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
     let mut executed: Vec<bool> = Vec::with_capacity(graph.vertices.len());
     let mut unforeseen = Vec::with_capacity(graph.vertices.len());
     for vertex in &graph.vertices {
@@ -483,23 +423,6 @@ fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
         executed.push(vertex.no_cache || inputs.iter().any(|id| executed[id.0]));
     }
     unforeseen
-}
-
-fn definition_keys(
-    graph: &BuildGraph,
-    options: KeyOptions,
-    contexts: &HashMap<usize, Source>,
-) -> Result<DefinitionKeys, BuildError> {
-    let mut selections: HashMap<(VertexId, usize), CacheKey> = HashMap::new();
-    for (id, n, context, copy) in context_copies(graph) {
-        let source = &contexts[&context];
-        let selection = select(source, copy).map_err(|source| BuildError::Files {
-            step: FailedStep::of(graph, id),
-            source,
-        })?;
-        selections.insert((id, n), selection.key(source));
-    }
-    DefinitionKeys::compute(graph, options, |id, n| Ok(selections[&(id, n)]))
 }
 
 impl Counters {

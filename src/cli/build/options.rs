@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BuildArgs, CompressionArg, secrets};
+use super::{BuildArgs, CompressionArg, ProgressArg, secrets};
 use crate::{
     bake::Plan,
     cli::{
@@ -130,6 +130,7 @@ pub(super) fn options(
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(EngineOptions {
         jobs: args.jobs.or(settings.jobs).map_or(processors, NonZero::get),
+        explain: context.global.verbose > 0 || matches!(args.progress, ProgressArg::Json),
         normalise: !args.keep_noise,
         layer: LayerOptions {
             compression,
