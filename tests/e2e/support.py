@@ -105,9 +105,9 @@ class EndToEnd(unittest.TestCase):
     # The product.
 
     def command(self, *words, cache=None):
-        """The command line of `memobuild-ci`; `build` gets the test's cache and plain progress."""
+        """The command line of `memobuild-ci`; what builds or plans gets the test's cache and plain progress."""
         words = [str(word) for word in words]
-        if words[0] == "build":
+        if words[0] in ("build", "plan", "graph"):
             words[1:1] = ["--cache-dir", cache or self.cache, "--progress", "plain"]
         elif words[0] == "cache":
             words[2:2] = ["--cache-dir", cache or self.cache]

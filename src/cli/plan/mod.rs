@@ -209,10 +209,19 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
         update_lock(&bases)?;
     }
     let mut plan = if args.touch.is_empty() {
-        let known = base(args, &ci, repository.as_ref(), &head, &events)?;
+        let mut known = base(args, &ci, repository.as_ref(), &head, &events)?;
         let before = match &known.place {
-            Some(place) => Some(maker.side("base", place).await?),
             None => None,
+            Some(place) => match maker.side("base", place).await {
+                Ok(side) => Some(side),
+                // What was wrong there, or is of another version, says nothing about the head.
+                Err(error) => {
+                    let shown = error.shown();
+                    known.told = format!("the base can't be read: {shown}");
+                    events.warn(format!("{}; all counts as changed", known.told), None);
+                    None
+                }
+            },
         };
         let hits = match &registry {
             Some(registry) => Some(maker.look_up(&side, registry).await?),
