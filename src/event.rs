@@ -102,6 +102,9 @@ pub enum BuildEvent {
         name: String,
         /// The target it belongs to, by its first user.
         target: String,
+        /// Why it is executed: with `-v` and `--progress=json`, for steps that are.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// A line of a step's output, without its line end, secrets redacted.
     StepLog {

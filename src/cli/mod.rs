@@ -6,6 +6,7 @@
 mod build;
 pub mod buildx;
 mod cache;
+mod caches;
 mod call;
 mod completions;
 mod config;

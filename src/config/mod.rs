@@ -15,6 +15,7 @@ mod check;
 pub mod env;
 mod error;
 mod file;
+mod platforms;
 mod remote;
 mod suggest;
 mod target;

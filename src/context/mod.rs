@@ -15,7 +15,9 @@ mod walk;
 
 use std::{
     ffi::OsString,
-    io::Read,
+    fs::File,
+    io::{self, Read},
+    mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStringExt,
@@ -24,7 +26,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Stat},
+    fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat},
     io::Errno,
 };
 
@@ -46,6 +48,9 @@ const PARTS_FROM: u64 = 1 << 20;
 
 /// Bytes of a part.
 const PART: u64 = 4 << 20;
+
+/// Bytes of a directory's list that are read at a time.
+const LISTED: usize = 16 << 10;
 
 /// Why a context can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -272,7 +277,7 @@ impl Hierarchy for Disk<'_> {
                 .or_else(|| (self.known)(&place.path, &stamp));
             if detail.digest.is_none() {
                 detail.hashed = true;
-                detail.digest = Some(hash(&self.host(&place.path), size)?);
+                detail.digest = Some(self.hash(place, size)?);
             }
         }
         Ok(Some(Row {
@@ -280,6 +285,16 @@ impl Hierarchy for Disk<'_> {
             kind,
             detail,
         }))
+    }
+}
+
+impl Disk<'_> {
+    /// The digest of the file at `place`, which has about `size` bytes.
+    fn hash(&self, place: &Place<'_, OwnedFd>, size: u64) -> Result<Blake3Digest, ContextError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(place.dir, place.name, flags, Mode::empty());
+        let mut file = File::from(self.said("open", &place.path, file)?);
+        Ok(hash(&mut file, size).at("read", self.host(&place.path))?)
     }
 }
 
@@ -292,10 +307,12 @@ pub(crate) fn mode_of(kind: &EntryKind, executable: bool) -> u32 {
     }
 }
 
-/// The names in an open directory.
+/// The names in an open directory that nobody has listed yet.
 fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
+    let mut room = [MaybeUninit::uninit(); LISTED];
+    let mut entries = RawDir::new(dir, &mut room);
+    while let Some(entry) = entries.next() {
         let name = entry?.file_name().to_bytes().to_vec();
         if name != b"." && name != b".." {
             names.push(name);
@@ -304,7 +321,54 @@ fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-fn stamp(stat: &Stat) -> FileStamp {
+/// The digest of a file that has about `size` bytes.
+fn hash(file: &mut File, size: u64) -> io::Result<Blake3Digest> {
+    match size < PARTS_FROM {
+        true => read_small(file, size).map(|bytes| Blake3Digest::of(&bytes)),
+        false => hash_in_parts(file),
+    }
+}
+
+/// All bytes of a file that has about `size`.
+fn read_small(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
+    let expected = usize::try_from(size).unwrap_or(usize::MAX);
+    // One byte more than expected: that it stays unread tells the end, without another call.
+    let mut bytes = vec![0; expected + 1];
+    let mut done = 0;
+    while done != expected {
+        match file.read(&mut bytes[done..]) {
+            Ok(0) => break,
+            Ok(n) if done + n > expected => {
+                done += n;
+                bytes.truncate(done);
+                file.read_to_end(&mut bytes)?;
+                return Ok(bytes);
+            }
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+fn hash_in_parts(file: &mut File) -> io::Result<Blake3Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = Vec::new();
+    loop {
+        part.clear();
+        let mut limited = Read::take(&mut *file, PART);
+        if limited.read_to_end(&mut part)? == 0 {
+            break;
+        }
+        hasher.update_rayon(&part);
+    }
+    Ok(Blake3Digest::from_bytes(*hasher.finalize().as_bytes()))
+}
+
+/// What identifies the file with this metadata, as long as it isn't changed.
+pub(crate) fn stamp(stat: &Stat) -> FileStamp {
     let ns = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
     FileStamp {
         size: u64::try_from(stat.st_size).unwrap_or(0),
@@ -318,24 +382,6 @@ fn stamp(stat: &Stat) -> FileStamp {
         ),
         inode: stat.st_ino,
     }
-}
-
-fn hash(path: &Path, size: u64) -> Result<Blake3Digest, FsError> {
-    if size < PARTS_FROM {
-        return Ok(Blake3Digest::of(&fs::read(path)?));
-    }
-    let mut file = fs::open(path)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut part = Vec::new();
-    loop {
-        part.clear();
-        let mut limited = Read::take(&mut file, PART);
-        if limited.read_to_end(&mut part).at("read", path)? == 0 {
-            break;
-        }
-        hasher.update_rayon(&part);
-    }
-    Ok(Blake3Digest::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 #[cfg(test)]
@@ -445,14 +491,15 @@ mod tests {
     fn large_files_are_hashed_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("large");
+        let hash = |size| hash(&mut File::open(&path).unwrap(), size);
         let sizes = [PARTS_FROM - 1, PARTS_FROM, PART, PART + 1, 2 * PART + 7];
         for size in sizes {
             let bytes: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(hash(&path, size).unwrap(), Blake3Digest::of(&bytes));
+            assert_eq!(hash(size).unwrap(), Blake3Digest::of(&bytes));
         }
         // What a file is by now counts, whatever it was.
         std::fs::write(&path, "short").unwrap();
-        assert_eq!(hash(&path, PART).unwrap(), Blake3Digest::of(b"short"));
+        assert_eq!(hash(PART).unwrap(), Blake3Digest::of(b"short"));
     }
 }

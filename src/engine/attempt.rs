@@ -12,13 +12,12 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult, restore::frame_ends,
-    session::blocking,
+    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult, session::blocking,
 };
 use crate::{
     cache::{ActionResult, FoundAction, RECORD_VERSION, SaveJob, StepInfo},
     event::{BuildEvent, Outcome, StepId},
-    graph::{Op, VertexId},
+    graph::{Op, Vertex, VertexId},
     key::{KeyKind, KeyRecipe},
     oci::layer::{ChainId, LayerBlob},
 };
@@ -345,6 +344,7 @@ impl Attempt {
         record.key = definition.key();
         record.kind = KeyKind::Definition;
         record.recipe = definition.stored();
+        record.step = step_info(session.graph.vertex(id));
         (record.parent, record.inputs) = chains(inputs);
         // It is this build that says so of this key.
         record.producer = session.engine.options.producer.clone();
@@ -353,7 +353,10 @@ impl Attempt {
         match tier {
             // Bytes that are not local yet bring the entry with them.
             Some(tier) if record.layer.is_some() => session.tiers.offer_as(tier, &record),
-            _ => self.save(vec![record.clone()]).await?,
+            _ => {
+                self.save(vec![record.clone()]).await?;
+                self.keep_note(id, record.id());
+            }
         }
         let ends = self.frame_ends(record.layer.as_ref());
         let job = SaveJob {
@@ -369,7 +372,7 @@ impl Attempt {
     /// Where the frames of a layer end, if its index has been read.
     fn frame_ends(&self, layer: Option<&LayerBlob>) -> Vec<u64> {
         let index = layer.and_then(|layer| self.session.bytes.cached_index(layer));
-        index.map_or_else(Vec::new, |index| frame_ends(&index))
+        index.map_or_else(Vec::new, |index| index.frame_ends())
     }
 
     /// Files the result of an executed step under both its keys.
@@ -388,12 +391,7 @@ impl Attempt {
             version: RECORD_VERSION,
             key: recipe.key(),
             kind: recipe.kind(),
-            step: StepInfo {
-                name: vertex.name.clone(),
-                instruction: vertex.instruction.clone(),
-                target: vertex.target.to_string(),
-                platform: (*vertex.platform).clone(),
-            },
+            step: step_info(vertex),
             parent,
             inputs: others.clone(),
             layer: layer.cloned(),
@@ -412,6 +410,7 @@ impl Attempt {
             .fetch_add(written, Ordering::Relaxed);
         session.keep_executed(&records);
         self.save(records.to_vec()).await?;
+        self.keep_note(id, records[0].id());
         let job = SaveJob {
             ends: self.frame_ends(layer),
             entries: records.to_vec(),
@@ -454,16 +453,6 @@ impl Attempt {
             Ok(())
         })
         .await
-    }
-
-    /// Says that a step is under way.
-    pub(super) fn announce(&self, id: VertexId) {
-        let vertex = self.session.graph.vertex(id);
-        self.session.engine.events.send(BuildEvent::StepStarted {
-            step: StepId(id.0),
-            name: vertex.name.clone(),
-            target: vertex.target.to_string(),
-        });
     }
 
     fn finished(
@@ -523,6 +512,16 @@ impl Drop for Guard<'_> {
             }
             unanswered
         });
+    }
+}
+
+/// A step as its entries have it.
+fn step_info(vertex: &Vertex) -> StepInfo {
+    StepInfo {
+        name: vertex.name.clone(),
+        instruction: vertex.instruction.clone(),
+        target: vertex.target.to_string(),
+        platform: (*vertex.platform).clone(),
     }
 }
 

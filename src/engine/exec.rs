@@ -98,7 +98,7 @@ impl Attempt {
         // What the step stands on comes while others still run.
         self.unpack_inputs(id, inputs).await?;
         let _permit = self.permit().await?;
-        self.announce(id);
+        self.announce_run(id).await;
         let started = Instant::now();
         let layer = self.run(id, op, &root, inputs).await?;
         self.record(id, &recipe, inputs, layer.as_ref(), millis(started))

@@ -47,7 +47,7 @@ impl Attempt {
             .open_contents(op, &plan, &mut sources, inputs, false)
             .await?;
         let _permit = self.permit().await?;
-        self.announce(id);
+        self.announce_run(id).await;
         let started = Instant::now();
         for name in &plan.unknown_owners {
             let instruction = &self.session.graph.vertex(id).instruction;

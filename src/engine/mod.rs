@@ -26,6 +26,7 @@ mod bytes;
 pub mod contexts;
 mod error;
 mod exec;
+pub mod explain;
 mod file_step;
 pub mod files;
 mod log;
@@ -86,6 +87,8 @@ pub struct Engine {
 pub struct EngineOptions {
     /// Steps executed at the same time.
     pub jobs: usize,
+    /// Whether to say of each executed step why it was.
+    pub explain: bool,
     /// Whether known noise is dropped from what a RUN changed.
     pub normalise: bool,
     /// How new layers are compressed.

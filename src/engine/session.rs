@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use super::{
     bytes::LayerBytes,
     contexts::{definition_keys, scan_contexts},
     exec::Runtime,
+    explain::History,
     files::Source,
     mount_trees::UsedMount,
 };
@@ -55,6 +56,8 @@ pub struct Session {
     /// that must be executed: its definition key says nothing about what they will give.
     unforeseen: Vec<bool>,
     pub(super) counters: Counters,
+    /// What earlier builds left, read when a step's execution is to be explained.
+    pub(super) history: OnceLock<History>,
     /// Cache mounts that steps of this build have used, by the names of their directories.
     pub(super) used_mounts: Mutex<BTreeMap<String, UsedMount>>,
 }
@@ -89,23 +92,7 @@ impl Session {
     /// Scans the contexts, computes all definition keys and looks them up.
     pub async fn new(engine: Engine, graph: BuildGraph) -> Result<Arc<Self>, BuildError> {
         let graph = Arc::new(graph);
-        let memo_dir = engine.store.memo_dir();
-        let scanned = {
-            let graph = Arc::clone(&graph);
-            let options = KeyOptions {
-                normalise: engine.options.normalise,
-            };
-            blocking(move || {
-                let scan = |local: &LocalContext, prefixes: &[LayerPath]| {
-                    context::scan(local, prefixes, Some(&memo_dir)).map_err(BuildError::from)
-                };
-                let contexts = scan_contexts(&graph, scan)?;
-                let keys = definition_keys(&graph, options, &contexts)?;
-                Ok((contexts, keys))
-            })
-            .await
-        };
-        let (contexts, keys) = scanned?;
+        let Inputs { contexts, keys } = Inputs::read(&engine, &graph).await?;
         let wanted: Vec<CacheKey> = (0..graph.vertices.len())
             .map(VertexId)
             .filter(|id| graph.vertex(*id).op.is_step())
@@ -141,6 +128,7 @@ impl Session {
             distrusted: Mutex::default(),
             stale: Mutex::default(),
             counters: Counters::default(),
+            history: OnceLock::new(),
             used_mounts: Mutex::default(),
             engine,
         }))
@@ -251,6 +239,17 @@ impl Session {
             cache_requests: self.tiers.requests(),
             wall_ms: self.engine.events.elapsed_ms(),
         }
+    }
+
+    /// The vertices that this build has executed.
+    pub(super) fn executed_vertices(&self) -> HashSet<VertexId> {
+        let ran = self.counters.ran.lock();
+        ran.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether an input other than its root comes from steps that must be executed.
+    pub(super) fn is_unforeseen(&self, id: VertexId) -> bool {
+        self.unforeseen[id.0]
     }
 
     /// Whether cached entries may stand for this vertex.
@@ -374,6 +373,32 @@ impl Session {
     }
 }
 
+/// What is known before anything is looked up.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) contexts: HashMap<usize, Source>,
+    pub(super) keys: DefinitionKeys,
+}
+
+impl Inputs {
+    /// Scans the contexts and computes all definition keys.
+    pub(super) async fn read(engine: &Engine, graph: &Arc<BuildGraph>) -> Result<Self, BuildError> {
+        let (graph, memo_dir) = (Arc::clone(graph), engine.store.memo_dir());
+        let options = KeyOptions {
+            normalise: engine.options.normalise,
+        };
+        blocking(move || {
+            let scan = |local: &LocalContext, prefixes: &[LayerPath]| {
+                context::scan(local, prefixes, Some(&memo_dir)).map_err(BuildError::from)
+            };
+            let contexts = scan_contexts(&graph, scan)?;
+            let keys = definition_keys(&graph, options, &contexts)?;
+            Ok(Self { contexts, keys })
+        })
+        .await
+    }
+}
+
 /// Runs blocking work off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
@@ -388,7 +413,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// For each vertex, whether an input other than its root comes from steps that must not
 /// be taken from the cache. The root needs no such care: a hit names its chain.
-fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
+pub(super) fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
     let mut executed: Vec<bool> = Vec::with_capacity(graph.vertices.len());
     let mut unforeseen = Vec::with_capacity(graph.vertices.len());
     for vertex in &graph.vertices {

@@ -78,11 +78,29 @@ pub enum GitError {
         #[source]
         source: Box<gix::Error>,
     },
+    /// Tags, or the history before the head, can't be read.
+    #[error("can't find the tags behind the head in the Git repository `{}`", path.display())]
+    Tags {
+        /// The repository.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: Box<gix::Error>,
+    },
     /// A path of a tree that symlinks lead out of the repository, or round in a circle.
     #[error("`{path}` leads through symlinks that leave the repository or go in a circle")]
     Symlinks {
         /// The path.
         path: String,
+    },
+    /// Git's index can't be read.
+    #[error("can't read Git's index `{}`", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<gix::Error>,
     },
     /// A path that is no directory of a tree.
     #[error("`{path}` is not a directory in tree `{tree}`")]

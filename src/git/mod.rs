@@ -18,7 +18,9 @@
 //! The digests of objects' contents are remembered between runs (`memo`);
 //! `docs/internals/storage-format.md` has the format.
 
+mod at_hand;
 mod attributes;
+pub mod base;
 mod changes;
 mod checkout;
 mod commit;
@@ -31,8 +33,10 @@ mod memo;
 mod object_id;
 mod program;
 mod repository;
+pub mod resolve;
 mod scan;
 mod tree;
+mod worktree;
 
 pub use changes::{Change, ChangeKind, ChangedPaths};
 pub use commit::Commit;
@@ -42,6 +46,7 @@ pub use program::FetchSettings;
 pub use repository::{Repository, Surroundings};
 pub use scan::{ContentIdentity, ScanOptions, ScannedTree, Unknown, UnknownReason, scan};
 pub use tree::{Tree, TreeEntry, TreeEntryKind};
+pub use worktree::{WorktreeChange, WorktreeState, scan_worktree};
 
 #[cfg(test)]
 mod tests;

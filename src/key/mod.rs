@@ -4,15 +4,19 @@
 //! of its inputs, and computable before anything runs; and a *content key*, in which
 //! the digests of the inputs' content stand for their definition keys. Both are made
 //! from a [`KeyRecipe`], a list of named parts that is stored with the result, so
-//! that a miss can be explained. What is in, what is left out, and test vectors:
+//! that a miss can be explained ([`KeyDiff`], [`FileListing`]). What is in, what is left out, and test vectors:
 //! `docs/internals/cache-key-spec.md`.
 
 mod definition;
+mod explain;
+mod listing;
 mod recipe;
 #[cfg(test)]
 mod tests;
 
 pub use definition::{DefinitionKeys, KeyOptions, exec_content_recipe, file_content_recipe};
+pub use explain::{Difference, KeyDiff, OldPart, OldValue, Topic, hidden_items};
+pub use listing::{ChangedFile, FileChange, FileListing, Listed, ListedPath};
 pub use recipe::{KeyKind, KeyRecipe, RecipePart, RecipeValue};
 
 use std::{fmt, str::FromStr};

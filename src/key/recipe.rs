@@ -7,7 +7,7 @@ use crate::digest::{Blake3Digest, KeyEncoder};
 
 /// Longest value, in bytes, that is stored as text; longer ones are stored as the
 /// BLAKE3 digest of the text.
-const STORED_VALUE_MAX: usize = 256;
+pub(super) const STORED_VALUE_MAX: usize = 256;
 
 /// The kinds of key. Each has a context string of its own, so that keys of two kinds
 /// never meet; the version at its end changes whenever the meaning of a part does, or the
@@ -111,6 +111,13 @@ impl KeyRecipe {
     /// What kind of key it gives.
     pub fn kind(&self) -> KeyKind {
         self.kind
+    }
+
+    /// The parts: names and values, in order.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.parts
+            .iter()
+            .map(|(name, value)| (&name[..], &value[..]))
     }
 
     /// Adds a part.

@@ -107,7 +107,14 @@ impl Plain {
                     harmless(&reads.join(", "))
                 )]
             }
-            BuildEvent::StepStarted { step, name, .. } => self.header(ms, *step, name),
+            BuildEvent::StepStarted {
+                step, name, why, ..
+            } => {
+                let mut lines = self.header(ms, *step, name);
+                let why = why.as_ref().map(|why| missed(why));
+                lines.extend(why.map(|why| format!("#{} {why}", step.0)));
+                lines
+            }
             BuildEvent::StepLog { step, line, .. } => {
                 let since = ms - self.started.get(step).copied().unwrap_or(0).min(ms);
                 let line = harmless(line);
@@ -185,6 +192,11 @@ impl Plain {
             None => format!("{what} {}", bytes(current)),
         }]
     }
+}
+
+/// Why a step is executed.
+pub(super) fn missed(why: &str) -> String {
+    format!("miss: {}", harmless(why))
 }
 
 /// How a step ended: `ran in 1.2s, layer 33.6 MB`, `hit, saved 12.3s`.

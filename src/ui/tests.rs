@@ -41,6 +41,7 @@ fn started(step: usize, name: &str) -> BuildEvent {
         step: StepId(step),
         name: name.into(),
         target: "ml (cpu, linux/amd64)".into(),
+        why: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write, time::Duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
-    plain::{finished, from, not_saved, warning},
+    plain::{finished, from, missed, not_saved, warning},
     style::Style,
     summary::Summary,
     terminal::{Size, Terminal},
@@ -45,7 +45,14 @@ impl Tty {
     pub(super) fn event(&mut self, event: &BuildEvent) {
         self.summary.note(event);
         match event {
-            BuildEvent::StepStarted { step, name, .. } => self.start(*step, name),
+            BuildEvent::StepStarted {
+                step, name, why, ..
+            } => {
+                if let Some(why) = why {
+                    self.say(&format!("{}: {}", harmless(name), missed(why)));
+                }
+                self.start(*step, name);
+            }
             BuildEvent::StepLog { step, line, .. } => {
                 if let Some(bar) = self.steps.get(step) {
                     bar.set_message(harmless(line));

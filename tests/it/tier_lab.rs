@@ -393,6 +393,7 @@ impl Lab {
             redactor: Arc::new(Redactor::default()),
             stop,
             options: EngineOptions {
+                explain: true,
                 jobs: 2,
                 normalise: true,
                 layer: LayerOptions::default(),

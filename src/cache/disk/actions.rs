@@ -8,7 +8,7 @@ use super::DiskStore;
 use crate::{
     cache::{ActionResult, CacheError, CacheWarning, EntryId, RecordError, Scope},
     digest::{Blake3Digest, Sha256Digest},
-    key::CacheKey,
+    key::{CacheKey, KeyKind},
 };
 
 /// An action with its time of last use, for listings.
@@ -116,12 +116,27 @@ impl DiskStore {
 
     /// All readable actions, the last used first.
     pub fn actions(&self) -> Result<Vec<StoredAction>, CacheError> {
+        self.list(None)
+    }
+
+    /// All readable actions of one kind, the last used first.
+    pub fn actions_of(&self, kind: KeyKind) -> Result<Vec<StoredAction>, CacheError> {
+        self.list(Some(kind))
+    }
+
+    fn list(&self, kind: Option<KeyKind>) -> Result<Vec<StoredAction>, CacheError> {
+        // As it stands in an entry: what is of another kind needn't be decoded.
+        let text = kind.map(|kind| format!("\"kind\":\"{}\"", kind.name()));
         let rows = self.shared.index.read("list actions of", |connection| {
             connection
                 .prepare_cached("SELECT id, record, used FROM actions ORDER BY used DESC, id")?
                 .query_map([], |row| {
                     Ok((row.get::<_, [u8; 32]>(0)?, record_bytes(row)?, row.get(2)?))
                 })?
+                .filter(|row| match (row, &text) {
+                    (Ok((_, record, _)), Some(text)) => head_has(record, text.as_bytes()),
+                    _ => true,
+                })
                 .collect::<rusqlite::Result<Vec<_>>>()
         })?;
         Ok(rows
@@ -156,6 +171,12 @@ impl DiskStore {
             reason: error.to_string(),
         });
     }
+}
+
+/// Whether the first 200 bytes of an entry have `text` in them: its kind follows its key.
+fn head_has(record: &[u8], text: &[u8]) -> bool {
+    let head = &record[..record.len().min(200)];
+    head.windows(text.len()).any(|window| window == text)
 }
 
 /// The second column as bytes, whatever type it has: a value that is no record shows

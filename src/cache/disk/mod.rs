@@ -21,6 +21,7 @@
 
 mod actions;
 mod asynchronous;
+mod attachments;
 mod blobs;
 mod index;
 mod lease;

@@ -12,8 +12,12 @@
 //! local store; every trouble with a tier is a miss and a warning.
 
 mod fetch;
+mod peek;
+mod push;
 
 pub use fetch::{Download, Piece};
+pub use peek::{Peeked, RefusedEntry};
+pub use push::Pushed;
 
 use std::{
     collections::{HashMap, HashSet},

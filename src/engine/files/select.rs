@@ -10,7 +10,7 @@ use crate::{
         pattern::{self, Pattern},
     },
     graph::CopyAction,
-    key::{CacheKey, KeyKind},
+    key::{CacheKey, FileListing, KeyKind, Listed, ListedPath},
     oci::layer::{EntryKind, Found, LayerPath},
 };
 
@@ -257,6 +257,51 @@ impl Selection {
             }
         }
         CacheKey(encoder.finish())
+    }
+}
+
+impl Selection {
+    /// The same as a list, for comparing it with another.
+    pub fn listing(&self, source: &Source) -> FileListing {
+        let mut paths = Vec::new();
+        for matched in &self.matches {
+            let prefix = matched.at.as_bytes().len();
+            let mut list = |path: &LayerPath, found: &Found<'_>, on_the_way: bool| {
+                let below = &path.as_bytes()[prefix..];
+                let below = below.strip_prefix(b"/").unwrap_or(below);
+                let named = matched.named.as_bytes();
+                let parts = [named, below];
+                let parts: Vec<&[u8]> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+                let entry = &found.row.entry;
+                paths.push(ListedPath {
+                    path: parts.join(&b'/'),
+                    mode: entry.mode,
+                    what: match &entry.kind {
+                        EntryKind::Directory => Listed::Directory { on_the_way },
+                        EntryKind::Regular { size } => Listed::File {
+                            size: *size,
+                            digest: found.row.content,
+                        },
+                        EntryKind::Symlink { target } => {
+                            Listed::Symlink(target.as_os_str().as_bytes().to_vec())
+                        }
+                        kind => Listed::Other(format!("{kind:?}").into_bytes()),
+                    },
+                });
+            };
+            if matched.include.is_none() && matched.exclude.is_none() {
+                for (path, found) in source.tree.walk(&matched.at) {
+                    list(&path, &found, false);
+                }
+                continue;
+            }
+            for taken in matched.taken(source) {
+                if let Some(found) = source.tree.get(&taken.path) {
+                    list(&taken.path, &found, taken.on_the_way);
+                }
+            }
+        }
+        FileListing { paths }
     }
 }
 

@@ -45,6 +45,7 @@ pub use check::Check;
 pub use clock::Clock;
 pub use error::LowerError;
 pub use outline::{Needed, Outline, OutlineArg};
+pub use rules::looks_secret;
 pub use warning::LowerWarning;
 
 use std::{collections::BTreeMap, sync::Arc};

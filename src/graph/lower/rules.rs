@@ -267,7 +267,7 @@ impl Lowering<'_> {
 }
 
 /// Whether a variable of this name probably holds a secret.
-fn looks_secret(name: &str) -> bool {
+pub fn looks_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let has = |words: &[&str]| name.split('_').any(|part| words.contains(&part));
     has(&SECRETS) && !has(&NO_SECRETS)

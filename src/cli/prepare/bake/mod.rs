@@ -197,24 +197,9 @@ pub(super) fn warnings(plan: &Plan) -> Vec<LowerWarning> {
         out.push(warning(message, odd.hint.clone()));
     }
     for (name, target) in &plan.targets {
-        let is_set = |set: bool, what: &str| set.then(|| what.to_owned());
-        let ignored: Vec<String> = [
-            is_set(target.cache_from.is_some(), "`cache-from`"),
-            is_set(target.cache_to.is_some(), "`cache-to`"),
-            is_set(
-                target.attest.iter().flatten().any(|a| !a.disabled),
-                "`attest`",
-            ),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        if !ignored.is_empty() {
-            let what = ignored.join(" and ");
-            out.push(warning(
-                format!("{what} of target `{name}` has no effect yet"),
-                None,
-            ));
+        if target.attest.iter().flatten().any(|a| !a.disabled) {
+            let message = format!("`attest` of target `{name}` has no effect yet");
+            out.push(warning(message, None));
         }
     }
     out
