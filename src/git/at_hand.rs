@@ -44,6 +44,14 @@ impl History for Repository {
         self.has_commit(id).then_some(id)
     }
 
+    fn remote(&self) -> String {
+        let names = self.remotes();
+        match names.as_slice() {
+            [name] => name.clone(),
+            _ => "origin".to_owned(),
+        }
+    }
+
     fn default_branches(&self) -> Vec<String> {
         self.default_branch_candidates()
     }
