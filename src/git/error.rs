@@ -93,6 +93,15 @@ pub enum GitError {
         /// The path.
         path: String,
     },
+    /// Git's index can't be read.
+    #[error("can't read Git's index `{}`", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<gix::Error>,
+    },
     /// A path that is no directory of a tree.
     #[error("`{path}` is not a directory in tree `{tree}`")]
     NotADirectory {
