@@ -35,6 +35,7 @@ mod program;
 mod repository;
 pub mod resolve;
 mod scan;
+mod scan_inputs;
 mod tree;
 mod worktree;
 
@@ -45,6 +46,7 @@ pub use object_id::{ObjectId, ParseObjectIdError};
 pub use program::FetchSettings;
 pub use repository::{Repository, Surroundings};
 pub use scan::{ContentIdentity, ScanOptions, ScannedTree, Unknown, UnknownReason, scan};
+pub use scan_inputs::scan_inputs;
 pub use tree::{Tree, TreeEntry, TreeEntryKind};
 pub use worktree::{WorktreeChange, WorktreeState, scan_worktree};
 
