@@ -86,7 +86,10 @@ pub(super) fn of<'w>(
         .collect();
     // A memo only saves time.
     let _ = memo.append(&learnt);
-    let (count, bytes) = (read.len(), learnt.iter().map(|(_, _, (size, _))| size).sum());
+    let (count, bytes) = (
+        read.len(),
+        learnt.iter().map(|(_, _, (size, _))| size).sum(),
+    );
     known.extend(read);
     Ok(Contents {
         known,
