@@ -368,6 +368,7 @@ fn read_small(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What identifies the file with this metadata, as long as it isn't changed.
 pub(crate) fn stamp(stat: &Stat) -> FileStamp {
     let ns = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
     FileStamp {

@@ -10,8 +10,7 @@
 //! configuration names is ever started on the way: no hook, no filter driver, no `textconv`,
 //! no `fsmonitor`, no alias. What only such a program could tell is [`Unknown`] and is told
 //! as that. Variables such as `GIT_DIR` mean nothing here. A repository that belongs to
-//! another user may be read, but its configuration then counts for nothing that decides
-//! about programs or paths outside.
+//! another user may be read; its configuration then names no file outside that would be read.
 //!
 //! # Versions of formats
 //!

@@ -1,5 +1,7 @@
 //! What a scan depends on, without making it.
 
+use std::ffi::OsStr;
+
 use super::{GitError, Tree, attributes::Attributes, listing::TreeEntryKind};
 use crate::{
     digest::{Blake3Digest, KeyEncoder},
@@ -52,7 +54,7 @@ pub fn scan_inputs(
 
 /// Enters the file of attributes in a directory.
 fn attributes_in(tree: &Tree, dir: &LayerPath, encoder: &mut KeyEncoder) -> Result<(), GitError> {
-    let file = tree.entry(&dir.join(".gitattributes"))?;
+    let file = tree.entry(&dir.join(OsStr::new(".gitattributes")))?;
     encoder.field(
         "attributes",
         file.map(|entry| format!("{} {}", entry.kind.mode(), entry.id))

@@ -197,7 +197,10 @@ class Planning(support.EndToEnd):
         self.git("clone", "--quiet", "--depth=1", f"file://{self.repository}", shallow, cwd=self.path())
         self.assertEqual(self.git("rev-list", "--count", "HEAD", cwd=shallow), "1")
         decided, plan = self.decided(cwd=shallow)
-        self.assertEqual({decision for decision, _ in decided.values()}, {"build"}, "or it was deepened")
+        self.assertEqual({reason for _, reason in decided.values()}, {"no-base"}, "the branch is the default one")
+        decided, _ = self.decided("--base", self.git("rev-parse", "HEAD~1"), cwd=shallow)
+        self.assertEqual(decided["ml"], ("skip", "unchanged"), "the one commit was fetched")
+        self.assertEqual(decided["app"], ("build", "files-changed"))
         self.assertEqual(plan["head"]["commit"], head)
 
     def test_forced_and_left_out(self):

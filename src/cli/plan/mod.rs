@@ -5,7 +5,12 @@ mod show;
 mod sides;
 mod touch;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -19,7 +24,7 @@ use crate::{
     ci::{self, CiContext},
     event::Events,
     fs,
-    git::Repository,
+    git::{FetchSettings, Repository},
     plan::{
         ChangedFiles, Forced, Known, Plan, Side, decide, gitlab,
         graph::Drawing,
@@ -46,6 +51,9 @@ pub(super) struct PlanArgs {
     /// Don't ask the caches, nor the registries of base images: plan from Git alone
     #[arg(long, help_heading = "Planning")]
     no_cache_lookup: bool,
+    /// Don't fetch what a shallow or partial clone lacks
+    #[arg(long, help_heading = "Planning")]
+    no_fetch: bool,
     /// Build these layers or targets, whatever changed; `*` is all
     #[arg(
         long,
@@ -130,6 +138,9 @@ enum GraphFormat {
     Json,
 }
 
+/// How long one fetch of what a clone lacks may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
+
 fn on_runtime(act: impl Future<Output = Result<ExitCode, CliError>>) -> Result<ExitCode, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -187,6 +198,15 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
         events.warn(trouble.to_string(), None);
     }
     let repository = Repository::discover(&fs::absolute(".")?)?;
+    let repository = match args.no_fetch {
+        true => repository,
+        false => repository.map(|repository| {
+            repository.fetching(FetchSettings {
+                env: context.env.for_git(),
+                timeout: FETCH_TIMEOUT,
+            })
+        }),
+    };
     let lock = build::lock(context)?;
     let registry = match args.no_cache_lookup {
         true => None,
@@ -198,6 +218,9 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
         None => BaseImages::stand_ins(pinned),
     };
     let mut maker = Maker::new(context, &args.build, &bases, &events);
+    maker.repository = repository
+        .as_ref()
+        .filter(|repository| !repository.is_bare());
     let head = head(args, repository.as_ref())?;
     maker.by_object_id = args.no_cache_lookup && matches!(head.place, Place::Commit(_));
     let side = maker.side("head", &head.place).await?;
@@ -268,10 +291,9 @@ fn changed(
     };
     let top = root(Some(repository))?;
     let changes = repository.changes(Some(from), to)?;
-    Ok(changes
-        .iter()
-        .map(|change| top.join(change.path.as_path()))
-        .collect())
+    let committed = changes.iter().map(|change| &change.path);
+    let paths = committed.chain(&head.changed);
+    Ok(paths.map(|path| top.join(path.as_path())).collect())
 }
 
 /// What options, the commit's message and labels ask for.

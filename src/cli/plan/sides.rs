@@ -14,7 +14,7 @@ use crate::{
     },
     event::Events,
     fs::{self, Disk, Files},
-    git::{self, ContentIdentity, ScanOptions, Tree, Unknown},
+    git::{self, ContentIdentity, Repository, ScanOptions, Tree, Unknown},
     graph::{BuildGraph, CopyAction, LocalContext, VertexId},
     key::KeyOptions,
     oci::layer::LayerPath,
@@ -42,6 +42,8 @@ pub(super) struct Maker<'c> {
     args: &'c BuildArgs,
     bases: &'c BaseImages,
     events: &'c Events,
+    /// What the working directory is the work tree of: files that are as in the commit needn't be read.
+    pub(super) repository: Option<&'c Repository>,
     /// Whether files of commits are told apart by their names in Git alone. Keys are then good for
     /// comparisons, and nothing is found in a cache under them.
     pub(super) by_object_id: bool,
@@ -59,6 +61,7 @@ impl<'c> Maker<'c> {
             args,
             bases,
             events,
+            repository: None,
             by_object_id: false,
         }
     }
@@ -218,6 +221,14 @@ impl<'c> Maker<'c> {
             let scanned = git::scan(files.tree(), &dir, local, prefixes, options)?;
             *unknown = scanned.unknown;
             return Ok(scanned.context);
+        }
+        if let Some(repository) = self.repository {
+            return Ok(git::scan_worktree(
+                repository,
+                local,
+                prefixes,
+                Some(memo_dir),
+            )?);
         }
         Ok(context::scan(local, prefixes, Some(memo_dir)).map_err(BuildError::from)?)
     }
