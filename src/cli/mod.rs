@@ -12,6 +12,7 @@ mod config;
 mod doctor;
 mod error;
 pub mod exit;
+mod explain;
 mod images;
 mod output;
 mod prepare;
@@ -76,6 +77,8 @@ enum When {
 enum Command {
     /// Build images from the layer targets of `memobuild.yml`, or from one Dockerfile
     Build(Box<build::BuildArgs>),
+    /// Say why steps would run, and who made what is in the cache; executes nothing
+    Explain(Box<explain::ExplainArgs>),
     /// List, check or clean the local cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -172,6 +175,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     };
     let result = enter_directory(&context).and_then(|()| match cli.command {
         Command::Build(args) => build::run(&context, &args),
+        Command::Explain(args) => explain::run(&context, *args),
         Command::Cache(command) => cache::run(&context, &command),
         Command::Config(command) => config::run(&context, &command),
         Command::Serve(args) => serve::run(&args),

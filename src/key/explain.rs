@@ -269,12 +269,15 @@ impl KeyDiff {
             let before = old.iter().find(|(known, _)| known == name);
             match before {
                 Some((_, before)) => self.part(name, before, value),
-                None => self.push(name, topic(name), None, None, Some(text(value))),
+                None => {
+                    let value = OldValue::Text(text(value));
+                    self.push(name, topic(name), None, None, Some(value.listed(name)));
+                }
             }
         }
         for (name, value) in old.iter().filter(|(name, _)| wanted(name)) {
             if !new.iter().any(|(known, _)| known == name) {
-                self.push(name, topic(name), None, Some(value.shown()), None);
+                self.push(name, topic(name), None, Some(value.listed(name)), None);
             }
         }
     }
@@ -581,6 +584,14 @@ impl OldValue {
         }
     }
 
+    /// The value of the part of this name.
+    fn listed(&self, name: &str) -> String {
+        match self.items() {
+            Some(items) if topic(name).is_list() => items.join(" "),
+            _ => self.shown(),
+        }
+    }
+
     fn shown(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
@@ -720,6 +731,14 @@ fn optional(text: &str) -> Option<String> {
 impl fmt::Display for Difference {
     /// One sentence: ``environment variable `V` changed (`1` -> `2`)``.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Topic::Parent | Topic::Input, None, Some(new)) = (self.topic, &self.old, &self.new)
+        {
+            let what = match self.topic {
+                Topic::Parent => "what it stands on",
+                _ => "what it reads from",
+            };
+            return write!(f, "{what} is no hit: `{}`", shown(new));
+        }
         let what = match self.topic {
             Topic::Kind => "the kind of step",
             Topic::Platform => "the platform",

@@ -4,6 +4,8 @@ mod bundle;
 mod inspect;
 mod keygen;
 
+pub(super) use inspect::time;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Subcommand;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    history::History,
+    history::{History, Place},
     inquiry::{CommitOf, Inquiry, Miss, Standing},
 };
 use crate::{
@@ -160,6 +160,16 @@ impl Forecast {
         commit_of: Option<CommitOf<'_>>,
     ) -> Miss {
         self.inquiry(commit_of).compare_with(id, entry)
+    }
+
+    /// The step that an entry is of, by its name, or by its place.
+    pub fn step_like(&self, entry: &ActionResult) -> Option<&Outlook> {
+        let name = |outlook: &Outlook| self.graph.vertex(outlook.id).name.as_str();
+        let same = |outlook: &&Outlook| name(outlook) == entry.step.name;
+        let place = Place::of(&entry.step.name);
+        let near = |outlook: &&Outlook| place.is_some() && Place::of(name(outlook)) == place;
+        let mut steps = self.steps.iter();
+        steps.clone().find(same).or_else(|| steps.find(near))
     }
 
     fn inquiry<'a>(&'a self, commit_of: Option<CommitOf<'a>>) -> Inquiry<'a> {
