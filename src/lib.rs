@@ -26,9 +26,9 @@
 //! | foundations | [`sys`], [`redact`], [`digest`], [`fs`], [`event`] |
 //! | formats | [`oci`], [`device`], [`dockerfile`], [`config`], [`bake`] |
 //! | meaning | [`graph`], [`key`] |
-//! | the outside | [`registry`], [`cache`], [`remote`] |
+//! | the outside | [`registry`], [`cache`], [`remote`], [`context`], [`git`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
-//! | operations | [`context`], [`engine`], [`export`] |
+//! | operations | [`engine`], [`export`], [`plan`] |
 //! | faces | [`ci`], [`ui`], [`server`] |
 //! | command line | [`cli`] |
 //!
@@ -56,6 +56,8 @@ pub mod graph;
 pub mod key;
 
 pub mod cache;
+pub mod context;
+pub mod git;
 pub mod registry;
 pub mod remote;
 
@@ -64,9 +66,9 @@ pub mod snapshot;
 pub mod ssh;
 pub mod userns;
 
-pub mod context;
 pub mod engine;
 pub mod export;
+pub mod plan;
 
 pub mod ci;
 pub mod server;

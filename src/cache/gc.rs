@@ -8,11 +8,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     time::Duration,
 };
 
-use super::{CacheError, EntryId};
+use super::{CacheError, EntryId, Scope};
 use crate::digest::Sha256Digest;
 
 /// Limits for what is kept.
@@ -25,6 +25,9 @@ pub struct GcPolicy {
     /// What was used within this time stays, whatever the limits say: it may belong to
     /// an upload or a build that is under way.
     pub keep_recent: Duration,
+    /// Only entries of these scopes go, with the blobs that no other entry names; everything
+    /// if there are none.
+    pub scopes: Vec<Scope>,
 }
 
 impl Default for GcPolicy {
@@ -34,6 +37,7 @@ impl Default for GcPolicy {
             max_bytes: Some(20 << 30),
             max_age: Some(Duration::from_secs(30 * 24 * 3600)),
             keep_recent: Duration::from_secs(3600),
+            scopes: Vec::new(),
         }
     }
 }
@@ -108,6 +112,24 @@ impl Inventory {
     pub fn bytes(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.bytes).sum::<u64>()
             + self.derived.iter().map(|item| item.bytes).sum::<u64>()
+    }
+
+    /// Lets everything count as just used but these actions and the blobs that they name.
+    pub(super) fn limit_to(&mut self, ids: &HashSet<EntryId>) {
+        const NEVER: i64 = i64::MAX;
+        let mut named = HashSet::new();
+        for action in &mut self.actions {
+            match ids.contains(&action.id) {
+                true => named.extend(action.blobs.iter().copied()),
+                false => action.used = NEVER,
+            }
+        }
+        for blob in self.blobs.iter_mut().filter(|b| !named.contains(&b.digest)) {
+            blob.used = NEVER;
+        }
+        for item in &mut self.derived {
+            item.used = NEVER;
+        }
     }
 }
 
@@ -402,6 +424,7 @@ mod tests {
                 max_bytes,
                 max_age: max_age.map(Duration::from_millis),
                 keep_recent: Duration::ZERO,
+                scopes: Vec::new(),
             };
             let kept = apply(inventory.clone(), &plan(&inventory, &policy, 20, horizon));
             prop_assert_eq!(&kept, &model(inventory.clone(), &policy, 20, horizon));
@@ -423,6 +446,39 @@ mod tests {
     }
 
     #[test]
+    fn limited_to_some_actions_nothing_else_goes() {
+        let action = |n, blobs: &[usize]| ActionUse {
+            id: id(n),
+            used: 1,
+            blobs: blobs.iter().copied().map(digest).collect(),
+        };
+        let blobs = (0..4).map(|n| BlobUse {
+            digest: digest(n),
+            bytes: 10,
+            used: 1,
+        });
+        let mut inventory = Inventory {
+            actions: vec![action(0, &[0, 1]), action(1, &[1, 2])],
+            blobs: blobs.collect(),
+            derived: vec![DerivedUse {
+                id: "d".to_owned(),
+                bytes: 10,
+                used: 1,
+            }],
+        };
+        inventory.limit_to(&HashSet::from([id(0)]));
+        let policy = GcPolicy {
+            max_bytes: Some(0),
+            max_age: Some(Duration::ZERO),
+            keep_recent: Duration::ZERO,
+            scopes: Vec::new(),
+        };
+        let plan = plan(&inventory, &policy, 20, 20);
+        assert_eq!((plan.actions, plan.blobs), (vec![id(0)], vec![digest(0)]));
+        assert!(plan.derived.is_empty());
+    }
+
+    #[test]
     fn nothing_goes_within_the_limits() {
         let inventory = Inventory {
             blobs: vec![BlobUse {
@@ -436,6 +492,7 @@ mod tests {
             max_bytes: Some(10),
             max_age: Some(Duration::from_millis(15)),
             keep_recent: Duration::ZERO,
+            scopes: Vec::new(),
         };
         assert_eq!(plan(&inventory, &policy, 20, 20), GcPlan::default());
         let tighter = GcPolicy {

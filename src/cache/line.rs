@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     mem::{Discriminant, discriminant},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -14,7 +14,7 @@ use super::{
     guard::{GuardLimits, TierMeter, TierTrouble, chain, guard},
     rate::Rate,
 };
-use crate::event::Events;
+use crate::{digest::Sha256Digest, event::Events};
 
 /// A tier and the way to it.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Line {
     state: Arc<State>,
     events: Events,
     told: Mutex<HashSet<(Act, Discriminant<CacheError>)>>,
+    /// Blobs that the tier has with a size or bytes that aren't theirs.
+    wrong: Mutex<HashSet<Sha256Digest>>,
 }
 
 /// What the guard has said.
@@ -68,6 +70,7 @@ impl Line {
             state,
             events,
             told: Mutex::default(),
+            wrong: Mutex::default(),
         }
     }
 
@@ -86,15 +89,22 @@ impl Line {
         self.state.no_writes.load(Ordering::SeqCst)
     }
 
+    /// Says that what the tier has for a blob is wrong: who saves it doesn't ask then whether it is there.
+    pub(super) fn wrong_blob(&self, digest: Sha256Digest, error: &CacheError) {
+        lock(&self.wrong).insert(digest);
+        self.trouble(Act::Read, error);
+    }
+
+    /// Whether what the tier has for a blob was found to be wrong.
+    pub(super) fn has_wrong(&self, digest: &Sha256Digest) -> bool {
+        lock(&self.wrong).contains(digest)
+    }
+
     /// Says what is wrong: each kind of trouble once for reading and once for writing; nothing
     /// where the guard has said it already. Whoever wants all that is corrupt asks `cache verify`.
     pub(super) fn trouble(&self, act: Act, error: &CacheError) {
         let kind = (act, discriminant(error));
-        let new = self
-            .told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(kind);
+        let new = lock(&self.told).insert(kind);
         let known =
             self.state.off.load(Ordering::SeqCst) || act == Act::Write && self.refuses_writes();
         if !new || known {
@@ -115,4 +125,8 @@ impl Line {
             None,
         );
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -56,5 +56,5 @@ pub use record::{ActionResult, Producer, RECORD_VERSION, RecordError, Signature,
 pub use save::{SaveJob, SaveReport, Saver};
 pub use scope::{EntryId, Scope, ScopeError, SearchOrder, Trust};
 pub use tier::{Access, Tier, TierAddress, TierAddressError, TierKind};
-pub use tiered::{Download, FoundAction, Peeked, Piece, RefusedEntry, TieredStore};
+pub use tiered::{Download, FoundAction, Peeked, Piece, Pushed, RefusedEntry, TieredStore};
 pub use vouch::Vouching;

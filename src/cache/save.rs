@@ -45,6 +45,10 @@ const AT_ONCE: usize = 4;
 /// Layers below this size in bytes are saved whatever it takes.
 const SMALL: u64 = 1 << 20;
 
+/// Layers that are brought to a tier in this time are saved whatever the step took: this costs the build
+/// nothing that it would notice, and a hit alone, without bytes, spares others the step.
+const PASSING: Duration = Duration::from_millis(200);
+
 /// Indexes above this size in bytes don't go from one tier to another.
 const IN_MEMORY: u64 = 64 << 20;
 
@@ -217,10 +221,12 @@ impl Saver {
         lock(&self.tasks).spawn(async move { shared.run(job, tiers, file).await });
     }
 
-    /// Takes up what builds before this one left for the same tiers in the same scope.
-    pub async fn resume(&self) {
+    /// Takes up what builds before this one left for the same tiers in the same scope; gives how
+    /// many saves that are.
+    pub async fn resume(&self) -> usize {
+        let mut taken = 0;
         if !self.is_active() {
-            return;
+            return taken;
         }
         let store = Arc::clone(&self.shared.store);
         let listed = blocking("read", store.dir().to_owned(), move || {
@@ -248,8 +254,10 @@ impl Saver {
                     source: None,
                 };
                 self.spawn(job, tiers, Some(file));
+                taken += 1;
             }
         }
+        taken
     }
 
     /// Waits until everything is saved, but not longer than `limit`, and says what was. What
@@ -314,8 +322,8 @@ impl Shared {
             .collect()
     }
 
-    /// Those of `tiers` from which the layer comes back sooner than its step could be executed
-    /// again; says so where it is not.
+    /// Those of `tiers` where the layer is in no time, or from which it comes back sooner than its step
+    /// could be executed again; says so where it is not.
     fn worthwhile(&self, job: &SaveJob, mut tiers: Vec<usize>) -> Vec<usize> {
         let Some(entry) = job.entries.first() else {
             return Vec::new();
@@ -327,8 +335,9 @@ impl Shared {
         let step = Duration::from_millis(entry.duration_ms);
         tiers.retain(|n| {
             let line = &self.lines[*n];
-            let transfer = line.up.time_for(size) + line.down.time_for(size);
-            if transfer <= step {
+            let there = line.up.time_for(size);
+            let transfer = there + line.down.time_for(size);
+            if there <= PASSING || transfer <= step {
                 return true;
             }
             self.events.send(BuildEvent::NotWorthSaving {
@@ -483,7 +492,8 @@ impl Shared {
             // The index is the smaller one: should the time be up, it is there already.
             let blobs: Vec<Sha256Digest> = layer.index.into_iter().chain([layer.digest]).collect();
             let there = line.tier.blobs.contains(&blobs).await?;
-            for (digest, _) in blobs.into_iter().zip(there).filter(|(_, there)| !there) {
+            let lacks = |(digest, there): &(Sha256Digest, bool)| !there || line.has_wrong(digest);
+            for (digest, _) in blobs.into_iter().zip(there).filter(lacks) {
                 let ends = match digest == layer.digest {
                     true => job.ends.as_slice(),
                     false => &[],
@@ -630,31 +640,35 @@ mod tests {
             job(&case, 1, 3_999, hundred),
             job(&case, 2, 4_000, hundred),
             job(&case, 3, 0, SMALL - 1),
+            // 10 MiB are there in 0.2 s.
+            job(&case, 4, 0, 10 << 20),
+            job(&case, 5, 0, hundred / 9),
         ];
         for job in &jobs {
             case.saver.save(job.clone()).await;
         }
         let report = case.saver.finish(Duration::from_secs(60)).await.unwrap();
-        assert_eq!((report.results, report.left, report.new_bytes), (2, 0, 16));
+        assert_eq!((report.results, report.left, report.new_bytes), (3, 0, 24));
         let keys: Vec<_> = jobs.iter().map(|job| job.entries[0].key).collect();
         let found = case.tier.lookup(&[Scope::local()], &keys).await.unwrap();
         let there: Vec<bool> = found.iter().map(Option::is_some).collect();
-        assert_eq!(there, [false, true, true]);
+        assert_eq!(there, [false, true, true, true, false]);
         let verdicts: Vec<_> = case
             .recorder
             .events()
             .into_iter()
             .filter(|event| matches!(event, BuildEvent::NotWorthSaving { .. }))
             .collect();
+        let verdict = |bytes, step_ms, transfer_ms| BuildEvent::NotWorthSaving {
+            name: "[app 1/9] RUN true".to_owned(),
+            tier: "memory://".to_owned(),
+            bytes,
+            step_ms,
+            transfer_ms,
+        };
         assert_eq!(
             verdicts,
-            [BuildEvent::NotWorthSaving {
-                name: "[app 1/9] RUN true".to_owned(),
-                tier: "memory://".to_owned(),
-                bytes: hundred,
-                step_ms: 3_999,
-                transfer_ms: 4_000,
-            }]
+            [verdict(hundred, 3_999, 4_000), verdict(hundred / 9, 0, 444)]
         );
         assert!(case.store.unfinished_saves().unwrap().is_empty());
     }

@@ -1,5 +1,5 @@
 //! GitHub Actions, and Gitea's and Forgejo's, which use the same variables and the same
-//! description of the event, a JSON file of the form of GitHub's webhooks.
+//! description of the event ([`Payload`]).
 //!
 //! `GITHUB_REF` alone doesn't say whose code a job builds: `pull_request_target`, `workflow_run` and
 //! `issue_comment` run for the base branch, with its rights, and often check out the code of a
@@ -8,14 +8,22 @@
 //!
 //! `GITHUB_REF_PROTECTED` is GitHub's alone. Gitea and Forgejo say nothing of the kind, so that there
 //! no build is `protected` unless its job asks for that scope.
+//!
+//! | event | base |
+//! |---|---|
+//! | `push` of a branch | `before`; where that is zeros, or gone after a push by force, the merge base with the default branch |
+//! | `push` of a tag, `create` of one | what the tag was before, else the nearest tag behind it |
+//! | `pull_request` | the first parent of the merge commit, if that is checked out; else the merge base with the base branch |
+//! | `pull_request_target` | the merge base of what is checked out with the base branch |
+//! | `merge_group` | its `base_sha` |
+//! | `workflow_dispatch` | the input `base`, else the merge base with the default branch |
+//! | `schedule` and all others | none |
 
-use serde::Deserialize;
-
-use super::{CiContext, Platform, PullRequest};
-use crate::{config::env::Env, fs};
-
-/// Longest description of an event in bytes; GitHub's end at 25 MB.
-const LONGEST: u64 = 32 << 20;
+use super::{CiContext, Event, Payload, Platform, PullRequest, request};
+use crate::{
+    config::env::Env,
+    git::base::{BasePlace, BaseReason, BaseRequest, Other},
+};
 
 /// Events whose jobs build what their ref says.
 const OF_THE_REF: [&str; 6] = [
@@ -27,71 +35,146 @@ const OF_THE_REF: [&str; 6] = [
     "workflow_dispatch",
 ];
 
-/// What of the event's description says whose code is built. Whatever has another form than
-/// expected counts as absent.
-#[derive(Debug, Default, Deserialize)]
-struct Event {
-    #[serde(default)]
-    pull_request: Option<Request>,
-    #[serde(default)]
-    repository: Option<Repository>,
-    #[serde(default)]
-    issue: Option<Issue>,
-    #[serde(default)]
-    workflow_run: Option<Run>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Request {
-    number: Option<u64>,
-    base: Option<Side>,
-    head: Option<Side>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Side {
-    #[serde(rename = "ref")]
-    name: Option<String>,
-    repo: Option<Repository>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Repository {
-    full_name: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Issue {
-    number: Option<u64>,
-    pull_request: Option<serde_json::Value>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Run {
-    event: Option<String>,
-    #[serde(default)]
-    pull_requests: Vec<Request>,
-}
+/// How a job gets all history.
+const FULL_CLONE: &str = "`fetch-depth: 0` for `actions/checkout`";
 
 /// What the variables of a job of Actions say.
 pub(super) fn detect(platform: Platform, env: &Env) -> CiContext {
     let text = |name| env.platform(name).map(str::to_owned);
     let name = text("GITHUB_EVENT_NAME").unwrap_or_default();
-    let event = event(env).unwrap_or_default();
+    let (payload, trouble) = match Payload::read(env) {
+        Ok(payload) => (payload, None),
+        Err(error) => (Payload::default(), Some(error)),
+    };
     let git_ref = text("GITHUB_REF");
-    let pull_request = pull_request(&name, &event, git_ref.as_deref(), text("GITHUB_BASE_REF"));
+    let pull_request = pull_request(&name, &payload, git_ref.as_deref(), env);
     let of_the_ref = OF_THE_REF.contains(&name.as_str());
-    CiContext {
-        platform,
+    let mut context = CiContext {
         repository: text("GITHUB_REPOSITORY"),
         protected: platform == Platform::GitHub
             && env.platform("GITHUB_REF_PROTECTED") == Some("true"),
         foreign_code: git_ref.is_none() || !(of_the_ref || pull_request.is_some()),
-        git_ref,
-        event: Some(name).filter(|name| !name.is_empty()),
+        event: event(&name, &payload, git_ref.as_deref()),
+        head: text("GITHUB_SHA"),
+        default_branch: payload.text("/repository/default_branch"),
+        target_branch: match &pull_request {
+            Some(request) => request.base.clone(),
+            None => payload
+                .text("/merge_group/base_ref")
+                .map(|name| short(&name)),
+        },
+        messages: messages(&payload),
+        event_name: Some(name).filter(|name| !name.is_empty()),
         run: run(env),
+        git_ref,
         pull_request,
+        trouble: trouble.into_iter().collect(),
+        ..CiContext::unknown(platform)
+    };
+    context.base = BaseRequest {
+        head: context.head.clone(),
+        full_clone: FULL_CLONE,
+        ..base(&context, &payload)
+    };
+    context
+}
+
+/// The name of a branch that is given in full or not.
+fn short(name: &str) -> String {
+    name.strip_prefix("refs/heads/").unwrap_or(name).to_owned()
+}
+
+fn event(name: &str, payload: &Payload, git_ref: Option<&str>) -> Event {
+    match name {
+        "push" if payload.is("/deleted") => Event::Delete,
+        "push" | "create" => Event::push_of(git_ref),
+        "pull_request" => Event::PullRequest,
+        "pull_request_target" => Event::PullRequestTarget,
+        "merge_group" => Event::MergeGroup,
+        "schedule" => Event::Schedule,
+        "workflow_dispatch" | "repository_dispatch" => Event::Dispatch,
+        "release" => Event::Release,
+        "deployment" | "deployment_status" => Event::Deployment,
+        "delete" => Event::Delete,
+        name => Event::other(Some(name).filter(|name| !name.is_empty())),
     }
+}
+
+/// Where the base may be.
+fn base(context: &CiContext, payload: &Payload) -> BaseRequest {
+    let before = payload.text("/before");
+    let default = context.default_branch.as_deref();
+    match &context.event {
+        Event::Delete => BaseRequest::none(BaseReason::Deleted),
+        Event::Push => {
+            let forced = payload.is("/forced");
+            let reason = match forced {
+                true => BaseReason::ForcePush,
+                false => BaseReason::PushBefore,
+            };
+            let left = payload.text("/base_ref").map(|name| short(&name));
+            let left = left.map(|name| request::left(Some(&name)));
+            request::push(context, before, reason, default).or_some(left, BaseReason::NewBranch)
+        }
+        Event::Tag => {
+            let moved = before.filter(|id| !request::is_zero(id));
+            BaseRequest::none(BaseReason::Tag)
+                .or_some(moved.map(BasePlace::Commit), BaseReason::ForcePush)
+                .or(BasePlace::PreviousTag, BaseReason::PreviousTag)
+        }
+        Event::PullRequest | Event::PullRequestTarget => {
+            // Gitea and older Forgejo build the proposal itself.
+            let is_merge = |name: &str| name.ends_with("/merge");
+            let merge = BasePlace::MergeCommitParent {
+                merged: payload.text("/pull_request/head/sha"),
+                merge: match context.git_ref.as_deref().is_some_and(is_merge) {
+                    true => context.head.clone(),
+                    false => None,
+                },
+            };
+            let onto = payload.text("/pull_request/base/sha").map(Other::Commit);
+            let request = match context.event {
+                Event::PullRequest => BaseRequest::none(BaseReason::Unreachable)
+                    .or(merge, BaseReason::MergeCommitParent),
+                _ => BaseRequest::none(BaseReason::Unreachable),
+            };
+            request::pull_request(request, onto, context.target_branch.as_deref())
+        }
+        Event::MergeGroup => {
+            let onto = payload.text("/merge_group/base_sha").map(BasePlace::Commit);
+            let request =
+                BaseRequest::none(BaseReason::Unreachable).or_some(onto, BaseReason::MergeGroup);
+            request::pull_request(request, None, context.target_branch.as_deref())
+        }
+        Event::Dispatch if context.event_name.as_deref() == Some("workflow_dispatch") => {
+            let asked = payload.text("/inputs/base").map(BasePlace::Revision);
+            BaseRequest {
+                branch: context.branch().map(str::to_owned),
+                ..BaseRequest::none(BaseReason::Dispatch)
+                    .or_some(asked, BaseReason::Asked)
+                    .or(request::left(default), BaseReason::DefaultBranch)
+            }
+        }
+        Event::Dispatch => BaseRequest::none(BaseReason::Dispatch),
+        Event::Schedule => BaseRequest::none(BaseReason::Schedule),
+        Event::Unknown => BaseRequest::none(BaseReason::NoEvent),
+        Event::Release | Event::Deployment | Event::Other(_) => {
+            BaseRequest::none(BaseReason::OtherEvent)
+        }
+    }
+}
+
+/// The messages of the commits that the event is about, the head's first.
+fn messages(payload: &Payload) -> Vec<String> {
+    let heads = ["/head_commit/message", "/merge_group/head_commit/message"];
+    let head = heads.iter().find_map(|pointer| payload.text(pointer));
+    let mut all: Vec<String> = head.into_iter().collect();
+    for message in payload.texts("/commits", "message") {
+        if !all.contains(&message) {
+            all.push(message);
+        }
+    }
+    all
 }
 
 /// The address of the run.
@@ -108,42 +191,30 @@ fn run(env: &Env) -> Option<String> {
     Some(format!("{server}/{repository}/actions/runs/{id}{attempt}"))
 }
 
-/// The description of the event, if it can be had.
-fn event(env: &Env) -> Option<Event> {
-    let path = env.platform("GITHUB_EVENT_PATH")?;
-    if fs::size(path).ok()? > LONGEST {
-        return None;
-    }
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
 /// The pull request that the job may build.
 fn pull_request(
     name: &str,
-    event: &Event,
+    payload: &Payload,
     git_ref: Option<&str>,
-    base: Option<String>,
+    env: &Env,
 ) -> Option<PullRequest> {
-    if let Some(request) = &event.pull_request {
-        return Some(request.described(event.repository.as_ref(), base));
+    let base = env.platform("GITHUB_BASE_REF").map(str::to_owned);
+    let source = env.platform("GITHUB_HEAD_REF").map(str::to_owned);
+    if payload.has("/pull_request") {
+        return Some(described(payload, base, source));
     }
-    if let Some(issue) = &event.issue
-        && issue.pull_request.is_some()
-    {
+    if payload.has("/issue/pull_request") {
         return Some(PullRequest {
-            number: issue.number.map(|number| number.to_string()),
-            base: None,
-            is_fork: None,
+            number: payload.number("/issue/number"),
+            labels: payload.texts("/issue/labels", "name"),
+            ..PullRequest::default()
         });
     }
-    if let Some(run) = &event.workflow_run
-        && let Some("pull_request" | "pull_request_target") = run.event.as_deref()
-    {
-        let number = run.pull_requests.first().and_then(|request| request.number);
+    let after = payload.text("/workflow_run/event");
+    if let Some("pull_request" | "pull_request_target") = after.as_deref() {
         return Some(PullRequest {
-            number: number.map(|number| number.to_string()),
-            base: None,
-            is_fork: None,
+            number: payload.number("/workflow_run/pull_requests/0/number"),
+            ..PullRequest::default()
         });
     }
     // Without a description: `refs/pull/7/merge`, `refs/pull/7/head`.
@@ -152,26 +223,26 @@ fn pull_request(
     (number.is_some() || name.starts_with("pull_request")).then(|| PullRequest {
         number: number.map(str::to_owned),
         base,
-        is_fork: None,
+        source,
+        ..PullRequest::default()
     })
 }
 
-impl Request {
-    fn described(&self, repository: Option<&Repository>, base: Option<String>) -> PullRequest {
-        let name = |repository: Option<&Repository>| repository?.full_name.clone();
-        let head = self.head.as_ref();
-        let own = name(self.base.as_ref().and_then(|side| side.repo.as_ref()));
-        let own = own.or_else(|| name(repository));
-        // A fork that was deleted has no repository any more.
-        let head = head.map(|side| name(side.repo.as_ref()));
-        PullRequest {
-            number: self.number.map(|number| number.to_string()),
-            base: base.or_else(|| self.base.as_ref()?.name.clone()),
-            is_fork: match (own, head) {
-                (Some(own), Some(Some(head))) => Some(own != head),
-                (Some(_), Some(None)) => Some(true),
-                _ => None,
-            },
-        }
+fn described(payload: &Payload, base: Option<String>, source: Option<String>) -> PullRequest {
+    let own = payload.text("/pull_request/base/repo/full_name");
+    let own = own.or_else(|| payload.text("/repository/full_name"));
+    let head = payload.text("/pull_request/head/repo/full_name");
+    // A fork that was deleted has no repository any more.
+    let head = payload.has("/pull_request/head").then_some(head);
+    PullRequest {
+        number: payload.number("/pull_request/number"),
+        base: base.or_else(|| payload.text("/pull_request/base/ref")),
+        source: source.or_else(|| payload.text("/pull_request/head/ref")),
+        is_fork: match (own, head) {
+            (Some(own), Some(Some(head))) => Some(own != head),
+            (Some(_), Some(None)) => Some(true),
+            _ => None,
+        },
+        labels: payload.texts("/pull_request/labels", "name"),
     }
 }

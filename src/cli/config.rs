@@ -33,10 +33,10 @@ pub(super) fn run(context: &Context, command: &ConfigCommand) -> Result<ExitCode
 /// The configuration that applies: `--config`, else the one in the working directory.
 pub(super) fn load(context: &Context) -> Result<Config, CliError> {
     if let Some(path) = &context.global.config {
-        return Ok(Config::load_in(path, Path::new(""))?);
+        return Ok(Config::load_about(&*context.files, path)?);
     }
-    match Config::find(Path::new("")) {
-        Some(path) => Ok(Config::load(&path)?),
+    match Config::find(&*context.files, Path::new("")) {
+        Some(path) => Ok(Config::load(&*context.files, &path)?),
         None => Err(CliError::usage_hint(
             format!("there is no `{}` here", FILE_NAMES[0]),
             "name a Dockerfile's context as in `memobuild-ci build -f Dockerfile .`, or a configuration with `--config`",

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use super::{build::CachesError, exit::ExitCode};
+use super::{caches::CachesError, exit::ExitCode};
 use crate::{
     bake::BakeError,
     cache::{CacheError, bundle::BundleError, trust::KeyError},

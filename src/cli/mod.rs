@@ -6,6 +6,7 @@
 mod build;
 pub mod buildx;
 mod cache;
+mod caches;
 mod call;
 mod completions;
 mod config;
@@ -23,12 +24,14 @@ use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode as ProcessCode,
+    sync::Arc,
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::env::{ColorChoice, Env},
+    fs::{Disk, Files},
     sandbox, snapshot, ui, userns,
 };
 use error::CliError;
@@ -98,6 +101,8 @@ struct Context {
     global: Global,
     env: Env,
     color: bool,
+    /// What is built from: Dockerfiles, ignore files, the configuration.
+    files: Arc<dyn Files>,
 }
 
 /// Runs a hidden subcommand, which the program starts itself with; gives the arguments back
@@ -168,6 +173,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         global: cli.global,
         env,
         color,
+        files: Arc::new(Disk),
     };
     let log_lines = match &cli.command {
         Command::Build(args) => build::progress_mode(&context, args).log_lines(),

@@ -14,7 +14,7 @@ use super::{
     template::expand,
     units::parse_duration,
 };
-use crate::oci::platform::Platform;
+use crate::{fs::Files, oci::platform::Platform};
 
 /// The version of the format that this program reads.
 const VERSION: u64 = 1;
@@ -451,16 +451,16 @@ pub(super) fn duration(text: &At<String>) -> Result<Duration, Fault> {
 }
 
 /// Whether the files that `targets` name are there. Takes `file` for the places.
-pub(super) fn files(file: &File, targets: &[TargetConfig]) -> Result<(), Fault> {
+pub(super) fn files(file: &File, targets: &[TargetConfig], files: &dyn Files) -> Result<(), Fault> {
     for target in targets {
         let (dockerfile, context) = places(file, &target.name);
         let name = target.name.to_string();
         let path = target.dockerfile.clone();
-        if path.is_dir() {
+        if files.is_dir(&path) {
             let problem = Problem::DockerfileIsDirectory { path, target: name };
             return Err(Fault::new(dockerfile, problem).hint("name the file in it"));
         }
-        if !path.exists() {
+        if !files.exists(&path) {
             let hint = format!(
                 "make the file, or give variant `{0}` its own: `variants.{0}.layers.{1}.dockerfile`",
                 target.name.variant, target.name.layer
@@ -471,7 +471,7 @@ pub(super) fn files(file: &File, targets: &[TargetConfig]) -> Result<(), Fault> 
                 None => fault.hint("paths start at the directory of `memobuild.yml`"),
             });
         }
-        if !target.context.is_dir() {
+        if !files.is_dir(&target.context) {
             let path = target.context.clone();
             let problem = Problem::NoContext { path, target: name };
             return Err(Fault::new(context, problem)

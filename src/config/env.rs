@@ -9,7 +9,10 @@
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 use super::variables::SERVICES;
-pub use super::variables::{VARIABLES, Variable};
+pub use super::{
+    platforms::ELSEWHERE,
+    variables::{VARIABLES, Variable},
+};
 use crate::redact::SecretBytes;
 
 /// A variable with a value that means nothing.

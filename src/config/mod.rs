@@ -15,6 +15,7 @@ mod check;
 pub mod env;
 mod error;
 mod file;
+mod platforms;
 mod remote;
 mod suggest;
 mod target;
@@ -33,6 +34,8 @@ pub use error::{ConfigError, InvalidConfig, Problem};
 pub use file::{Compression, Network};
 pub use remote::Write;
 pub use target::{DEFAULT_VARIANT, Selection, SelectionError, TargetConfig, TargetName};
+
+use crate::fs::{Disk, Files};
 
 /// Names of the configuration file, in the order of look-up.
 pub const FILE_NAMES: [&str; 2] = ["memobuild.yml", "memobuild.yaml"];
@@ -159,34 +162,49 @@ pub enum CaCertificates {
 
 impl Config {
     /// The configuration file in `dir`, if there is one.
-    pub fn find(dir: &Path) -> Option<PathBuf> {
+    pub fn find(files: &dyn Files, dir: &Path) -> Option<PathBuf> {
         FILE_NAMES
             .iter()
             .map(|name| dir.join(name))
-            .find(|path| crate::fs::exists(path))
+            .find(|path| files.exists(path))
     }
 
     /// Reads the file at `path` and checks that all the files it names are there. They
     /// are looked for from its directory.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(files: &dyn Files, path: &Path) -> Result<Self, ConfigError> {
         let root = path.parent().unwrap_or_else(|| Path::new(""));
-        Self::load_in(path, root)
+        Self::load_in(files, path, root)
     }
 
     /// The same for a configuration that lies elsewhere than the repository at `root`.
-    pub fn load_in(path: &Path, root: &Path) -> Result<Self, ConfigError> {
-        let text =
-            crate::fs::read_to_string(path).map_err(|source| ConfigError::Read { source })?;
-        Self::read(&path.to_string_lossy(), &text, root, true)
+    pub fn load_in(files: &dyn Files, path: &Path, root: &Path) -> Result<Self, ConfigError> {
+        let text = files
+            .read_to_string(path)
+            .map_err(|source| ConfigError::Read { source })?;
+        Self::read(&path.to_string_lossy(), &text, root, Some(files))
+    }
+
+    /// The same for a configuration of the disk that is about the repository `files`, whose root
+    /// is the working directory.
+    pub fn load_about(files: &dyn Files, path: &Path) -> Result<Self, ConfigError> {
+        let text = Disk
+            .read_to_string(path)
+            .map_err(|source| ConfigError::Read { source })?;
+        Self::read(&path.to_string_lossy(), &text, Path::new(""), Some(files))
     }
 
     /// The configuration with this `text`, called `name` in messages. Nothing is looked
     /// for; paths are relative to the file's directory.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
-        Self::read(name, text, Path::new(""), false)
+        Self::read(name, text, Path::new(""), None)
     }
 
-    fn read(name: &str, text: &str, root: &Path, look: bool) -> Result<Self, ConfigError> {
+    fn read(
+        name: &str,
+        text: &str,
+        root: &Path,
+        look: Option<&dyn Files>,
+    ) -> Result<Self, ConfigError> {
         let config = || {
             let file = yaml::read(text)?;
             let config = Self {
@@ -200,8 +218,8 @@ impl Config {
                     .map(|i| i.value.clone())
                     .unwrap_or_default(),
             };
-            if look {
-                check::files(&file, &config.targets)?;
+            if let Some(files) = look {
+                check::files(&file, &config.targets, files)?;
                 check::certificates(&file, &config.build)?;
                 cache::files(file.cache.as_ref(), &config.cache)?;
             }

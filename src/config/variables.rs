@@ -2,6 +2,8 @@
 //!
 //! [`super::env`] reads them; `docs/reference/environment.md` is made of the table.
 
+use super::platforms::PLATFORMS;
+
 /// One environment variable.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
@@ -15,7 +17,11 @@ pub struct Variable {
     pub secret: bool,
 }
 
-const fn variable(name: &'static str, meaning: &'static str, default: &'static str) -> Variable {
+pub(super) const fn variable(
+    name: &'static str,
+    meaning: &'static str,
+    default: &'static str,
+) -> Variable {
     Variable {
         name,
         meaning,
@@ -47,11 +53,6 @@ const fn secret_variable(
     }
 }
 
-/// A variable by which a CI platform describes the build.
-const fn platform(name: &'static str, meaning: &'static str) -> Variable {
-    variable(name, meaning, "not on this platform")
-}
-
 /// A variable by which the runner of Actions describes its cache service.
 const fn service(name: &'static str, meaning: &'static str) -> Variable {
     variable(name, meaning, "only in jobs of Actions")
@@ -63,7 +64,23 @@ const fn storage(name: &'static str, meaning: &'static str) -> Variable {
 }
 
 /// Every variable that the program reads. An empty value counts as not set.
-pub const VARIABLES: &[Variable] = &[
+pub const VARIABLES: &[Variable] = &ALL;
+
+const ALL: [Variable; OWN.len() + PLATFORMS.len()] = {
+    let mut all = [OWN[0]; OWN.len() + PLATFORMS.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = match at < OWN.len() {
+            true => OWN[at],
+            false => PLATFORMS[at - OWN.len()],
+        };
+        at += 1;
+    }
+    all
+};
+
+/// Those that are about the program, its machine and its services.
+const OWN: &[Variable] = &[
     variable(
         "MEMOBUILD_CACHE_DIR",
         "directory of the local cache",
@@ -214,73 +231,6 @@ pub const VARIABLES: &[Variable] = &[
         "SSH_AUTH_SOCK",
         "socket of the SSH agent that `--ssh default` gives to steps, and that `git` asks for keys",
         "no agent",
-    ),
-    platform(
-        "GITHUB_ACTIONS",
-        "the build is a job of GitHub Actions, or of Gitea or Forgejo Actions",
-    ),
-    platform("GITEA_ACTIONS", "the build is a job of Gitea Actions"),
-    platform("FORGEJO_ACTIONS", "the build is a job of Forgejo Actions"),
-    platform(
-        "GITHUB_REPOSITORY",
-        "the repository, for statements in the cache",
-    ),
-    platform("GITHUB_REF", "the Git ref, for the trust scope"),
-    platform(
-        "GITHUB_REF_PROTECTED",
-        "whether that ref is protected, on GitHub alone",
-    ),
-    platform("GITHUB_EVENT_NAME", "the event, for the trust scope"),
-    platform(
-        "GITHUB_EVENT_PATH",
-        "file that describes the event: pull request, base branch, fork",
-    ),
-    platform("GITHUB_BASE_REF", "the base branch of a pull request"),
-    platform("GITHUB_SERVER_URL", "first part of the address of the run"),
-    platform("GITHUB_RUN_ID", "number of the run"),
-    platform("GITHUB_RUN_ATTEMPT", "which attempt of the run it is"),
-    platform("GITLAB_CI", "the build is a job of GitLab"),
-    platform(
-        "CI_PROJECT_PATH",
-        "the repository, for statements in the cache",
-    ),
-    platform("CI_PROJECT_ID", "number of the project the job runs in"),
-    platform("CI_PIPELINE_SOURCE", "the event, for the trust scope"),
-    platform("CI_PIPELINE_URL", "address of the run"),
-    platform("CI_COMMIT_REF_NAME", "branch or tag, for the trust scope"),
-    platform("CI_COMMIT_TAG", "the tag, where one is built"),
-    platform(
-        "CI_COMMIT_REF_PROTECTED",
-        "whether branch or tag is protected",
-    ),
-    platform("CI_MERGE_REQUEST_IID", "number of the merge request"),
-    platform(
-        "CI_MERGE_REQUEST_TARGET_BRANCH_NAME",
-        "the base branch of a merge request",
-    ),
-    platform(
-        "CI_MERGE_REQUEST_PROJECT_ID",
-        "number of the project that a merge request goes to",
-    ),
-    platform(
-        "CI_MERGE_REQUEST_SOURCE_PROJECT_ID",
-        "number of the project that a merge request comes from: whether it is a fork",
-    ),
-    platform(
-        "CI_EXTERNAL_PULL_REQUEST_IID",
-        "number of a pull request of a mirrored repository",
-    ),
-    platform(
-        "CI_EXTERNAL_PULL_REQUEST_TARGET_BRANCH_NAME",
-        "its base branch",
-    ),
-    platform(
-        "CI_EXTERNAL_PULL_REQUEST_SOURCE_REPOSITORY",
-        "where it comes from",
-    ),
-    platform(
-        "CI_EXTERNAL_PULL_REQUEST_TARGET_REPOSITORY",
-        "where it goes to",
     ),
     service(
         "ACTIONS_CACHE_SERVICE_V2",

@@ -13,13 +13,14 @@
 
 use std::{
     collections::BTreeMap,
+    io::Write as _,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
     digest::Blake3Digest,
-    fs::{self, FsError},
+    fs::{self, AtomicFile, FsError, IoContext as _},
 };
 
 const MAGIC: &[u8; 8] = b"MBMEMO1\n";
@@ -118,7 +119,10 @@ impl Memo {
                 None => rows.remove(name),
             };
         }
-        fs::write_atomic(path, &encode(&rows))
+        let mut file = AtomicFile::create(path)?;
+        file.write_all(&encode(&rows)).at("write", path)?;
+        // It has a check sum.
+        file.commit_unsynced()
     }
 
     fn path_at(&self, start: usize) -> &[u8] {

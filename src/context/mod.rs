@@ -13,7 +13,9 @@ mod memo;
 
 use std::{
     ffi::{OsStr, OsString},
-    io::Read,
+    fs::File,
+    io::{self, Read},
+    mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
@@ -23,7 +25,7 @@ use std::{
 
 use rayon::prelude::*;
 use rustix::{
-    fs::{AtFlags, FileType, Stat},
+    fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat},
     io::Errno,
 };
 
@@ -43,6 +45,9 @@ const PARTS_FROM: u64 = 1 << 20;
 
 /// Bytes of a part.
 const PART: u64 = 4 << 20;
+
+/// Bytes of a directory's list that are read at a time.
+const LISTED: usize = 16 << 10;
 
 /// Names of a directory that one task looks at.
 const CHUNK: usize = 16;
@@ -319,6 +324,18 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// The digest of the file at `place`, which has about `size` bytes.
+    fn hash(&self, place: &Place<'_>, size: u64) -> Result<Blake3Digest, ContextError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(place.dir, place.name, flags, Mode::empty());
+        let mut file = File::from(self.said("open", &place.path, file)?);
+        let hashed = match size < PARTS_FROM {
+            true => read_small(&mut file, size).map(|bytes| Blake3Digest::of(&bytes)),
+            false => hash_in_parts(&mut file),
+        };
+        Ok(hashed.at("read", self.host(&place.path))?)
+    }
+
     /// Enters one file or directory, without what is in it.
     fn file(
         &self,
@@ -352,7 +369,7 @@ impl Walk<'_> {
             digest = self.memo.get(place.path.as_bytes(), &stamp);
             if digest.is_none() {
                 hashed = true;
-                digest = Some(hash(&self.host(&place.path), size)?);
+                digest = Some(self.hash(&place, size)?);
             }
         }
         found.push(Found {
@@ -367,16 +384,56 @@ impl Walk<'_> {
     }
 }
 
-/// The names in an open directory.
+/// The names in an open directory that nobody has listed yet.
 fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
+    let mut room = [MaybeUninit::uninit(); LISTED];
+    let mut entries = RawDir::new(dir, &mut room);
+    while let Some(entry) = entries.next() {
         let name = entry?.file_name().to_bytes().to_vec();
         if name != b"." && name != b".." {
             names.push(name);
         }
     }
     Ok(names)
+}
+
+/// All bytes of a file that has about `size`.
+fn read_small(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
+    let expected = usize::try_from(size).unwrap_or(usize::MAX);
+    // One byte more than expected: that it stays unread tells the end, without another call.
+    let mut bytes = vec![0; expected + 1];
+    let mut done = 0;
+    while done != expected {
+        match file.read(&mut bytes[done..]) {
+            Ok(0) => break,
+            Ok(n) if done + n > expected => {
+                done += n;
+                bytes.truncate(done);
+                file.read_to_end(&mut bytes)?;
+                return Ok(bytes);
+            }
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+fn hash_in_parts(file: &mut File) -> io::Result<Blake3Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = Vec::new();
+    loop {
+        part.clear();
+        let mut limited = Read::take(&mut *file, PART);
+        if limited.read_to_end(&mut part)? == 0 {
+            break;
+        }
+        hasher.update_rayon(&part);
+    }
+    Ok(Blake3Digest::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 fn is_dir(stat: &Stat) -> bool {
@@ -397,24 +454,6 @@ fn stamp(stat: &Stat) -> FileStamp {
         ),
         inode: stat.st_ino,
     }
-}
-
-fn hash(path: &Path, size: u64) -> Result<Blake3Digest, FsError> {
-    if size < PARTS_FROM {
-        return Ok(Blake3Digest::of(&fs::read(path)?));
-    }
-    let mut file = fs::open(path)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut part = Vec::new();
-    loop {
-        part.clear();
-        let mut limited = Read::take(&mut file, PART);
-        if limited.read_to_end(&mut part).at("read", path)? == 0 {
-            break;
-        }
-        hasher.update_rayon(&part);
-    }
-    Ok(Blake3Digest::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 #[cfg(test)]

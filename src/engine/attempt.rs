@@ -12,8 +12,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult, restore::frame_ends,
-    session::blocking,
+    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult, session::blocking,
 };
 use crate::{
     cache::{ActionResult, FoundAction, RECORD_VERSION, SaveJob, StepInfo},
@@ -373,7 +372,7 @@ impl Attempt {
     /// Where the frames of a layer end, if its index has been read.
     fn frame_ends(&self, layer: Option<&LayerBlob>) -> Vec<u64> {
         let index = layer.and_then(|layer| self.session.bytes.cached_index(layer));
-        index.map_or_else(Vec::new, |index| frame_ends(&index))
+        index.map_or_else(Vec::new, |index| index.frame_ends())
     }
 
     /// Files the result of an executed step under both its keys.

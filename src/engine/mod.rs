@@ -23,6 +23,7 @@
 
 mod attempt;
 mod bytes;
+pub mod contexts;
 mod error;
 mod exec;
 pub mod explain;

@@ -22,7 +22,6 @@ use super::{
     bytes::layer_error,
     exec::Runtime,
     mounts::LOCK_POLL,
-    restore::frame_ends,
     session::blocking,
 };
 use crate::{
@@ -438,7 +437,7 @@ fn pack_tree(
     Ok(Packed::Tree(PackedTree {
         // Nobody looks at single files of it.
         layer: built.blob(None),
-        ends: frame_ends(&built.index),
+        ends: built.index.frame_ends(),
     }))
 }
 

@@ -265,7 +265,7 @@ impl LayerBytes {
         let digest = layer.blob.digest;
         self.note_verified(digest);
         let index = self.cached_index(&layer.blob);
-        let ends = index.map_or_else(Vec::new, |index| frame_ends(&index));
+        let ends = index.map_or_else(Vec::new, |index| index.frame_ends());
         self.tiers.arrived(digest, ends).await;
     }
 
@@ -274,12 +274,6 @@ impl LayerBytes {
         self.tiers.note_gone(layer.blob.digest);
         BuildError::Lost(layer.from)
     }
-}
-
-/// Where the frames of a layer's blob end.
-pub(super) fn frame_ends(index: &LayerIndex) -> Vec<u64> {
-    let end = |frame: &crate::oci::layer::Frame| frame.blob_offset + frame.blob_size;
-    index.frames.iter().map(end).collect()
 }
 
 /// The pieces of a download as a reader, which ends only after the last one was found right.

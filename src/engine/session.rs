@@ -12,22 +12,22 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    BuildError, Engine, FailedStep, ResultLayer,
+    BuildError, Engine, ResultLayer,
     attempt::Attempt,
     bytes::LayerBytes,
+    contexts::{definition_keys, scan_contexts},
     exec::Runtime,
     explain::History,
-    files::{Contents, Source, places, select},
+    files::Source,
     mount_trees::UsedMount,
 };
 use crate::{
     cache::{ActionResult, EntryId, TieredStore},
     context,
-    dockerfile::pattern,
     event::Totals,
-    graph::{BuildGraph, CopyAction, FileAction, LocalContext, Op, VertexId},
+    graph::{BuildGraph, LocalContext, VertexId},
     key::{CacheKey, DefinitionKeys, KeyOptions},
-    oci::layer::{ChainId, LayerPath, Tree},
+    oci::layer::{ChainId, LayerPath},
 };
 
 /// A build of one graph.
@@ -388,7 +388,10 @@ impl Inputs {
             normalise: engine.options.normalise,
         };
         blocking(move || {
-            let contexts = scan_contexts(&graph, &memo_dir)?;
+            let scan = |local: &LocalContext, prefixes: &[LayerPath]| {
+                context::scan(local, prefixes, Some(&memo_dir)).map_err(BuildError::from)
+            };
+            let contexts = scan_contexts(&graph, scan)?;
             let keys = definition_keys(&graph, options, &contexts)?;
             Ok(Self { contexts, keys })
         })
@@ -408,94 +411,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// All COPY and ADD actions of a graph that read a local context.
-fn context_copies(
-    graph: &BuildGraph,
-) -> impl Iterator<Item = (VertexId, usize, usize, &CopyAction)> {
-    graph
-        .vertices
-        .iter()
-        .enumerate()
-        .flat_map(move |(v, vertex)| {
-            let actions = match &vertex.op {
-                Op::File(op) => op.actions.as_slice(),
-                _ => &[],
-            };
-            actions.iter().enumerate().filter_map(move |(n, action)| {
-                let FileAction::Copy(copy) = action else {
-                    return None;
-                };
-                match graph.vertex(copy.from).op {
-                    Op::Context(context) => Some((VertexId(v), n, context, copy)),
-                    _ => None,
-                }
-            })
-        })
-}
-
-/// Scans what the graph copies of each context, and no more.
-fn scan_contexts(
-    graph: &BuildGraph,
-    memo_dir: &std::path::Path,
-) -> Result<HashMap<usize, Source>, BuildError> {
-    let mut copies: BTreeMap<usize, Vec<&CopyAction>> = BTreeMap::new();
-    for (_, _, context, copy) in context_copies(graph) {
-        copies.entry(context).or_default().push(copy);
-    }
-    let mut sources = HashMap::new();
-    for (number, copies) in copies {
-        let local = &graph.contexts[number];
-        let mut prefixes: Vec<LayerPath> = copies
-            .iter()
-            .flat_map(|copy| copy.sources.iter().map(|text| literal_prefix(text)))
-            .collect();
-        let mut source = scan_context(local, &prefixes, memo_dir)?;
-        // What is named may be a symlink to somewhere else in the context, and there may be
-        // another one there.
-        loop {
-            let elsewhere: Vec<LayerPath> = copies
-                .iter()
-                .flat_map(|copy| places(&source, copy))
-                .filter(|at| !prefixes.iter().any(|prefix| at.starts_with(prefix)))
-                .collect();
-            if elsewhere.is_empty() {
-                break;
-            }
-            prefixes.extend(elsewhere);
-            source = scan_context(local, &prefixes, memo_dir)?;
-        }
-        sources.insert(number, source);
-    }
-    Ok(sources)
-}
-
-fn scan_context(
-    local: &LocalContext,
-    prefixes: &[LayerPath],
-    memo_dir: &std::path::Path,
-) -> Result<Source, BuildError> {
-    let scanned = context::scan(local, prefixes, Some(memo_dir))?;
-    let name = match local.name.as_str() {
-        "context" => "the build context".to_owned(),
-        name => format!("build context `{name}`"),
-    };
-    Ok(Source {
-        name,
-        tree: Arc::new(Tree::new(vec![Arc::new(scanned.index)])),
-        contents: Contents::Directory(local.dir.clone()),
-    })
-}
-
-/// The part of a source path before its first wildcard; the whole context where the path
-/// climbs.
-fn literal_prefix(text: &str) -> LayerPath {
-    let parts: Vec<&str> = text
-        .split('/')
-        .take_while(|part| !pattern::is_pattern(part))
-        .collect();
-    LayerPath::new(parts.join("/")).unwrap_or_default()
-}
-
 /// For each vertex, whether an input other than its root comes from steps that must not
 /// be taken from the cache. The root needs no such care: a hit names its chain.
 pub(super) fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
@@ -508,23 +423,6 @@ pub(super) fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
         executed.push(vertex.no_cache || inputs.iter().any(|id| executed[id.0]));
     }
     unforeseen
-}
-
-fn definition_keys(
-    graph: &BuildGraph,
-    options: KeyOptions,
-    contexts: &HashMap<usize, Source>,
-) -> Result<DefinitionKeys, BuildError> {
-    let mut selections: HashMap<(VertexId, usize), CacheKey> = HashMap::new();
-    for (id, n, context, copy) in context_copies(graph) {
-        let source = &contexts[&context];
-        let selection = select(source, copy).map_err(|source| BuildError::Files {
-            step: FailedStep::of(graph, id),
-            source,
-        })?;
-        selections.insert((id, n), selection.key(source));
-    }
-    DefinitionKeys::compute(graph, options, |id, n| Ok(selections[&(id, n)]))
 }
 
 impl Counters {

@@ -75,35 +75,29 @@ impl Image {
             _ => None,
         };
         let mut loads = Vec::new();
+        let mut pushed = Vec::new();
         for number in &job.targets {
             let target = &session.graph().targets[*number];
-            let result = &built.targets[*number];
+            let solved = &built.targets[*number].layers;
             let mut layers = Vec::new();
-            let mut here = result.layers.as_slice();
-            if let Some(push) = &mut push {
-                for solved in here {
-                    layers.push(session.exported(solved, compression).await?);
+            match &push {
+                // Which bytes are needed shows when the registry has been asked.
+                Some(_) => {
+                    for layer in solved {
+                        layers.push(session.exported(layer, compression).await?);
+                    }
+                    pushed.push((solved, layers.clone()));
                 }
-                let missing = push.missing(session, &layers).await;
-                let is_missing = |layer: &ResultLayer| missing.contains(&layer.blob.digest);
-                let wanted = layers.iter().filter(|layer| is_missing(layer));
-                session.bytes().prefetch(wanted).await;
-                for (solved, layer) in here.iter().zip(&layers) {
-                    if is_missing(layer) {
-                        let found = verified.layer(session, solved, Some(compression), None);
+                None => {
+                    let bytes = session.bytes();
+                    bytes.prefetch(solved.iter().map(AsRef::as_ref)).await;
+                    for layer in solved {
+                        let found = verified.layer(session, layer, Some(compression), earlier);
                         let (layer, path) = found.await?;
-                        push.add(layer.blob.digest, path);
+                        image.archive.add_file(&layer.blob.digest, path);
+                        layers.push(layer);
                     }
                 }
-                here = &[];
-            }
-            let bytes = session.bytes();
-            bytes.prefetch(here.iter().map(AsRef::as_ref)).await;
-            for solved in here {
-                let layer = verified.layer(session, solved, Some(compression), earlier);
-                let (layer, path) = layer.await?;
-                image.archive.add_file(&layer.blob.digest, path);
-                layers.push(layer);
             }
             let document = self::config(session, built, *number, job.epoch);
             let platform = Some(&target.platform);
@@ -120,6 +114,22 @@ impl Image {
             ),
             false => image.manifests[0].clone(),
         };
+        if let Some(push) = &mut push {
+            push.look(&top).await;
+            for (solved, layers) in pushed {
+                let missing = push.missing(session, &layers).await;
+                let is_missing = |layer: &ResultLayer| missing.contains(&layer.blob.digest);
+                let wanted = layers.iter().filter(|layer| is_missing(layer));
+                session.bytes().prefetch(wanted).await;
+                for (solved, layer) in solved.iter().zip(&layers) {
+                    if is_missing(layer) {
+                        let found = verified.layer(session, solved, Some(compression), None);
+                        let (layer, path) = found.await?;
+                        push.add(layer.blob.digest, path);
+                    }
+                }
+            }
+        }
         if options.docker && !indexed {
             let manifest = docker::manifest(&loads[0], &names);
             image.archive.add_document("manifest.json", &manifest);

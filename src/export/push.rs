@@ -1,7 +1,8 @@
 //! An image to registries: what the registry lacks is mounted from where it has it, else uploaded.
 //!
 //! A layer that is in the destination, or in another repository of the same registry (a cache, the
-//! repository of the base image), is pushed without its bytes: a build of hits alone moves none.
+//! repository of the base image), is pushed without its bytes: a build of hits alone moves none. Where
+//! a tag names the image already, it is there with all that belongs to it, and nothing else is asked.
 //! Blobs come first, then the manifests that name them, and tags last: a push that ends early leaves every
 //! tag as it was.
 
@@ -21,7 +22,7 @@ use crate::{
     engine::{BuildError, ResultLayer, Session},
     graph::{ImageOrigin, Op},
     oci::{Descriptor, Reference, Repository, layout::Archive},
-    registry::{Registry, RegistryError, UploadSource},
+    registry::{Registry, RegistryError, Trouble, UploadSource},
 };
 
 /// Questions to a registry at a time.
@@ -45,6 +46,8 @@ pub(super) struct Push {
 struct Destination {
     repository: Repository,
     tags: Vec<String>,
+    /// Whether the image is there, under some name.
+    is_whole: bool,
     lacks: BTreeSet<Sha256Digest>,
 }
 
@@ -65,6 +68,7 @@ impl Push {
                 None => destinations.push(Destination {
                     repository: name.repository.clone(),
                     tags: vec![tag],
+                    is_whole: false,
                     lacks: BTreeSet::new(),
                 }),
             }
@@ -74,6 +78,36 @@ impl Push {
             destinations,
             files: BTreeMap::new(),
             trouble: None,
+        }
+    }
+
+    /// Finds out which tags name the image `top` already: they stay as they are.
+    pub(super) async fn look(&mut self, top: &Descriptor) {
+        let registry = &self.registry;
+        for destination in &mut self.destinations {
+            let repository = &destination.repository;
+            let tags = std::mem::take(&mut destination.tags);
+            let questions: Vec<_> = tags
+                .iter()
+                .map(|tag| registry.manifest_digest(repository, tag, &top.media_type))
+                .collect();
+            let answers: Vec<_> = stream::iter(questions).buffered(QUESTIONS).collect().await;
+            for (tag, answer) in tags.into_iter().zip(answers) {
+                match answer {
+                    Ok(Some(digest)) if digest == top.digest => destination.is_whole = true,
+                    Ok(_) => destination.tags.push(tag),
+                    // Told when it is the turn of this output.
+                    Err(error) if error.trouble() == Trouble::Transient => {
+                        self.trouble = Some(error);
+                        return;
+                    }
+                    // What can't be pushed shows when it is.
+                    Err(error) => {
+                        tracing::debug!(%error, %tag, "can't look at a tag");
+                        destination.tags.push(tag);
+                    }
+                }
+            }
         }
     }
 
@@ -90,6 +124,9 @@ impl Push {
         }
         let registry = &self.registry;
         for destination in &mut self.destinations {
+            if destination.is_whole {
+                continue;
+            }
             let repository = &destination.repository;
             let questions: Vec<_> = layers
                 .iter()
@@ -165,6 +202,13 @@ impl Push {
             }
             let mut uploads = stream::iter(uploads).buffer_unordered(UPLOADS);
             while uploads.try_next().await?.is_some() {}
+            let Some((top, parts)) = manifests.split_last() else {
+                continue;
+            };
+            let (configs, parts) = match destination.is_whole {
+                true => (&[][..], &[][..]),
+                false => (configs, parts),
+            };
             for digest in configs {
                 if let Some(bytes) = archive.document(digest) {
                     let source = UploadSource::Bytes(bytes.to_vec().into());
@@ -172,9 +216,6 @@ impl Push {
                         .await?;
                 }
             }
-            let Some((top, parts)) = manifests.split_last() else {
-                continue;
-            };
             for part in parts {
                 let selector = part.digest.to_string();
                 self.put(destination, archive, part, &selector).await?;

@@ -5,6 +5,11 @@
 //! - [`FileLock`]: shared and exclusive locks between processes, freed by the kernel
 //!   when the holder dies.
 //! - [`read_to_string`], [`read`], …: thin wrappers whose errors name the path.
+//! - [`Files`]: what is read by path whether it lies on the disk or in a commit.
+
+mod files;
+
+pub use files::{Disk, FileKind, Files};
 
 use std::{
     fs::{File, OpenOptions},
@@ -388,6 +393,12 @@ impl AtomicFile {
         // The data reach the disk before the name does: after a crash of the machine
         // no name stands for missing bytes.
         self.temp.as_file().sync_data().at("sync", &self.dest)?;
+        self.commit_unsynced()
+    }
+
+    /// The same for a file whose readers check its bytes: after a crash of the machine they
+    /// may be others.
+    pub fn commit_unsynced(self) -> Result<(), FsError> {
         self.temp
             .persist(&self.dest)
             .map_err(|e| e.error)

@@ -1,6 +1,9 @@
 //! One request after the other: addresses, authentication, classification of answers.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use reqwest::{
     Certificate, Method, RequestBuilder, Response, StatusCode, Url,
@@ -35,17 +38,19 @@ const ACCEPTED_MANIFESTS: [&str; 5] = [
     "*/*",
 ];
 
+/// An HTTP client, or why there is none.
+type MadeClient = OnceLock<Result<reqwest::Client, Arc<reqwest::Error>>>;
+
 /// What all operations share.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// For all registries but this machine's; a failure to set it up shows when it is used.
-    remote: Result<reqwest::Client, Arc<reqwest::Error>>,
-    /// For registries on this machine: plain http, no proxy.
-    local: reqwest::Client,
-    /// What both are made of, for [`uploads`](Self::uploads).
+    /// What the HTTP clients are made of, each when it is first used: one that speaks TLS reads all of the
+    /// system's certificates.
     setup: Setup,
-    /// As `remote` and `local`, for requests with long bodies.
-    uploads: [OnceLock<Result<reqwest::Client, Arc<reqwest::Error>>>; 2],
+    /// For all registries but this machine's, and for those on it.
+    short: [MadeClient; 2],
+    /// The same for requests with long bodies.
+    uploads: [MadeClient; 2],
     keychain: Keychain,
     sessions: Sessions,
     limits: Limits,
@@ -64,11 +69,9 @@ impl Client {
             authorities,
             connect: options.limits.connect,
         };
-        let stall = Some(options.limits.stall);
         Ok(Self {
-            remote: setup.remote(stall).map_err(Arc::new),
-            local: setup.local(stall).map_err(client_error)?,
             setup,
+            short: Default::default(),
             uploads: Default::default(),
             keychain: Keychain {
                 docker_config: options.docker_config,
@@ -102,22 +105,25 @@ impl Client {
 
     /// The HTTP client that may talk to `host`.
     fn http(&self, host: &str) -> Result<&reqwest::Client, RegistryError> {
-        match is_loopback(host) {
-            true => Ok(&self.local),
-            false => self
-                .remote
-                .as_ref()
-                .map_err(|error| RegistryError::Client(error.clone())),
-        }
+        self.made(&self.short, host, Some(self.limits.stall))
     }
 
     /// The HTTP client for requests to `host` whose bodies take their time.
     fn uploads(&self, host: &str) -> Result<&reqwest::Client, RegistryError> {
+        self.made(&self.uploads, host, None)
+    }
+
+    fn made<'c>(
+        &self,
+        clients: &'c [MadeClient; 2],
+        host: &str,
+        stall: Option<Duration>,
+    ) -> Result<&'c reqwest::Client, RegistryError> {
         let is_local = is_loopback(host);
-        let made = self.uploads[usize::from(is_local)].get_or_init(|| {
+        let made = clients[usize::from(is_local)].get_or_init(|| {
             let made = match is_local {
-                true => self.setup.local(None),
-                false => self.setup.remote(None),
+                true => self.setup.local(stall),
+                false => self.setup.remote(stall),
             };
             made.map_err(Arc::new)
         });
@@ -282,9 +288,20 @@ impl Operation {
         url: &Url,
         prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
+        self.ask(Method::GET, url, prepare).await
+    }
+
+    /// One request without a body, or with one that is sent in no time, with authentication; `prepare`
+    /// adds it and headers. Gives only answers of success.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        url: &Url,
+        prepare: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, RegistryError> {
         let http = self.client.http(&self.repository.host)?;
-        self.authenticated(url, || prepare(http.get(url.clone())))
-            .await
+        let request = || prepare(http.request(method.clone(), url.clone()));
+        self.authenticated(url, request).await
     }
 
     /// One request of any method, with authentication. `prepare` adds headers and a body, which

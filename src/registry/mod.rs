@@ -283,6 +283,23 @@ impl Registry {
         push::manifest(&mut operation, selector, media_type, bytes).await
     }
 
+    /// The digest of the manifest of `media_type` under `selector`, asked for with the rights that a push needs
+    /// and without its bytes; none if it is not there, or the registry doesn't tell.
+    pub async fn manifest_digest(
+        &self,
+        repository: &Repository,
+        selector: &str,
+        media_type: &str,
+    ) -> Result<Option<Sha256Digest>, RegistryError> {
+        let mut operation = self.operation(
+            repository,
+            Access::Push,
+            selected(repository, selector),
+            self.limits.resolve,
+        );
+        push::manifest_digest(&mut operation, selector, media_type).await
+    }
+
     fn blob_operation(
         &self,
         repository: &Repository,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{
     Body, Method, RequestBuilder, StatusCode, Url,
-    header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE},
 };
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
@@ -199,9 +199,7 @@ async fn advance(
 /// Begins an upload; gives its address.
 async fn begin(operation: &Operation) -> Result<Url, RegistryError> {
     let url = operation.url("blobs/uploads/")?;
-    let answer = operation
-        .send(Method::POST, &url, &Pulse::new(), empty)
-        .await?;
+    let answer = operation.ask(Method::POST, &url, empty).await?;
     operation.location(&url, answer.headers())
 }
 
@@ -216,8 +214,7 @@ async fn where_it_broke(operation: &Operation, broken: &Session, size: u64) -> O
     if size <= WHOLE_LIMIT {
         return None;
     }
-    let pulse = Pulse::new();
-    let request = operation.send(Method::GET, &broken.url, &pulse, |request| request);
+    let request = operation.get(&broken.url, |request| request);
     let answer = operation.attempt(request).await.ok()?;
     let done = received(answer.headers())?;
     (done <= size).then_some(Session {
@@ -256,8 +253,7 @@ pub(super) async fn size(
 ) -> Result<Option<u64>, RegistryError> {
     let url = operation.url(&format!("blobs/{digest}"))?;
     loop {
-        let pulse = Pulse::new();
-        let request = operation.send(Method::HEAD, &url, &pulse, |request| request);
+        let request = operation.ask(Method::HEAD, &url, |request| request);
         match operation.attempt(request).await {
             Ok(answer) => {
                 // The length of the body that a GET would have: this answer has none.
@@ -285,14 +281,13 @@ pub(super) async fn mount(
         .append_pair("mount", &digest.to_string())
         .append_pair("from", from);
     loop {
-        let pulse = Pulse::new();
-        let request = operation.send(Method::POST, &url, &pulse, empty);
+        let request = operation.ask(Method::POST, &url, empty);
         match operation.attempt(request).await {
             Ok(answer) if answer.status() == StatusCode::CREATED => return Ok(true),
             Ok(answer) => {
                 // An upload was begun instead; that it can't be ended only costs the registry.
                 if let Ok(begun) = operation.location(&url, answer.headers()) {
-                    let request = operation.send(Method::DELETE, &begun, &pulse, empty);
+                    let request = operation.ask(Method::DELETE, &begun, empty);
                     let _ = operation.attempt(request).await;
                 }
                 return Ok(false);
@@ -311,12 +306,34 @@ pub(super) async fn manifest(
 ) -> Result<Sha256Digest, RegistryError> {
     let url = operation.url(&format!("manifests/{selector}"))?;
     loop {
-        let pulse = Pulse::new();
-        let request = operation.send(Method::PUT, &url, &pulse, |request| {
+        let request = operation.ask(Method::PUT, &url, |request| {
             request.header(CONTENT_TYPE, media_type).body(bytes.clone())
         });
         match operation.attempt(request).await {
             Ok(_) => return Ok(Sha256Digest::of(bytes)),
+            Err(error) => operation.pause(error).await?,
+        }
+    }
+}
+
+/// The digest of the manifest under `selector`, as the registry tells it without sending it; none if
+/// it is not there, or the registry doesn't tell.
+pub(super) async fn manifest_digest(
+    operation: &mut Operation,
+    selector: &str,
+    media_type: &str,
+) -> Result<Option<Sha256Digest>, RegistryError> {
+    let url = operation.url(&format!("manifests/{selector}"))?;
+    loop {
+        let request = operation.ask(Method::HEAD, &url, |request| {
+            request.header(ACCEPT, media_type)
+        });
+        match operation.attempt(request).await {
+            Ok(answer) => {
+                let digest = text(answer.headers(), "docker-content-digest");
+                return Ok(digest.and_then(|digest| digest.parse().ok()));
+            }
+            Err(RegistryError::NotFound { .. }) => return Ok(None),
             Err(error) => operation.pause(error).await?,
         }
     }

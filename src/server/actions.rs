@@ -15,7 +15,7 @@ use super::{
     answer::{self, Failure, blocking},
     auth::Permission,
     gate::Caller,
-    store::PutEntry,
+    store::{NewEntry, PutEntry},
     upload::{Upload, read_json},
 };
 use crate::{
@@ -141,8 +141,13 @@ pub(super) async fn store(
         )));
     }
     // What is kept is what was understood, in one spelling.
-    let record = entry.encode();
-    let done = blocking(move || server.store.put_entry(&caller.namespace, &entry, &record)).await?;
+    let entry = NewEntry::from(&entry);
+    let done = blocking(move || server.store.put_entry(&caller.namespace, &entry)).await?;
+    kept(done)
+}
+
+/// The answer to an entry that was to be written.
+pub(super) fn kept(done: PutEntry) -> Result<Response, Failure> {
     match done {
         PutEntry::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         PutEntry::Missing(digests) => {

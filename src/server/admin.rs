@@ -77,6 +77,16 @@ pub(super) async fn collect(
 ) -> Result<Response, Failure> {
     caller.need(Permission::Admin, "collect garbage")?;
     let request: GcRequest = read_json(body, server.pace).await?;
+    collect_with(server, caller, request).await
+}
+
+/// Drops what exceeds the limits in `request`, as far as the caller may.
+pub(super) async fn collect_with(
+    server: Arc<Shared>,
+    caller: Caller,
+    request: GcRequest,
+) -> Result<Response, Failure> {
+    caller.need(Permission::Admin, "collect garbage")?;
     let done = blocking(move || {
         let done = server.store.collect(&GcDemand {
             namespace: Some(&caller.namespace),

@@ -227,6 +227,16 @@ impl Grant {
         self.write.matches(scope)
     }
 
+    /// The scope to write where a client can't say which: `protected` if that may be written,
+    /// else the first one that is named without a star.
+    pub fn own_scope(&self) -> Option<Scope> {
+        let protected = Scope::protected();
+        match self.writes(protected.as_str()) {
+            true => Some(protected),
+            false => self.write.0.iter().find_map(|text| text.parse().ok()),
+        }
+    }
+
     /// The class that blobs count for which no entry names yet.
     pub fn trust(&self) -> Trust {
         self.write.most().unwrap_or(Trust::Local)
@@ -376,6 +386,8 @@ mod tests {
         assert_eq!(main.trust(), Trust::Protected);
         let pull = access.grant(Some("pull-requests-token")).unwrap();
         assert!(pull.writes("pull/7") && !pull.writes("protected"));
+        assert_eq!(main.own_scope(), Some(Scope::protected()));
+        assert_eq!(pull.own_scope(), None, "`pull/*` is not one scope");
         assert!(pull.reads(&Scope::protected()) && !pull.reads(&Scope::pull("7")));
         assert_eq!(pull.trust(), Trust::Pull);
         for stranger in [None, Some(""), Some("the token of"), Some(sha256.as_str())] {

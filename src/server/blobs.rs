@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
-use sha2::Digest as _;
 use tokio::task::JoinHandle;
 
 use super::{
@@ -19,24 +18,19 @@ use super::{
     auth::Permission,
     gate::Caller,
     range::{Ranged, ranged},
-    store::{BlobParts, Committed, FrameWriter, Namespace, Published, Store, StoreError},
+    store::{BlobParts, Committed, Namespace, Published, Store, StoreError},
     upload::{Upload, read_json},
+    whole::WholeBlob,
 };
 use crate::{
-    cache::{
-        Trust,
-        http::wire::{
-            Frame, FramesAnswer, FramesRequest, MAX_FRAME, MissingAnswer, MissingRequest, code,
-        },
+    cache::http::wire::{
+        Frame, FramesAnswer, FramesRequest, MAX_FRAME, MissingAnswer, MissingRequest, code,
     },
     digest::{Blake3Digest, Sha256Digest},
 };
 
-/// Frames that the server cuts blobs into which come whole.
-const CUT: u64 = 4 << 20;
-
 /// Pieces that are read and written at a time.
-const PIECE: usize = 256 << 10;
+pub(super) const PIECE: usize = 256 << 10;
 
 fn digest(text: &str) -> Result<Sha256Digest, Failure> {
     text.parse().map_err(|e| Failure::invalid(format!("{e}")))
@@ -68,10 +62,20 @@ pub(super) async fn fetch(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     caller.need(Permission::Read, "read a blob")?;
-    let digest = digest(&name)?;
+    send(&server, caller.namespace, digest(&name)?, &method, &headers).await
+}
+
+/// The answer to `GET` and `HEAD` of a blob.
+pub(super) async fn send(
+    server: &Shared,
+    namespace: Namespace,
+    digest: Sha256Digest,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
     let absent = || Failure::not_found(format!("there is no blob `{digest}`"));
-    let (store, namespace) = (server.store.clone(), caller.namespace.clone());
-    let blob = blocking(move || store.blob(&namespace, &digest)).await?;
+    let (store, place) = (server.store.clone(), namespace.clone());
+    let blob = blocking(move || store.blob(&place, &digest)).await?;
     let blob = blob.ok_or_else(absent)?;
     let size = blob.size;
     let (status, span) = match ranged(headers.get(header::RANGE), size) {
@@ -80,8 +84,8 @@ pub(super) async fn fetch(
         Ranged::Outside => return Ok(outside(size)),
     };
     let mut body = Body::empty();
-    if method != Method::HEAD {
-        let mut download = Download::new(server.store.clone(), caller.namespace, &blob, &span);
+    if *method != Method::HEAD {
+        let mut download = Download::new(server.store.clone(), namespace, &blob, &span);
         // Damage that shows in the first frame can still be answered properly.
         let first = download.next().await;
         let first = first.map_err(|failure| failure.unwrap_or_else(absent))?;
@@ -245,86 +249,13 @@ async fn store_whole(
 ) -> Result<Response, Failure> {
     caller.need(Permission::Write, "write a blob")?;
     let digest = digest(name)?;
-    let mut whole = WholeBlob::new(server.store.clone(), caller);
-    let mut buffer = Vec::with_capacity(PIECE);
-    while let Some(bytes) = upload.next().await? {
-        buffer.extend_from_slice(&bytes);
-        if buffer.len() >= PIECE {
-            let piece = std::mem::replace(&mut buffer, Vec::with_capacity(PIECE));
-            whole = blocking(move || whole.write(&piece)).await?;
-        }
-    }
-    let done = blocking(move || whole.write(&buffer)?.finish(&digest)).await?;
+    let whole = WholeBlob::receive(server, caller, upload).await?;
+    let done = blocking(move || whole.keep_as(&digest)).await?;
     committed(digest, done)
 }
 
-/// A blob that comes whole, being cut into frames.
-struct WholeBlob {
-    store: Arc<Store>,
-    namespace: Namespace,
-    trust: Trust,
-    hasher: sha2::Sha256,
-    frames: Vec<Frame>,
-    current: Option<FrameWriter>,
-}
-
-impl WholeBlob {
-    fn new(store: Arc<Store>, caller: &Caller) -> Self {
-        Self {
-            store,
-            namespace: caller.namespace.clone(),
-            trust: caller.grant.trust(),
-            hasher: sha2::Sha256::new(),
-            frames: Vec::new(),
-            current: None,
-        }
-    }
-
-    fn write(mut self, bytes: &[u8]) -> Result<Self, StoreError> {
-        self.hasher.update(bytes);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let mut frame = match self.current.take() {
-                Some(frame) => frame,
-                None => self.store.frame_writer()?,
-            };
-            let room = usize::try_from(CUT - frame.size()).unwrap_or(usize::MAX);
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            frame.write(now)?;
-            rest = later;
-            match frame.size() == CUT {
-                true => self.publish(frame)?,
-                false => self.current = Some(frame),
-            }
-        }
-        Ok(self)
-    }
-
-    fn publish(&mut self, frame: FrameWriter) -> Result<(), StoreError> {
-        let published = self
-            .store
-            .publish(&self.namespace, frame, None, self.trust)?;
-        if let Published::Done(frame) = published {
-            self.frames.push(frame);
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, digest: &Sha256Digest) -> Result<Committed, StoreError> {
-        if let Some(frame) = self.current.take() {
-            self.publish(frame)?;
-        }
-        let found = Sha256Digest::from_bytes(self.hasher.finalize().into());
-        if found != *digest {
-            return Ok(Committed::Mismatch(found));
-        }
-        self.store
-            .add_blob(&self.namespace, digest, &self.frames, self.trust)
-    }
-}
-
 /// The answer to a finished upload.
-fn committed(digest: Sha256Digest, done: Committed) -> Result<Response, Failure> {
+pub(super) fn committed(digest: Sha256Digest, done: Committed) -> Result<Response, Failure> {
     match done {
         Committed::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         Committed::Mismatch(found) => {
@@ -426,24 +357,16 @@ async fn store_one(
     let digest: Blake3Digest = name.parse().map_err(|e| Failure::invalid(format!("{e}")))?;
     let store = server.store.clone();
     let mut writer = blocking(move || store.frame_writer()).await?;
-    let mut buffer = Vec::with_capacity(PIECE);
-    while let Some(bytes) = upload.next().await? {
-        buffer.extend_from_slice(&bytes);
-        if buffer.len() >= PIECE {
-            let piece = std::mem::replace(&mut buffer, Vec::with_capacity(PIECE));
-            writer = blocking(move || writer.write(&piece).map(|()| writer)).await?;
-        }
+    while let Some(piece) = upload.piece(PIECE).await? {
+        writer = blocking(move || writer.write(&piece).map(|()| writer)).await?;
     }
-    if buffer.is_empty() && writer.size() == 0 {
+    if writer.size() == 0 {
         return Err(Failure::invalid("a frame can't be empty"));
     }
     let (store, namespace) = (server.store.clone(), caller.namespace.clone());
     let trust = caller.grant.trust();
-    let published = blocking(move || {
-        writer.write(&buffer)?;
-        store.publish(&namespace, writer, Some(digest), trust)
-    })
-    .await?;
+    let published =
+        blocking(move || store.publish(&namespace, writer, Some(digest), trust)).await?;
     match published {
         Published::Done(_) => Ok(StatusCode::NO_CONTENT.into_response()),
         Published::Mismatch(found) => {

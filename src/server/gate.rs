@@ -8,6 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::{
     Shared,
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     cache::{
         Scope,
-        http::wire::{API_VERSION, VERSION_HEADER, code, is_namespace},
+        http::wire::{API_VERSION, DEFAULT_NAMESPACE, VERSION_HEADER, code, is_namespace},
     },
     key::CacheKey,
 };
@@ -65,7 +66,7 @@ impl Caller {
     }
 
     /// Writes a refusal down and answers with it.
-    fn refuse(
+    pub(super) fn refuse(
         &self,
         act: &str,
         scope: Option<&Scope>,
@@ -139,12 +140,55 @@ async fn admit(server: &Shared, request: Request, next: Next) -> Response {
 /// Finds out who asks; for what lies in a namespace.
 pub(super) async fn authorize(
     State(server): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let segment = request.uri().path().split('/').nth(2);
+    let name = segment.unwrap_or_default().to_owned();
+    authorize_in(&server, name, bearer, request, next).await
+}
+
+/// Finds out who asks, for what is in no namespace: then the default one is meant. The token
+/// may be the password in the address that a client was given.
+pub(super) async fn authorize_earlier(
+    State(server): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let name = DEFAULT_NAMESPACE.to_owned();
+    let token = |value: &str| bearer(value).or_else(|| password(value));
+    authorize_in(&server, name, token, request, next).await
+}
+
+/// The token of an `Authorization: Bearer`.
+fn bearer(value: &str) -> Option<String> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim().to_owned())
+}
+
+/// The password of an `Authorization: Basic`.
+fn password(value: &str) -> Option<String> {
+    let (scheme, pair) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = BASE64_STANDARD.decode(pair.trim()).ok()?;
+    let pair = String::from_utf8(pair).ok()?;
+    pair.split_once(':').map(|(_, token)| token.to_owned())
+}
+
+async fn authorize_in(
+    server: &Arc<Shared>,
+    name: String,
+    token: impl Fn(&str) -> Option<String>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let asker = match ask(&server, &request) {
+    let asker = match ask(server, &request, name, token) {
         Ok(asker) => asker,
-        Err(failure) => return refuse_early(&server, request, failure).await,
+        Err(failure) => return refuse_early(server, request, failure).await,
     };
     let (store, name) = (server.store.clone(), asker.1.clone());
     let namespace = match store.known_namespace(&name) {
@@ -164,15 +208,18 @@ pub(super) async fn authorize(
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(failure) => refuse_early(&server, request, failure).await,
+        Err(failure) => refuse_early(server, request, failure).await,
     }
 }
 
-/// Whose token a request has, and which namespace it is about.
-fn ask(server: &Shared, request: &Request) -> Result<(Arc<Grant>, String), Failure> {
+/// Whose token a request about the namespace `name` has, which `token` finds in the header.
+fn ask(
+    server: &Shared,
+    request: &Request,
+    name: String,
+    token: impl Fn(&str) -> Option<String>,
+) -> Result<(Arc<Grant>, String), Failure> {
     let peer = peer(request);
-    let mut segments = request.uri().path().split('/').skip(2);
-    let name = segments.next().unwrap_or_default().to_owned();
     let refuse = |token, reason| {
         server.audit.denied(&Refusal {
             token,
@@ -185,11 +232,8 @@ fn ask(server: &Shared, request: &Request) -> Result<(Arc<Grant>, String), Failu
     };
     let presented = request.headers().get(header::AUTHORIZATION);
     let presented = presented.and_then(|value| value.to_str().ok());
-    let token = presented.and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    let Some(grant) = server.access.grant(token) else {
+    let token = presented.and_then(token);
+    let Some(grant) = server.access.grant(token.as_deref()) else {
         let (reason, message) = match token {
             None => ("no token", "a token is needed: `Authorization: Bearer …`"),
             Some(_) => ("unknown token", "the token is not known here"),

@@ -16,12 +16,14 @@ mod answer;
 mod audit;
 pub mod auth;
 mod blobs;
+mod earlier;
 mod gate;
 mod listen;
 mod range;
 mod router;
 pub mod store;
 mod upload;
+mod whole;
 
 pub use about::OPENAPI;
 pub use router::routes;

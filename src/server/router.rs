@@ -10,7 +10,7 @@ use axum::{
     routing::{MethodRouter, get, post, put},
 };
 
-use super::{Shared, about, actions, admin, blobs, gate};
+use super::{Shared, about, actions, admin, blobs, earlier, gate};
 
 /// A path with its methods, and what handles them.
 type Route = (
@@ -42,9 +42,18 @@ const NAMESPACED: [Route; 10] = [
     ("/v1/{namespace}/stats", &["GET"], || get(admin::stats)),
 ];
 
+/// What the clients of the earlier MemoBuild ask for, for holders of a token.
+#[rustfmt::skip]
+const EARLIER: [Route; 4] = [
+    ("/cache/{hash}", &["GET", "PUT"], || get(earlier::artifact).put(earlier::store_artifact)),
+    ("/cache/layer/{hash}", &["GET", "PUT"], || get(earlier::layer).put(earlier::store_layer)),
+    ("/cache/node/{hash}/layers", &["GET", "POST"], || get(earlier::node).post(earlier::store_node)),
+    ("/gc", &["POST"], || post(earlier::collect)),
+];
+
 /// All paths with their methods. GET includes HEAD.
 pub fn routes() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
-    let all = OPEN.iter().chain(&NAMESPACED);
+    let all = OPEN.iter().chain(&NAMESPACED).chain(&EARLIER);
     all.map(|(path, methods, _)| (*path, *methods))
 }
 
@@ -53,8 +62,10 @@ pub(super) fn router(server: Arc<Shared>) -> Router {
     let add = |router: Router<Arc<Shared>>, route: &Route| router.route(route.0, (route.2)());
     let namespaced = NAMESPACED.iter().fold(Router::new(), add);
     let namespaced = namespaced.route_layer(from_fn_with_state(server.clone(), gate::authorize));
+    let earlier = EARLIER.iter().fold(Router::new(), add);
+    let earlier = earlier.route_layer(from_fn_with_state(server.clone(), gate::authorize_earlier));
     OPEN.iter()
-        .fold(namespaced, add)
+        .fold(namespaced.merge(earlier), add)
         .fallback(about::nothing)
         .method_not_allowed_fallback(about::no_method)
         .layer(from_fn_with_state(server.clone(), gate::enter))

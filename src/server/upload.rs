@@ -91,6 +91,19 @@ impl Upload {
         Ok(Some(bytes))
     }
 
+    /// The next bytes, gathered until they are `least`; none at the end.
+    pub(super) async fn piece(&mut self, least: usize) -> Result<Option<Vec<u8>>, Failure> {
+        let mut piece = Vec::new();
+        while let Some(bytes) = self.next().await? {
+            piece.reserve(least);
+            piece.extend_from_slice(&bytes);
+            if piece.len() >= least {
+                break;
+            }
+        }
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
     /// All bytes.
     pub(super) async fn all(mut self) -> Result<Vec<u8>, Failure> {
         let mut all = Vec::new();

@@ -1,5 +1,12 @@
-"""Real caches for the tests, each on a port of loopback: `address(port)` is what users write, `place` where it listens."""
+"""Real caches for the tests, each on a port of loopback.
 
+`address(port, scheme)` is what users write, `variables(port, scheme)` what their jobs have in the environment, `place` where
+it listens.
+"""
+
+import base64
+import email.utils
+import hmac
 import json
 import os
 import subprocess
@@ -7,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 
+import actions_service
 import support
 
 
@@ -34,6 +42,9 @@ def start(test, command, port, path="/", **options):
 class Cache:
     environment = {}
 
+    def variables(self, port=None, scheme="http"):
+        return self.environment
+
     def __init__(self, test):
         self.port = support.free_port()
         self.place = ("127.0.0.1", self.port)
@@ -47,8 +58,8 @@ class Server(Cache):
         command = [support.BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--data", test.path("server-data")]
         self.process = start(test, command, self.port, "/healthz")
 
-    def address(self, port=None):
-        return f"http://127.0.0.1:{port or self.port}"
+    def address(self, port=None, scheme="http"):
+        return f"{scheme}://127.0.0.1:{port or self.port}"
 
 
 class Registry(Cache):
@@ -65,8 +76,10 @@ class Registry(Cache):
         }
         self.process = start(test, ["docker-registry", "serve", test.write("registry.json", json.dumps(config))], self.port, "/v2/")
 
-    def address(self, port=None):
-        return f"oci://127.0.0.1:{port or self.port}/team/cache"
+    def address(self, port=None, scheme="http"):
+        # Plain http is spoken with this machine, which another spelling doesn't look like.
+        host = {"http": "127.0.0.1", "https": "127.1"}[scheme]
+        return f"oci://{host}:{port or self.port}/team/cache"
 
 
 class S3(Cache):
@@ -80,14 +93,82 @@ class S3(Cache):
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/cache", method="PUT")
         urllib.request.urlopen(request, timeout=10).close()
 
-    def address(self, port=None):
-        return f"s3://cache/ci?region=us-east-1&endpoint=http://127.0.0.1:{port or self.port}"
+    def address(self, port=None, scheme="http"):
+        return f"s3://cache/ci?region=us-east-1&endpoint={scheme}://127.0.0.1:{port or self.port}"
+
+
+class Gcs(Cache):
+    """An emulator of Google Cloud Storage with one bucket, `cache`."""
+
+    def run(self, test):
+        emulator = program(test, "python/bin/gcp-storage-emulator")
+        command = [emulator, "start", "--host=127.0.0.1", f"--port={self.port}", "--in-memory", "--default-bucket=cache"]
+        self.process = start(test, command, self.port)
+
+    def address(self, port=None, scheme="http"):
+        return f"gs://cache/ci?anonymous=true&endpoint={scheme}://127.0.0.1:{port or self.port}"
+
+
+class Azure(Cache):
+    """Azurite with one container, `cache`."""
+
+    ACCOUNT = "devstoreaccount1"
+    # Every copy of the emulator has it.
+    KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    environment = {"AZURE_STORAGE_KEY": KEY}
+
+    def run(self, test):
+        emulator = program(test, "node/node_modules/.bin/azurite-blob")
+        os.makedirs(test.path("azurite"))
+        command = [emulator, "--blobHost", "127.0.0.1", "--blobPort", str(self.port), "--silent", "--skipApiVersionCheck"]
+        command += ["--location", test.path("azurite")]
+        self.process = start(test, command, self.port)
+        date = email.utils.formatdate(usegmt=True)
+        signed = "PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:2021-08-06\n/{self.ACCOUNT}/{self.ACCOUNT}/cache\nrestype:container"
+        signature = base64.b64encode(hmac.digest(base64.b64decode(self.KEY), signed.encode(), "sha256")).decode()
+        headers = {"x-ms-date": date, "x-ms-version": "2021-08-06", "Authorization": f"SharedKey {self.ACCOUNT}:{signature}"}
+        url = f"http://127.0.0.1:{self.port}/{self.ACCOUNT}/cache?restype=container"
+        urllib.request.urlopen(urllib.request.Request(url, method="PUT", headers=headers), timeout=10).close()
+
+    def address(self, port=None, scheme="http"):
+        return f"azblob://cache/ci?account={self.ACCOUNT}&endpoint={scheme}://127.0.0.1:{port or self.port}/{self.ACCOUNT}"
+
+
+class Actions(Cache):
+    """The cache service of Actions; its address says nothing, the environment does."""
+
+    version = 2
+
+    def __init__(self, test):
+        self.service = actions_service.Service()
+        test.addCleanup(self.service.close)
+        self.port = self.service.port
+        self.place = ("127.0.0.1", self.port)
+
+    def variables(self, port=None, scheme="http"):
+        return self.service.environment(self.version, port, scheme)
+
+    def address(self, port=None, scheme="http"):
+        return "gha://"
+
+
+class FirstActions(Actions):
+    version = 1
+
+
+def installed():
+    """Where `scripts/setup-test` installs servers."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(cache, "memobuild-test")
+
+
+def program(test, path):
+    program = os.path.join(installed(), path)
+    if not os.access(program, os.X_OK):
+        test.missing(f"`{program}` (scripts/setup-test installs it)")
+    return program
 
 
 def moto(test):
-    """The program of moto's server, which `scripts/setup-test` installs."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    program = os.path.join(cache, "memobuild-test/python/bin/moto_server")
-    if not os.access(program, os.X_OK):
-        test.missing("moto's server (scripts/setup-test installs it)")
-    return program
+    """The program of moto's server."""
+    return program(test, "python/bin/moto_server")

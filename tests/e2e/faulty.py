@@ -12,26 +12,33 @@
 | `trickle` | answers come at 50 bytes a second |
 | `garbage` | each request gets bytes that aren't HTTP |
 | `vanish` | the server is gone after some requests |
+| `tls`, `tls-unknown`, `tls-expired` | connections are passed on, and are TLS with a certificate of the given file |
+| `expire` | requests after the first ones get 401, as if their token had been good until then |
 """
 
+import select
 import socket
+import ssl
 import struct
 import threading
 import time
 
 STATUS = {"401", "403", "404", "429", "500", "503"}
-# Requests until a vanishing server is gone.
-REQUESTS = 3
-
 
 class Proxy:
-    """Listens on `port` and passes on to `server`, a `(host, port)`, with the fault of the moment."""
+    """Listens on `port` and passes on to `server`, a `(host, port)`, with a fault; `certificate` is a PEM
+    file with its key, and `requests` how many there are until a server vanishes."""
 
-    def __init__(self, server, fault="none"):
+    def __init__(self, server, fault="none", certificate=None, requests=3):
         self.server = server
+        self.tls = None
+        if certificate:
+            self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self.tls.load_cert_chain(certificate)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.connections = self.requests = 0
+        self.most = requests
         self.open = []
         self.fault = fault
         if fault == "refuse":
@@ -62,19 +69,25 @@ class Proxy:
             except OSError:
                 return
             self.connections += 1
-            self.open.append(client)
+            if not self.tls:
+                self.open.append(client)
             threading.Thread(target=self.serve, args=(client,), daemon=True).start()
 
     def serve(self, client):
         fault = self.fault
         if fault == "silent":
             return
-        if fault == "reset" or (fault == "vanish" and self.requests >= REQUESTS):
+        if fault == "reset" or (fault == "vanish" and self.requests >= self.most):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
             return
         try:
-            if fault in STATUS or fault == "garbage":
+            if self.tls:
+                client = self.tls.wrap_socket(client, server_side=True)
+                self.decrypt(client)
+            elif fault == "expire" and self.requests >= self.most:
+                self.answer(client, "401")
+            elif fault in STATUS or fault == "garbage":
                 self.answer(client, fault)
             else:
                 self.relay(client, fault)
@@ -110,7 +123,9 @@ class Proxy:
             try:
                 while piece := client.recv(65536):
                     self.requests += 1
-                    if fault == "vanish" and self.requests > REQUESTS:
+                    if fault == "vanish" and self.requests > self.most:
+                        break
+                    if fault == "expire" and self.requests > self.most:
                         break
                     server.sendall(piece)
                 server.shutdown(socket.SHUT_WR)
@@ -126,13 +141,25 @@ class Proxy:
                 piece = piece[: max(0, 700 - sent)]
             if fault == "corrupt":
                 piece = bytes(byte ^ 0x20 if sent + n >= 900 and (sent + n) % 700 == 0 else byte for n, byte in enumerate(piece))
-            if fault == "vanish" and self.requests > REQUESTS:
+            if fault == "vanish" and self.requests > self.most:
                 break
             client.sendall(piece)
             sent += len(piece)
             if fault == "truncate" and sent >= 700:
                 break
         server.close()
+
+    def decrypt(self, client):
+        """Passes on what comes by TLS: in one thread, as a TLS connection may not be used in two."""
+        with socket.create_connection(self.server) as server:
+            while True:
+                ready = [client] if client.pending() else select.select([client, server], [], [])[0]
+                for side, other in ((client, server), (server, client)):
+                    if side in ready:
+                        piece = side.recv(65536)
+                        if not piece:
+                            return
+                        other.sendall(piece)
 
 
 def with_errors_ignored(act, *args):

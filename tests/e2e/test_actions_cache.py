@@ -5,6 +5,7 @@ import os
 import re
 
 import builders
+import cache_servers
 import support
 
 WORKFLOW = """
@@ -33,10 +34,7 @@ jobs:
 class ActionsCache(support.EndToEnd):
     def act(self, workflow):
         """Runs a workflow; returns for each job its result and what it said."""
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        program = os.path.join(cache, "memobuild-test/python/bin/act")
-        if not os.access(program, os.X_OK):
-            self.missing("act (scripts/setup-test installs it)")
+        program = cache_servers.program(self, "python/bin/act")
         self.write(".config/act/actrc", "")
         self.write("repository/.github/workflows/build.yml", workflow)
         self.context("FROM busybox\nCOPY data /data\nRUN cat /data > /copy\n", {"data": "some data\n"}, name="repository")

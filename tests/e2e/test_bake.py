@@ -128,6 +128,28 @@ class Builds(support.EndToEnd):
             manifests = json.load(file)["manifests"]
         self.assertEqual([m["platform"]["architecture"] for m in manifests], ["amd64", "arm64"])
 
+    def test_caches_of_targets_are_caches_of_the_build(self):
+        self.put("caches.hcl", """
+            target "app" {
+              cache-from = ["type=local,src=shared"]
+              cache-to = ["type=local,dest=shared,mode=max", "type=inline"]
+            }
+            """)
+        files = ["--bake", "docker-bake.hcl", "--bake", "caches.hcl"]
+        said = self.bake(*files).stderr
+        self.assertIn("no effect: `type=inline` in `cache-to` of the bake file", said)
+        self.assertEqual(said.count("no effect: `mode`"), 1, said)
+        self.assertTrue(os.path.exists(os.path.join(self.directory, "shared/v1/actions/local")))
+        shutil.rmtree(os.path.join(self.directory, "cache"))
+        said = self.bake(*files, "--set", "*.cache-to=").stderr
+        self.assertIn("0 ran", said)
+        self.assertIn("saves nothing", said)
+        # Flags and the environment go before them, and what is wrong is said.
+        shutil.rmtree(os.path.join(self.directory, "cache"))
+        self.assertNotIn("0 ran", self.bake(*files, "--cache-from", "type=local,src=empty").stderr)
+        said = self.bake(*files, "--set", "app.cache-to=type=s3,bukcet=x", exit=21).stderr
+        self.assertIn("`bukcet` is not an attribute of `type=s3` in `cache-to` of the bake file", said)
+
     def test_memobuild_yml_names_the_file(self):
         self.put("memobuild.yml", "version: 1\nbake: {files: [docker-bake.hcl], targets: [tools]}\n")
         self.bake()
@@ -188,10 +210,10 @@ class Builds(support.EndToEnd):
         self.assertIn("did you mean `files`?", self.bake(exit=21).stderr)
 
     def test_odd_files_are_told(self):
-        self.put("odd.hcl", 'target "default" {\n  context = "lib"\n  dockerfil = "x"\n  dockerfile-inline = "FROM scratch\\nCOPY . /\\n"\n  cache-from = ["x"]\n}\n')
+        self.put("odd.hcl", 'target "default" {\n  context = "lib"\n  dockerfil = "x"\n  dockerfile-inline = "FROM scratch\\nCOPY . /\\n"\n  attest = ["type=sbom"]\n}\n')
         said = self.bake("--bake", "odd.hcl").stderr
         self.assertIn("did you mean `dockerfile`?", said)
-        self.assertIn("`cache-from` of target `default` has no effect yet", said)
+        self.assertIn("`attest` of target `default` has no effect yet", said)
 
 
 class Calls(support.EndToEnd):

@@ -7,6 +7,7 @@ use memobuild_ci::{
         CaCertificates, Compression, Config, ConfigError, Network, Selection, SigningKey,
         TrustedKey, Write as Writes,
     },
+    fs::Disk,
     ui::{ReportOptions, report},
 };
 
@@ -175,8 +176,8 @@ fn load(files: &[&str], text: &str) -> Result<Config, String> {
     }
     let path = dir.path().join("memobuild.yml");
     std::fs::write(&path, text).unwrap();
-    assert_eq!(Config::find(dir.path()), Some(path.clone()));
-    Config::load(&path).map_err(|error| {
+    assert_eq!(Config::find(&Disk, dir.path()), Some(path.clone()));
+    Config::load(&Disk, &path).map_err(|error| {
         let dir = dir.path().to_str().unwrap();
         report(&error, ReportOptions::default()).replace(dir, "DIR")
     })
@@ -220,7 +221,8 @@ variants:
 
 #[test]
 fn a_configuration_is_there() {
-    let error = Config::load(std::path::Path::new("/nonexistent/memobuild.yml")).unwrap_err();
+    let error =
+        Config::load(&Disk, std::path::Path::new("/nonexistent/memobuild.yml")).unwrap_err();
     assert!(matches!(error, ConfigError::Read { .. }));
     insta::assert_snapshot!(report(&error, ReportOptions::default()), @r"
     error: the configuration can't be read

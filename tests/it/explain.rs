@@ -6,11 +6,17 @@ use std::{
     path::Path,
 };
 
+use memobuild_ci::{
+    cache::{Access, Scope, SearchOrder, Vouching},
+    engine::explain::{Cause, Forecast, Verdict},
+    event::BuildEvent,
+};
 use serde_json::Value;
 
 use crate::{
     build_fixture::{Project, Tar},
     registry_server::{Family, Image},
+    tier_lab::{Fault, Lab, LabTier},
 };
 
 /// The Dockerfiles that are mutated. What is not kept as text in entries is there too: values of
@@ -343,7 +349,7 @@ fn copies() -> Vec<Mutation> {
             "COPY --parents",
             "COPY",
             "COPY data/./sub",
-            &[("flag", "parents"), ("files", "data")],
+            &[("sources", ""), ("flag", "parents"), ("files", "data")],
         ),
         text(
             "text\ntext.txt",
@@ -450,11 +456,7 @@ fn copies() -> Vec<Mutation> {
                 fs::write(dir.join("Dockerfile.dockerignore"), own).unwrap();
             },
             data,
-            &[
-                ("ignore", ""),
-                ("files", "data/sub"),
-                ("files", "data/sub/deep"),
-            ],
+            &[("ignore", ""), ("files", "data/three")],
         ),
         args(
             &["--platform", "linux/arm64"],
@@ -508,8 +510,14 @@ fn explain(project: &Project, args: &[&str]) -> Value {
 
 /// What is wrong with an explanation; nothing if it is right.
 fn check(mutation: &Mutation, host: &str, page: &Value) -> Result<(), String> {
-    let first = &page["first_cause"];
-    let name = first["name"].as_str().unwrap_or("no step");
+    // Some changes make a new key and the same layer.
+    let new_key = |step: &&Value| !step["differences"].is_null();
+    let first = match &page["first_cause"] {
+        Value::Null => page["steps"].as_array().unwrap().iter().find(new_key),
+        first => Some(first),
+    };
+    let first = first.ok_or("no step has another key")?;
+    let name = first["name"].as_str().unwrap();
     if !name.contains(mutation.step) {
         return Err(format!(
             "`{name}` is said to be the first: {}",
@@ -623,4 +631,210 @@ fn a_base_image_that_moved_is_named_with_its_digests() {
     let steps = page["steps"].as_array().unwrap();
     let causes: Vec<&Value> = steps.iter().map(|step| &step["cause"]).collect();
     assert_eq!(causes, ["changed", "follows", "follows"]);
+}
+
+/// Two steps, one upon the other.
+const TWO: &str = "FROM scratch\nCOPY a /a\nCOPY b /b\n";
+
+fn two(tiers: Vec<memobuild_ci::cache::Tier>) -> Lab {
+    let lab = Lab::new(tiers);
+    lab.write("a", "a").write("b", "b");
+    lab
+}
+
+/// The causes of the steps that would be executed; none for hits.
+fn causes(forecast: &Forecast) -> Vec<Option<&Cause>> {
+    let cause = |verdict| match verdict {
+        &Verdict::Run(ref miss) => Some(&miss.cause),
+        _ => None,
+    };
+    let steps = forecast.steps.iter();
+    steps.map(|outlook| cause(&outlook.verdict)).collect()
+}
+
+#[test]
+fn a_scope_that_is_not_read_is_named() {
+    let mut lab = two(Vec::new());
+    let pull = Scope::pull("7");
+    lab.scopes = SearchOrder::new(pull.clone(), []);
+    lab.build(TWO);
+    lab.scopes = SearchOrder::new(Scope::branch("x"), []);
+    let (forecast, _) = lab.forecast(TWO);
+    let outside = Cause::OutOfScope { scope: pull };
+    assert_eq!(causes(&forecast), [Some(&outside), Some(&outside)]);
+}
+
+#[test]
+fn an_entry_that_is_not_trusted_is_named_with_the_reason() {
+    let tier = LabTier::new("lab://one");
+    let mut lab = two(vec![tier.tier(Access::FULL)]);
+    lab.build(TWO);
+    lab.wipe();
+    lab.vouching = Vouching::default().checking_with(|_| Err("it is not signed".to_owned()));
+    let (forecast, _) = lab.forecast(TWO);
+    let refused = Cause::Refused {
+        tier: "lab://one".to_owned(),
+        why: "it is not signed".to_owned(),
+    };
+    assert_eq!(causes(&forecast), [Some(&refused), Some(&refused)]);
+}
+
+#[test]
+fn a_hit_in_a_tier_is_told_and_nothing_is_kept_of_it() {
+    let tier = LabTier::new("lab://one");
+    let lab = two(vec![tier.tier(Access::FULL)]);
+    lab.build(TWO);
+    lab.wipe();
+    tier.forget_acts();
+    let (forecast, warnings) = lab.forecast(TWO);
+    assert_eq!(causes(&forecast), [None, None]);
+    for outlook in &forecast.steps {
+        let Verdict::Hit { tier, entry, .. } = &outlook.verdict else {
+            panic!("{outlook:?}");
+        };
+        assert_eq!(tier.as_deref(), Some("lab://one"));
+        assert_eq!(entry.key, outlook.key);
+    }
+    assert_eq!(
+        (tier.acts(), warnings),
+        (vec!["lookup 2".to_owned()], Vec::new())
+    );
+    assert!(lab.store().actions().unwrap().is_empty());
+}
+
+#[test]
+fn a_tier_that_is_down_is_a_warning_beside_the_misses() {
+    let tier = LabTier::new("lab://one");
+    let lab = two(vec![tier.tier(Access::FULL)]);
+    tier.set(Fault::Down);
+    let (forecast, warnings) = lab.forecast(TWO);
+    assert_eq!(
+        causes(&forecast),
+        [Some(&Cause::NoEntry), Some(&Cause::NoEntry)]
+    );
+    assert!(
+        warnings.iter().any(|w| w.contains("lab://one")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_lost_layer_and_a_removed_entry_are_told_apart() {
+    let lab = two(Vec::new());
+    lab.build(TWO);
+    let store = lab.store();
+    let entries = store.actions().unwrap();
+    let first = entries
+        .iter()
+        .find(|e| e.result.step.name.contains("COPY a"));
+    let layer = first.unwrap().result.layer.clone().unwrap();
+    store.discard_blob(&layer.digest).unwrap();
+    let (forecast, _) = lab.forecast(TWO);
+    assert_eq!(causes(&forecast)[0], Some(&Cause::Lost));
+    lab.wipe();
+    let (forecast, _) = lab.forecast(TWO);
+    assert_eq!(
+        causes(&forecast),
+        [Some(&Cause::NoEntry), Some(&Cause::NoEntry)]
+    );
+}
+
+#[test]
+fn a_build_says_why_it_executes_a_step() {
+    let lab = two(Vec::new());
+    lab.build(TWO);
+    lab.write("a", "other").write("c", "not copied");
+    let why = |text: &str| -> Vec<(String, Option<String>)> {
+        let started = |event: BuildEvent| match event {
+            BuildEvent::StepStarted { name, why, .. } => Some((name, why)),
+            _ => None,
+        };
+        lab.build(text)
+            .events
+            .into_iter()
+            .filter_map(started)
+            .collect()
+    };
+    let told = why(TWO);
+    assert_eq!(told.len(), 2, "{told:?}");
+    let first = told[0].1.as_deref().unwrap();
+    assert!(first.starts_with("file `a` changed (`blake3:"), "{first}");
+    // The layer is the same whatever is below: a hit by content.
+    assert_eq!(told[1].1, None);
+    let told = why(TWO);
+    assert!(told.iter().all(|(_, why)| why.is_none()), "{told:?}");
+}
+
+#[test]
+fn steps_are_found_by_place_name_and_key() {
+    let project = Project::new();
+    context(&project);
+    project.dockerfile(
+        "FROM @/base AS one\nCOPY a /a\nFROM @/base\nCOPY --from=one /a /a\nCOPY b /b\n",
+    );
+    project.build(&[]);
+    let name = |what: &str| -> Vec<String> {
+        let page = explain(&project, &[what, "ctx"]);
+        let steps = page["steps"].as_array().unwrap().iter();
+        steps
+            .map(|step| step["instruction"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(name("one"), ["COPY a /a"]);
+    assert_eq!(name("image").len(), 3);
+    assert_eq!(name("2/2"), ["COPY a /a"]);
+    assert_eq!(name("one 2"), ["COPY a /a"]);
+    assert_eq!(name("stage-1 3/3"), ["COPY b /b"]);
+    assert_eq!(name("COPY b"), ["COPY b /b"]);
+    let all = explain(&project, &["ctx"]);
+    assert_eq!(all["steps"].as_array().unwrap().len(), 3);
+    assert_eq!(all["steps"][0]["verdict"], "skip");
+    let hit = &all["steps"][2];
+    assert_eq!(
+        (hit["verdict"].as_str(), hit["by"].as_str()),
+        (Some("hit"), Some("definition"))
+    );
+    assert!(
+        hit["entry"]["producer"]["tool"]
+            .as_str()
+            .unwrap()
+            .starts_with("memobuild-ci ")
+    );
+    let key = hit["key"].as_str().unwrap().to_owned();
+    assert_eq!(name(&key), ["COPY b /b"]);
+    assert_eq!(name(&key["blake3:".len()..][..12]), ["COPY b /b"]);
+    // The key of an entry that no step has any more.
+    fs::write(project.path("ctx/b"), "other").unwrap();
+    let page = explain(&project, &[&key, "ctx"]);
+    assert_eq!(page["entry"]["key"], *key);
+    assert_eq!(page["steps"][0]["instruction"], "COPY b /b");
+    assert_eq!(page["differences"][0]["item"], "b");
+    for (what, code, says) in [
+        ("COPY", 2, "means several steps"),
+        ("nothing", 42, "is called `nothing`"),
+    ] {
+        let mut command = project.program();
+        let output = command.args(["explain", what, "ctx"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(says), "{stderr}");
+    }
+}
+
+#[test]
+fn explaining_changes_nothing() {
+    let project = Project::new();
+    context(&project);
+    project.dockerfile("FROM @/base\nCOPY a /a\n");
+    explain(&project, &["ctx"]);
+    assert!(!project.path("cache/VERSION").exists());
+    project.build(&[]);
+    fs::write(project.path("ctx/a"), "other").unwrap();
+    let before = project.cached_blobs();
+    let first = explain(&project, &["ctx"]);
+    let second = explain(&project, &["ctx"]);
+    assert_eq!(first, second);
+    assert_eq!(first["first_cause"]["cause"], "changed");
+    assert_eq!(project.cached_blobs(), before);
+    assert!(!project.path("out-2").exists());
 }

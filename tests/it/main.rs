@@ -31,6 +31,7 @@ mod registry_server;
 mod remote;
 mod sandbox;
 mod server;
+mod server_earlier;
 mod snapshot;
 mod store_kill;
 mod store_trouble;

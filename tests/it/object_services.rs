@@ -34,9 +34,8 @@ impl Drop for Server {
     }
 }
 
-/// The program at `path` in the cache of the tests. None if it isn't there, which is an error in CI if it is
-/// `required`.
-fn program(path: &str, required: bool) -> Option<PathBuf> {
+/// The program at `path` in the cache of the tests. None if it isn't there, which is an error in CI.
+fn program(path: &str) -> Option<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = var("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = var("XDG_CACHE_HOME").map(PathBuf::from).or(home)?;
@@ -45,7 +44,7 @@ fn program(path: &str, required: bool) -> Option<PathBuf> {
         return Some(program);
     }
     assert!(
-        var("CI").is_none() || !required,
+        var("CI").is_none(),
         "no `{}` (scripts/setup-test installs it), and this is CI",
         program.display()
     );
@@ -179,7 +178,7 @@ const AWS: [(&str, &str); 2] = [
 
 #[tokio::test]
 async fn s3() {
-    let Some(program) = program("python/bin/moto_server", true) else {
+    let Some(program) = program("python/bin/moto_server") else {
         return;
     };
     let server = Server::start(program, |port, _| {
@@ -207,7 +206,7 @@ async fn s3() {
 
 #[tokio::test]
 async fn google_cloud_storage() {
-    let Some(program) = program("python/bin/gcp-storage-emulator", true) else {
+    let Some(program) = program("python/bin/gcp-storage-emulator") else {
         return;
     };
     let server = Server::start(program, |port, _| {
@@ -235,8 +234,7 @@ async fn azure_blob_storage() {
     const ACCOUNT: &str = "devstoreaccount1";
     const KEY: &str =
         "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-    // Node is no prerequisite: without it there is no emulator, in CI neither.
-    let Some(program) = program("node/node_modules/.bin/azurite-blob", false) else {
+    let Some(program) = program("node/node_modules/.bin/azurite-blob") else {
         return;
     };
     let server = Server::start(program, |port, data| {

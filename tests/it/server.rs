@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 /// A running server; it ends when dropped.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
-    dir: Arc<tempfile::TempDir>,
+    pub(crate) dir: Arc<tempfile::TempDir>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -66,7 +66,7 @@ impl Served {
     }
 
     /// Stops it as SIGTERM does, and gives its directory.
-    async fn end(mut self) -> Arc<tempfile::TempDir> {
+    pub(crate) async fn end(mut self) -> Arc<tempfile::TempDir> {
         self.stop.cancel();
         while let Some(result) = self.tasks.join_next().await {
             result.unwrap();
@@ -78,11 +78,11 @@ impl Served {
         client(&format!("http://{}", self.address), token)
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    async fn call(
+    pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
@@ -121,7 +121,7 @@ impl Served {
 }
 
 /// A client that does what it is told.
-fn plain() -> reqwest::Client {
+pub(crate) fn plain() -> reqwest::Client {
     // Makes the TLS provider, which is one for the process.
     client("http://127.0.0.1:1", None);
     reqwest::Client::builder().no_proxy().build().unwrap()
@@ -140,7 +140,7 @@ fn source(bytes: &[u8]) -> BlobSource {
 }
 
 /// Bytes that don't repeat.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut out = vec![0; length];
     let mut reader = blake3::Hasher::new()
         .update(&seed.to_le_bytes())
@@ -376,7 +376,7 @@ async fn entries_must_fit_to_their_place_and_their_blobs() {
 
 /// A server with a token for protected branches, one for pull requests, one that reads and one
 /// that administers; the audit log is in `audit.log`.
-async fn guarded(change: impl FnOnce(&mut ServerOptions)) -> Served {
+pub(crate) async fn guarded(change: impl FnOnce(&mut ServerOptions)) -> Served {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let sha = |token: &str| Sha256Digest::of(token.as_bytes()).hex();
     let text = format!(
@@ -704,6 +704,7 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
         let path = path
             .replace("{namespace}", "default")
             .replace("{key}", &key)
+            .replace("{hash}", &Blake3Digest::of(b"").hex())
             .replace("{digest}", &digest)
             .replace("{*scope}", "branch/a/b")
             .replace("{id}", "pin");

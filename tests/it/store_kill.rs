@@ -71,6 +71,7 @@ fn everything() -> GcPolicy {
         max_bytes: Some(0),
         max_age: None,
         keep_recent: Duration::ZERO,
+        ..GcPolicy::default()
     }
 }
 

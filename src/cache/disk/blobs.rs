@@ -66,21 +66,42 @@ impl Read for VerifiedBlob {
 #[derive(Debug)]
 pub struct BlobWriter {
     store: DiskStore,
-    out: HashingWriter<OwnedFile>,
+    out: Out,
+}
+
+/// How a writer knows what the bytes are.
+#[derive(Debug)]
+enum Out {
+    /// It hashes them.
+    Hashed(HashingWriter<OwnedFile>),
+    /// Who writes them has done so.
+    Vouched {
+        file: OwnedFile,
+        digest: Sha256Digest,
+        size: u64,
+    },
 }
 
 impl BlobWriter {
-    pub(super) fn new(store: DiskStore) -> Result<Self, CacheError> {
+    fn new(store: DiskStore, vouched: Option<Sha256Digest>) -> Result<Self, CacheError> {
         let file = OwnedFile::create(&store.temp_dir(), "blob-")?;
-        Ok(Self {
-            store,
-            out: HashingWriter::new(file),
-        })
+        let out = match vouched {
+            None => Out::Hashed(HashingWriter::new(file)),
+            Some(digest) => Out::Vouched {
+                file,
+                digest,
+                size: 0,
+            },
+        };
+        Ok(Self { store, out })
     }
 
     /// Number of bytes written so far.
     pub fn size(&self) -> u64 {
-        self.out.size()
+        match &self.out {
+            Out::Hashed(out) => out.size(),
+            Out::Vouched { size, .. } => *size,
+        }
     }
 
     /// Gives the blob its name and returns it. If `expected` is given and the bytes
@@ -90,8 +111,13 @@ impl BlobWriter {
     /// costs the blob and not the truth.
     pub fn commit(self, expected: Option<Sha256Digest>) -> Result<Sha256Digest, CacheError> {
         let Self { store, out } = self;
-        let (file, hashes) = out.finish();
-        let digest = hashes.sha256;
+        let (file, digest, size) = match out {
+            Out::Hashed(out) => {
+                let (file, hashes) = out.finish();
+                (file, hashes.sha256, hashes.size)
+            }
+            Out::Vouched { file, digest, size } => (file, digest, size),
+        };
         if let Some(expected) = expected.filter(|expected| *expected != digest) {
             return Err(CacheError::Corrupt {
                 subject: expected.into(),
@@ -99,18 +125,28 @@ impl BlobWriter {
             });
         }
         file.set_mode(0o444)?;
-        store.adopt(file, digest, hashes.size)?;
+        store.adopt(file, digest, size)?;
         Ok(digest)
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.out.write(buf)
+        match &mut self.out {
+            Out::Hashed(out) => out.write(buf),
+            Out::Vouched { file, size, .. } => {
+                let n = file.write(buf)?;
+                *size += n as u64;
+                Ok(n)
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        match &mut self.out {
+            Out::Hashed(out) => out.flush(),
+            Out::Vouched { file, .. } => file.flush(),
+        }
     }
 }
 
@@ -177,7 +213,17 @@ impl DiskStore {
     /// Starts a new blob.
     pub fn writer(&self) -> Result<BlobWriter, CacheError> {
         self.check_writable()?;
-        BlobWriter::new(self.clone())
+        BlobWriter::new(self.clone(), None)
+    }
+
+    /// Starts the blob `digest`, whose bytes the caller verifies: it must commit only what was found
+    /// right. They are not hashed a second time.
+    pub(in crate::cache) fn vouched_writer(
+        &self,
+        digest: Sha256Digest,
+    ) -> Result<BlobWriter, CacheError> {
+        self.check_writable()?;
+        BlobWriter::new(self.clone(), Some(digest))
     }
 
     /// Moves a finished temporary file to its name and enters it into the index.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cache::{
-        CacheError, EntryId,
+        CacheError, EntryId, Scope,
         gc::{ActionUse, BlobUse, DerivedData, GcPolicy, GcReport, Inventory, millis, plan},
     },
     digest::{Blake3Digest, Sha256Digest},
@@ -89,10 +89,30 @@ impl DiskStore {
 
     /// Reads every blob and entry. `progress` is told the bytes read so far.
     pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, CacheError> {
+        self.verify_of(&[], progress)
+    }
+
+    /// Reads the entries of `scopes` and the blobs that they name; everything if there are no
+    /// scopes.
+    pub fn verify_of(
+        &self,
+        scopes: &[Scope],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<VerifyReport, CacheError> {
         self.shared.index.check()?;
         let mut report = VerifyReport::default();
-        let listing = list_blobs(&self.blobs_dir())?;
+        let mut actions = self.actions()?;
+        report.unreadable = usize::try_from(self.stats()?.actions)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(actions.len());
+        let mut listing = list_blobs(&self.blobs_dir())?;
         report.foreign = listing.foreign;
+        if !scopes.is_empty() {
+            actions.retain(|action| scopes.contains(&action.result.scope));
+            let named = actions.iter().flat_map(|action| action.result.blobs());
+            let named: HashSet<Sha256Digest> = named.collect();
+            listing.blobs.retain(|blob| named.contains(&blob.digest));
+        }
         for blob in listing.blobs {
             let Some(reader) = self.open_blob_verified(&blob.digest)? else {
                 continue;
@@ -107,10 +127,6 @@ impl DiskStore {
             report.bytes += size;
             progress(report.bytes);
         }
-        let actions = self.actions()?;
-        report.unreadable = usize::try_from(self.stats()?.actions)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(actions.len());
         for action in actions {
             for digest in action.result.blobs() {
                 if file_size(&self.blob_path(&digest))?.is_none() {
@@ -144,7 +160,12 @@ impl DiskStore {
         let now = unix_millis();
         let recent = now.saturating_sub(millis(policy.keep_recent));
         let horizon = lease::oldest(&self.leases_dir())?.map_or(recent, |start| start.min(recent));
-        let inventory = self.inventory(derived)?;
+        let mut inventory = self.inventory(derived)?;
+        if !policy.scopes.is_empty() {
+            let actions = self.actions()?.into_iter();
+            let of_scopes = actions.filter(|a| policy.scopes.contains(&a.result.scope));
+            inventory.limit_to(&of_scopes.map(|a| a.result.id()).collect());
+        }
         let plan = plan(&inventory, policy, now, horizon);
         report.actions = self.remove_actions(&plan.actions, horizon)?;
         self.remove_blobs(&plan.blobs, horizon, &mut report)?;

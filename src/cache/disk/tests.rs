@@ -68,6 +68,7 @@ fn all() -> GcPolicy {
         max_bytes: Some(0),
         max_age: None,
         keep_recent: Duration::from_secs(60),
+        ..GcPolicy::default()
     }
 }
 

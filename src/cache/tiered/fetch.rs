@@ -106,13 +106,11 @@ impl TieredStore {
                 }
             };
             if size.map_or(blob.size > UNSIZED_LIMIT, |size| size != blob.size) {
-                line.trouble(
-                    Act::Read,
-                    &CacheError::Corrupt {
-                        subject: digest.into(),
-                        what: format!("it has {} bytes", blob.size),
-                    },
-                );
+                let error = CacheError::Corrupt {
+                    subject: digest.into(),
+                    what: format!("it has {} bytes", blob.size),
+                };
+                line.wrong_blob(digest, &error);
                 continue;
             }
             return Some(Download { tier, digest, blob });
@@ -183,7 +181,10 @@ impl TieredStore {
         };
         drop(transfer);
         if let Some(error) = failure {
-            line.trouble(Act::Read, &error);
+            match error {
+                CacheError::Corrupt { .. } => line.wrong_blob(digest, &error),
+                _ => line.trouble(Act::Read, &error),
+            }
             // Without its end the writer keeps nothing.
             writing.abandon(pieces).await;
             return Ok(false);
@@ -191,7 +192,7 @@ impl TieredStore {
         match writing.finish(pieces).await {
             Ok(()) => Ok(true),
             Err(error @ CacheError::Corrupt { .. }) => {
-                line.trouble(Act::Read, &error);
+                line.wrong_blob(digest, &error);
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -205,7 +206,8 @@ impl TieredStore {
         let store = Arc::clone(&self.local);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn_blocking(move || {
-            let mut out = store.writer()?;
+            // A tier's reader verifies what it gives, and ends only if all was right.
+            let mut out = store.vouched_writer(digest)?;
             while let Some(piece) = receiver.blocking_recv() {
                 io::Write::write_all(&mut out, &piece)
                     .map_err(|error| CacheError::from_io("write", digest, error))?;

@@ -13,9 +13,11 @@
 
 mod fetch;
 mod peek;
+mod push;
 
 pub use fetch::{Download, Piece};
 pub use peek::{Peeked, RefusedEntry};
+pub use push::Pushed;
 
 use std::{
     collections::{HashMap, HashSet},

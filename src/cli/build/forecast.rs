@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{BuildArgs, caches, options, redactor, registry, store_dir};
+use super::{BuildArgs, options, redactor, registry, store_dir};
 use crate::{
     bake::Plan,
     cache::DiskStore,
-    cli::{CliError, Context, prepare},
+    cli::{CliError, Context, caches, prepare},
     config::Config,
     engine::{
         Engine,
@@ -40,7 +40,8 @@ pub(in crate::cli) async fn forecast(
     let prepared = prepare::prepare(context, args, configuration, plan, &registry, events).await?;
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
-    let caches = caches::caches(context, args, &cache_settings, &registry, events)?;
+    let asked = options::asked(args, plan);
+    let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
     let options = options::options(context, args, &settings, &prepared, &caches)?;
     let (store, _temporary) = store_to_read(context, args, configuration)?;
     let tiers = caches.tiers.iter().filter(|tier| tier.access.read);

@@ -2,8 +2,6 @@
 //! progress, the cache directory, the files that describe the result.
 
 mod args;
-mod cache_flags;
-mod caches;
 mod files;
 mod forecast;
 mod foreign;
@@ -11,7 +9,6 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
-pub(super) use caches::{CachesError, keyring};
 pub(super) use forecast::{Told, forecast};
 pub(super) use secrets::secrets;
 
@@ -33,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CliError, Context, ExitCode, cache, call,
+    CliError, Context, ExitCode, cache, caches, call,
     prepare::{self, Prepared},
 };
 use crate::{
@@ -187,8 +184,11 @@ async fn build_until_done(
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
-    let caches = caches::caches(context, args, &cache_settings, &registry, events)?;
-    let options = options::options(context, args, &settings, &prepared, &caches)?;
+    let asked = options::asked(args, plan);
+    let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
+    let mut options = options::options(context, args, &settings, &prepared, &caches)?;
+    options.mount_limit = options::mount_limit(&cache_settings);
+    let save_timeout = options::save_timeout(args, &cache_settings)?;
     warn(events, &prepared);
     args.foreign.warn(events);
     for job in &prepared.jobs {
@@ -227,7 +227,7 @@ async fn build_until_done(
         Ok(prepared) => export::write(prepared, events, stop).await,
         Err(error) => Err(ExportError::Build(error)),
     };
-    finish_saving(&session, caches.save_timeout, stop, saving).await;
+    finish_saving(&session, save_timeout, stop, saving).await;
     for warning in session.engine().store.take_warnings() {
         events.warn(warning.to_string(), None);
     }

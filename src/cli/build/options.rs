@@ -3,12 +3,18 @@
 use std::{
     num::NonZero,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use super::{BuildArgs, CompressionArg, ProgressArg, caches::Caches, secrets};
+use super::{BuildArgs, CompressionArg, ProgressArg, secrets};
 use crate::{
-    cli::{CliError, Context, prepare::Prepared},
-    config::{self, BuildSettings, CaCertificates, units},
+    bake::Plan,
+    cli::{
+        CliError, Context,
+        caches::{Asked, Caches, Named},
+        prepare::Prepared,
+    },
+    config::{self, BuildSettings, CaCertificates, CacheSettings, units},
     engine::EngineOptions,
     fs,
     oci::layer::{Compression, LayerOptions},
@@ -21,6 +27,51 @@ const HOST_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
     "/var/lib/ca-certificates/ca-bundle.pem",
 ];
+
+/// How long a build waits at its end where nobody says it.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes up to which the tree of a cache mount is saved and restored where nobody says it.
+const MOUNT_LIMIT: u64 = 512 << 20;
+
+/// What the options, and the bake targets that are built, say about caches.
+pub(super) fn asked<'a>(args: &'a BuildArgs, plan: Option<&'a Plan>) -> Asked<'a> {
+    let from = args.cache_from.iter();
+    let from = from.map(|text| Named::read("--cache-from", text));
+    let to = args.cache_to.iter();
+    let to = to.map(|text| Named::written("--cache-to", text));
+    let targets = plan.iter().flat_map(|plan| plan.targets.values());
+    let targets = targets.flat_map(|target| {
+        let from = target.cache_from.iter().flatten();
+        let to = target.cache_to.iter().flatten();
+        from.map(|entry| Named::of_target(entry, false))
+            .chain(to.map(|entry| Named::of_target(entry, true)))
+    });
+    Asked {
+        flags: from.chain(to).collect(),
+        targets: targets.collect(),
+        scope: args.cache_scope.as_deref(),
+        no_tiers: args.no_remote_cache,
+    }
+}
+
+/// How long to wait at the end for what is being saved.
+pub(super) fn save_timeout(
+    args: &BuildArgs,
+    settings: &CacheSettings,
+) -> Result<Duration, CliError> {
+    match &args.cache_save_timeout {
+        Some(text) => units::parse_duration(text)
+            .map_err(|error| CliError::usage(format!("`--cache-save-timeout {text}`: {error}"))),
+        None => Ok(settings.save_timeout.unwrap_or(SAVE_TIMEOUT)),
+    }
+}
+
+/// Bytes up to which the trees of cache mounts are saved and restored, if they are.
+pub(super) fn mount_limit(settings: &CacheSettings) -> Option<u64> {
+    let mounts = settings.mounts.filter(|mounts| mounts.save);
+    mounts.map(|mounts| mounts.max_size.unwrap_or(MOUNT_LIMIT))
+}
 
 pub(super) fn options(
     context: &Context,
@@ -75,7 +126,7 @@ pub(super) fn options(
         temp_dir: secrets::temp_dir(context)?,
         producer: caches.producer.clone(),
         scopes: caches.scopes.clone(),
-        mount_limit: caches.mount_limit,
+        mount_limit: None,
     })
 }
 

@@ -20,19 +20,8 @@ pub(super) fn inspect(
     json: bool,
 ) -> Result<ExitCode, CliError> {
     let actions = store.actions()?;
-    let digits = wanted.strip_prefix("blake3:").unwrap_or(wanted);
-    let is_key = digits.len() >= SHORTEST && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut found: Vec<&StoredAction> = actions
-        .iter()
-        .filter(|a| {
-            is_key
-                && a.result
-                    .key
-                    .0
-                    .hex()
-                    .starts_with(&digits.to_ascii_lowercase())
-        })
-        .collect();
+    let by_key = by_key(wanted);
+    let mut found: Vec<&StoredAction> = actions.iter().filter(|a| by_key(&a.result)).collect();
     if found.is_empty() {
         let named = |a: &&StoredAction| a.result.step.name.contains(wanted);
         found = actions.iter().filter(named).collect();
@@ -65,6 +54,23 @@ pub(super) fn inspect(
     };
     answer(&text)?;
     Ok(ExitCode::Success)
+}
+
+/// Whether an entry's key starts with the digits of `wanted`, if these are enough to be meant as such.
+fn by_key(wanted: &str) -> impl Fn(&ActionResult) -> bool {
+    let digits = wanted.strip_prefix("blake3:").unwrap_or(wanted);
+    let is_key = digits.len() >= SHORTEST && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digits = digits.to_ascii_lowercase();
+    move |result| is_key && result.key.0.hex().starts_with(&digits)
+}
+
+/// For each of `wanted`, whether it means an entry: by its key or by a part of the step's name.
+pub(super) fn called(wanted: &[String]) -> Vec<impl Fn(&ActionResult) -> bool> {
+    let each = wanted.iter().map(|wanted| {
+        let by_key = by_key(wanted);
+        move |result: &ActionResult| by_key(result) || result.step.name.contains(wanted.as_str())
+    });
+    each.collect()
 }
 
 /// The statement for people.

@@ -3,6 +3,7 @@
 mod bundle;
 mod inspect;
 mod keygen;
+mod push;
 
 pub(super) use inspect::time;
 
@@ -10,7 +11,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Subcommand;
 
-use super::{CliError, Context, ExitCode, answer, build, config};
+use super::{CliError, Context, ExitCode, answer, caches, config};
 use crate::{
     cache::{CacheError, DerivedData, DerivedUse, DiskStore, GcPolicy, GcReport, Scope},
     config::units,
@@ -24,7 +25,7 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
-    /// List cached steps, the least recently used first
+    /// List cached steps, the last used first
     Ls {
         /// Print them as JSON
         #[arg(long)]
@@ -71,6 +72,13 @@ pub(super) enum CacheCommand {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Send entries and blobs to the remote caches: what builds have left unsaved, named steps, or everything
+    Push {
+        #[command(flatten)]
+        args: push::PushArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
     /// Make a pair of keys for signing entries: `NAME.pem` (private) and `NAME.pub.pem`; print the key's id
     Keygen {
         /// Path of the files without their endings
@@ -82,6 +90,8 @@ pub(super) enum CacheCommand {
         /// Print the report as JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        scopes: ScopeArgs,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -96,6 +106,8 @@ pub(super) enum CacheCommand {
         /// Print the report as JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        scopes: ScopeArgs,
         #[command(flatten)]
         store: StoreArgs,
     },
@@ -149,18 +161,27 @@ pub(super) fn run(context: &Context, command: &CacheCommand) -> Result<ExitCode,
             &scopes.scope,
             *json,
         ),
+        CacheCommand::Push { args, store } => {
+            let settings = configured(context).unwrap_or_default();
+            push::push(context, open(context, store)?, &settings, args)
+        }
         CacheCommand::Keygen { name } => keygen::keygen(name),
-        CacheCommand::Verify { json, store } => verify(&open(context, store)?, *json),
+        CacheCommand::Verify {
+            json,
+            scopes,
+            store,
+        } => verify(&open(context, store)?, &scopes.scope, *json),
         CacheCommand::Gc {
             max_size,
             max_age,
             json,
+            scopes,
             store,
         } => gc(
             context,
             store,
-            max_size.as_deref(),
-            max_age.as_deref(),
+            &scopes.scope,
+            [max_size.as_deref(), max_age.as_deref()],
             *json,
         ),
     }
@@ -184,7 +205,7 @@ fn configured(context: &Context) -> Option<crate::config::CacheSettings> {
 /// The keys whose signatures count, as a build has them.
 fn keyring(context: &Context) -> Result<crate::cache::trust::Keyring, CliError> {
     let settings = configured(context).unwrap_or_default();
-    Ok(build::keyring(context, &settings)?)
+    Ok(caches::keyring(context, &settings)?)
 }
 
 fn ls(store: &DiskStore, scopes: &[Scope], json: bool) -> Result<ExitCode, CliError> {
@@ -238,8 +259,8 @@ fn by_scope<'a>(scopes: impl Iterator<Item = &'a Scope>) -> String {
         .collect()
 }
 
-fn verify(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
-    let report = store.verify(&mut |_| {})?;
+fn verify(store: &DiskStore, scopes: &[Scope], json: bool) -> Result<ExitCode, CliError> {
+    let report = store.verify_of(scopes, &mut |_| {})?;
     let text = if json {
         let value = serde_json::json!({
             "schema_version": 1,
@@ -274,8 +295,8 @@ fn verify(store: &DiskStore, json: bool) -> Result<ExitCode, CliError> {
 fn gc(
     context: &Context,
     args: &StoreArgs,
-    max_size: Option<&str>,
-    max_age: Option<&str>,
+    scopes: &[Scope],
+    [max_size, max_age]: [Option<&str>; 2],
     json: bool,
 ) -> Result<ExitCode, CliError> {
     let store = open(context, args)?;
@@ -286,6 +307,7 @@ fn gc(
     let mut policy = GcPolicy {
         max_bytes: configured.max_size,
         max_age: configured.max_age,
+        scopes: scopes.to_vec(),
         ..GcPolicy::default()
     };
     if let Some(text) = max_size {

@@ -63,7 +63,13 @@ impl Page<'_> {
                 provided,
             } => {
                 step["verdict"] = json!("hit");
-                step["by"] = json!(if *by_content { "content" } else { "definition" });
+                step["by"] = json!(match by_content {
+                    Some(_) => "content",
+                    None => "definition",
+                });
+                if let Some(miss) = by_content {
+                    self.miss_json(&mut step, miss);
+                }
                 step["entry"] = self.entry_json(entry);
                 if let Some(tier) = tier {
                     step["tier"] = json!(tier);

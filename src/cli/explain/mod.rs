@@ -12,7 +12,7 @@ use std::{
 use super::{
     CliError, Context, ExitCode, answer,
     build::{self, BuildArgs, Told},
-    prepare,
+    caches, prepare,
 };
 use crate::{
     cache::trust::Keyring,
@@ -49,7 +49,7 @@ pub(super) fn run(context: &Context, mut args: ExplainArgs) -> Result<ExitCode, 
         None => None,
     };
     let settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
-    let keyring = build::keyring(context, &settings)?;
+    let keyring = caches::keyring(context, &settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -93,7 +93,8 @@ pub(super) fn run(context: &Context, mut args: ExplainArgs) -> Result<ExitCode, 
 
 /// A single argument is the context where that makes sense.
 fn take_context(context: &Context, args: &mut ExplainArgs) {
-    let is_configured = context.global.config.is_some() || Config::find(Path::new("")).is_some();
+    let is_configured = context.global.config.is_some()
+        || Config::find(context.files.as_ref(), Path::new("")).is_some();
     let builds_configuration = is_configured && args.build.file.is_none();
     let is_context =
         |what: &String| what == "-" || what.contains("://") || Path::new(what).is_dir();

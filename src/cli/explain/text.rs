@@ -50,8 +50,8 @@ impl Page<'_> {
         let name = self.name(outlook);
         match &outlook.verdict {
             Verdict::Hit { by_content, .. } => match by_content {
-                true => format!("hit   {name} (by content)"),
-                false => format!("hit   {name}"),
+                Some(miss) => format!("hit   {name}, by content: {}", self.why(miss)),
+                None => format!("hit   {name}"),
             },
             Verdict::Run(miss) => format!("run   {name}: {}", self.why(miss)),
             Verdict::Skip => format!("skip  {name}"),
@@ -89,14 +89,17 @@ impl Page<'_> {
                     None => "in the local cache".to_owned(),
                 };
                 let by = match by_content {
-                    true => "by its content: the key is new, what it reads and stands on is not",
-                    false => "by its key",
+                    Some(_) => "by what it reads and stands on: its key is new",
+                    None => "by its key",
                 };
                 field(out, "hit", &format!("{from}, {by}"));
                 if let Some(id) = provided {
                     let name = &self.told.forecast.graph.vertex(*id).name;
                     let condition = format!("`{}` gives what it gave before", harmless(name));
                     field(out, "if", &condition);
+                }
+                if let Some(miss) = by_content {
+                    field(out, "new key", &self.why(miss));
                 }
                 self.entry(out, entry);
             }

@@ -32,12 +32,13 @@ pub(super) fn from_config(
         platforms: words::platforms(args)?,
     };
     let extra = words::build_args(context, args)?;
+    let files = &*context.files;
     let targets = config.targets(&selection)?;
     let mut recipes = Vec::new();
     let mut jobs: Vec<(String, ImageJob)> = Vec::new();
     for (number, target) in targets.iter().enumerate() {
-        let dockerfile = read_dockerfile(graph, &target.dockerfile)?;
-        let ignore = ignore_file(Some(&target.dockerfile), &target.context)?;
+        let dockerfile = read_dockerfile(files, graph, &target.dockerfile)?;
+        let ignore = ignore_file(files, Some(&target.dockerfile), &target.context)?;
         let mut build_args: BTreeMap<String, String> = target.args.iter().cloned().collect();
         build_args.extend(extra.clone());
         recipes.push(Recipe {
@@ -47,7 +48,7 @@ pub(super) fn from_config(
             stage: target.stage.clone(),
             platform: target.name.platform.clone(),
             args: build_args,
-            context: add_context(graph, "context", &target.context, Some(ignore))?,
+            context: add_context(files, graph, "context", &target.context, Some(ignore))?,
             parent: target.parent.clone().map(|p| (target.base_arg.clone(), p)),
             links: Vec::new(),
             own: Some(target.name.clone()),

@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     dockerfile::{self, Dockerfile, Span, address::Address},
     event::Events,
-    fs,
+    fs::{self, Disk, Files},
     graph::{
         BuildGraph, GitSource, HttpSource, LocalContext, MissingSource, RemoteSource, SourceTable,
         lower::NamedContext,
@@ -85,6 +85,7 @@ pub(super) fn sources(
 
 /// Reads the context and the Dockerfile that the command names.
 pub(super) async fn place(
+    files: &dyn Files,
     args: &BuildArgs,
     keep_git_dir: bool,
     sources: &Arc<Sources>,
@@ -92,14 +93,14 @@ pub(super) async fn place(
 ) -> Result<Place, CliError> {
     let dir = args.context().unwrap_or(Path::new("."));
     let file = args.file.as_deref();
-    let given = given(dir, file, keep_git_dir, sources).await?;
+    let given = given(files, dir, file, keep_git_dir, sources).await?;
     let name = match &given {
         Given::Local(dir) => dir.clone(),
         _ => PathBuf::from(name_of(&dir.to_string_lossy())),
     };
-    let (dockerfile, path) = given.dockerfile(file, sources, graph).await?;
+    let (dockerfile, path) = given.dockerfile(files, file, sources, graph).await?;
     Ok(Place {
-        context: given.enter(path.as_deref(), graph)?,
+        context: given.enter(files, path.as_deref(), graph)?,
         dockerfile,
         name,
     })
@@ -110,6 +111,7 @@ impl Given {
     /// Gives its path too if it lies with the user.
     pub(super) async fn dockerfile(
         &self,
+        files: &dyn Files,
         file: Option<&Path>,
         sources: &Arc<Sources>,
         graph: &mut BuildGraph,
@@ -135,11 +137,11 @@ impl Given {
             }
             (Self::Local(dir), None) => {
                 let path = dir.join(DOCKERFILE);
-                (path.display().to_string(), fs::read(&path)?, Some(path))
+                (path.display().to_string(), files.read(&path)?, Some(path))
             }
             (_, file) => {
                 let path = file.unwrap_or(Path::new(DOCKERFILE)).to_owned();
-                (path.display().to_string(), fs::read(&path)?, Some(path))
+                (path.display().to_string(), files.read(&path)?, Some(path))
             }
         };
         // Bytes that aren't UTF-8 become replacement characters, as in BuildKit.
@@ -153,19 +155,23 @@ impl Given {
     /// with this path, else the directory's; what was fetched has none, as in BuildKit.
     pub(super) fn enter(
         &self,
+        files: &dyn Files,
         dockerfile: Option<&Path>,
         graph: &mut BuildGraph,
     ) -> Result<usize, CliError> {
-        let (dir, ignore) = match self {
-            Self::Local(dir) => (dir, ignore_file(dockerfile, dir)?),
-            Self::Fetched(dir) | Self::Dockerfile(_, _, dir) => (dir, String::new()),
+        let (files, dir, ignore) = match self {
+            Self::Local(dir) => (files, dir, ignore_file(files, dockerfile, dir)?),
+            Self::Fetched(dir) | Self::Dockerfile(_, _, dir) => {
+                (&Disk as &dyn Files, dir, String::new())
+            }
         };
-        add_context(graph, "context", dir, Some(ignore))
+        add_context(files, graph, "context", dir, Some(ignore))
     }
 }
 
 /// What the word CONTEXT names.
 pub(super) async fn given(
+    files: &dyn Files,
     dir: &Path,
     file: Option<&Path>,
     keep_git_dir: bool,
@@ -187,7 +193,7 @@ pub(super) async fn given(
             Err(text) => Ok(Given::Dockerfile(STDIN.to_owned(), text, sources.empty()?)),
         };
     }
-    let Some(text) = dir.to_str().filter(|_| !dir.is_dir()) else {
+    let Some(text) = dir.to_str().filter(|_| !files.is_dir(dir)) else {
         return Ok(Given::Local(dir.to_owned()));
     };
     match address(text)? {
@@ -224,6 +230,7 @@ fn address(text: &str) -> Result<Address, CliError> {
 /// What `value` names as the context `name`: an image, a directory, the tree of a repository, or
 /// the file of a URL under the name `context`.
 pub(super) async fn named(
+    files: &dyn Files,
     name: &str,
     value: &str,
     sources: &Sources,
@@ -234,7 +241,7 @@ pub(super) async fn named(
     }
     let source = match address(value)? {
         Address::Local => {
-            let number = add_context(graph, name, Path::new(value), None)?;
+            let number = add_context(files, graph, name, Path::new(value), None)?;
             return Ok(NamedContext::Local(number));
         }
         Address::Git(address) => {
@@ -248,7 +255,7 @@ pub(super) async fn named(
         }),
     };
     let tree = sources.fetch(&source).await?;
-    let number = add_context(graph, name, &tree, Some(String::new()))?;
+    let number = add_context(&Disk, graph, name, &tree, Some(String::new()))?;
     Ok(NamedContext::Local(number))
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn settings(
     let mut named = BTreeMap::new();
     for text in &args.build_context {
         let (name, value) = words::pair(text, "--build-context")?;
-        let source = remote::named(name, value, sources, graph).await?;
+        let source = remote::named(&*context.files, name, value, sources, graph).await?;
         named.insert(name.to_owned(), source);
     }
     let no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {

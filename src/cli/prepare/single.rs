@@ -6,7 +6,7 @@ use super::{Recipe, Settings, remote, words};
 use crate::{
     cli::{CliError, Context, build::BuildArgs, output},
     export::{ImageJob, Output},
-    fs,
+    fs::Files,
     graph::BuildGraph,
     oci::{Platform, reference::Reference},
     remote::Sources,
@@ -40,7 +40,7 @@ pub(super) async fn from_arguments(
     }
     let build_args = words::build_args(context, args)?;
     let keep_git_dir = words::keep_git_dir(&build_args);
-    let place = remote::place(args, keep_git_dir, sources, graph).await?;
+    let place = remote::place(&*context.files, args, keep_git_dir, sources, graph).await?;
     let several = platforms.len() > 1;
     let mut recipes = Vec::new();
     for platform in platforms {
@@ -63,7 +63,7 @@ pub(super) async fn from_arguments(
     }
     let reference = match args.tag.first() {
         Some(tag) => tag.clone(),
-        None => default_name(&place.name)?,
+        None => default_name(&*context.files, &place.name)?,
     };
     let job = ImageJob {
         name: match args.tag.first() {
@@ -91,9 +91,9 @@ pub(super) fn outputs(
 }
 
 /// The name of an image that was given none: that of its directory.
-fn default_name(dir: &Path) -> Result<String, CliError> {
-    let dir = match fs::exists(dir) {
-        true => fs::canonicalize(dir)?,
+fn default_name(files: &dyn Files, dir: &Path) -> Result<String, CliError> {
+    let dir = match files.exists(dir) {
+        true => files.canonicalize(dir)?,
         false => dir.to_owned(),
     };
     let name: String = dir

@@ -33,8 +33,8 @@ pub enum Verdict {
         entry: Box<ActionResult>,
         /// The tier that has it; none for the local store.
         tier: Option<String>,
-        /// Whether it is found by its content: its recipe or an input is new, and the inputs' content is known.
-        by_content: bool,
+        /// If it is found by its content only: why not by its key.
+        by_content: Option<Box<Miss>>,
         /// A step that is executed, and must give what it gave before for the hit to stand.
         provided: Option<VertexId>,
     },
@@ -137,7 +137,9 @@ pub async fn forecast(
                     .tier
                     .and_then(|n| tiers.tier_name(n))
                     .map(str::to_owned),
-                by_content: state.by_content,
+                by_content: state
+                    .by_content
+                    .then(|| Box::new(forecast.inquiry(commit_of).miss(id, state.standing))),
                 provided: state.provided,
             },
             _ => {

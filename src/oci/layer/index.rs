@@ -86,6 +86,12 @@ impl LayerIndex {
         }
     }
 
+    /// Where each frame of the blob ends, in bytes.
+    pub fn frame_ends(&self) -> Vec<u64> {
+        let end = |frame: &Frame| frame.blob_offset + frame.blob_size;
+        self.frames.iter().map(end).collect()
+    }
+
     /// The entry at `path` that is not an opaque mark.
     pub fn get(&self, path: &LayerPath) -> Option<&IndexEntry> {
         let at = self.entries.partition_point(|row| row.entry.path < *path);

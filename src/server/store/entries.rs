@@ -34,6 +34,33 @@ pub(in crate::server) enum PutEntry {
     Size(u64),
 }
 
+/// An entry to keep.
+#[derive(Debug)]
+pub(in crate::server) struct NewEntry {
+    /// The key it is found under.
+    pub(in crate::server) key: CacheKey,
+    /// The scope it is written in.
+    pub(in crate::server) scope: Scope,
+    /// The blobs it names.
+    pub(in crate::server) blobs: Vec<Sha256Digest>,
+    /// One of them with the size that it must have.
+    pub(in crate::server) sized: Option<(Sha256Digest, u64)>,
+    /// What a look-up gives.
+    pub(in crate::server) record: StoredEntry,
+}
+
+impl From<&ActionResult> for NewEntry {
+    fn from(entry: &ActionResult) -> Self {
+        Self {
+            key: entry.key,
+            scope: entry.scope.clone(),
+            blobs: entry.blobs(),
+            sized: entry.layer.as_ref().map(|layer| (layer.digest, layer.size)),
+            record: entry.encode(),
+        }
+    }
+}
+
 fn checksum(record: &[u8]) -> [u8; 8] {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(record).as_bytes()[..8]);
@@ -88,31 +115,32 @@ impl Store {
         Ok(entries)
     }
 
-    /// Keeps an entry in place of the one that stood there; `record` is its JSON.
+    /// Keeps an entry in place of the one that stood there.
     pub(in crate::server) fn put_entry(
         &self,
         namespace: &Namespace,
-        entry: &ActionResult,
-        record: &[u8],
+        entry: &NewEntry,
     ) -> Result<PutEntry, StoreError> {
+        let record = entry.record.as_slice();
         let trust = entry.scope.trust();
         let rank = rank(trust);
         let room = self.reserve(trust, record.len() as u64 + ROW)?;
         let mut raised = Vec::new();
         let mut replaced = None;
         let outcome = self.database.write("write an entry to", |t| {
-            let blobs = named_blobs(t, namespace, entry)?;
+            let blobs = named_blobs(t, namespace, &entry.blobs)?;
             let missing: Vec<Sha256Digest> = entry
-                .blobs()
-                .into_iter()
-                .filter(|digest| !blobs.contains_key(digest))
+                .blobs
+                .iter()
+                .filter(|digest| !blobs.contains_key(*digest))
+                .copied()
                 .collect();
             if !missing.is_empty() {
                 return Ok(PutEntry::Missing(missing));
             }
-            if let Some(layer) = &entry.layer
-                && let Some(blob) = blobs.get(&layer.digest)
-                && blob.size != layer.size
+            if let Some((digest, size)) = &entry.sized
+                && let Some(blob) = blobs.get(digest)
+                && blob.size != *size
             {
                 return Ok(PutEntry::Size(blob.size));
             }
@@ -231,17 +259,17 @@ struct NamedBlob {
     packed: Vec<u8>,
 }
 
-/// The blobs that `entry` names, those that are there.
+/// Those of the named blobs that are there.
 fn named_blobs(
     t: &Transaction<'_>,
     namespace: &Namespace,
-    entry: &ActionResult,
+    digests: &[Sha256Digest],
 ) -> rusqlite::Result<HashMap<Sha256Digest, NamedBlob>> {
     let mut find = t.prepare_cached(
         "SELECT id, size, trust, frames FROM blobs WHERE namespace = ?1 AND digest = ?2",
     )?;
     let mut blobs = HashMap::new();
-    for digest in entry.blobs() {
+    for digest in digests {
         let blob = find
             .query_row((namespace.id, digest.as_bytes()), |row| {
                 Ok(NamedBlob {
@@ -252,7 +280,7 @@ fn named_blobs(
                 })
             })
             .optional()?;
-        blobs.extend(blob.map(|blob| (digest, blob)));
+        blobs.extend(blob.map(|blob| (*digest, blob)));
     }
     Ok(blobs)
 }

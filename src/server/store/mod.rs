@@ -28,7 +28,7 @@ pub use space::Quotas;
 pub(super) use space::CLASSES;
 
 pub(super) use blobs::{BlobParts, Committed};
-pub(super) use entries::PutEntry;
+pub(super) use entries::{NewEntry, PutEntry};
 pub(super) use frames::Published;
 
 use std::{

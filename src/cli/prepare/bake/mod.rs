@@ -17,7 +17,7 @@ use crate::{
     bake::{self, File, Inputs, Plan, Target},
     cli::{CliError, Context, build::BuildArgs, call::Call},
     config::{self, Config},
-    fs,
+    fs::Files,
     graph::lower::LowerWarning,
     oci::Platform,
 };
@@ -61,10 +61,10 @@ pub(in crate::cli) fn plan(
     refuse(args)?;
     let mut files = Vec::new();
     for path in &source.files {
-        if path.is_dir() {
-            files.extend(default_files(path)?);
+        if context.files.is_dir(path) {
+            files.extend(default_files(&*context.files, path)?);
         } else {
-            files.push(file(path)?);
+            files.push(file(&*context.files, path)?);
         }
     }
     let mut overrides = args.set.clone();
@@ -87,7 +87,7 @@ pub(in crate::cli) fn plan(
         targets: source.targets.clone(),
         overrides,
         env: &config::env::build_arg,
-        read: &read,
+        read: &|path| read(&*context.files, path),
         local_platform: Platform::host().to_string(),
         now: SystemTime::now(),
         home: context
@@ -197,24 +197,9 @@ pub(super) fn warnings(plan: &Plan) -> Vec<LowerWarning> {
         out.push(warning(message, odd.hint.clone()));
     }
     for (name, target) in &plan.targets {
-        let is_set = |set: bool, what: &str| set.then(|| what.to_owned());
-        let ignored: Vec<String> = [
-            is_set(target.cache_from.is_some(), "`cache-from`"),
-            is_set(target.cache_to.is_some(), "`cache-to`"),
-            is_set(
-                target.attest.iter().flatten().any(|a| !a.disabled),
-                "`attest`",
-            ),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        if !ignored.is_empty() {
-            let what = ignored.join(" and ");
-            out.push(warning(
-                format!("{what} of target `{name}` has no effect yet"),
-                None,
-            ));
+        if target.attest.iter().flatten().any(|a| !a.disabled) {
+            let message = format!("`attest` of target `{name}` has no effect yet");
+            out.push(warning(message, None));
         }
     }
     out
@@ -282,38 +267,38 @@ fn joined(fields: impl Iterator<Item = String>) -> String {
     quoted.collect::<Vec<_>>().join(",")
 }
 
-fn file(path: &Path) -> Result<File, CliError> {
+fn file(files: &dyn Files, path: &Path) -> Result<File, CliError> {
     Ok(File {
         name: path.display().to_string(),
-        text: fs::read_to_string(path)?,
+        text: files.read_to_string(path)?,
     })
 }
 
 /// The files in `dir` that have one of the names which are read by default.
-fn default_files(dir: &Path) -> Result<Vec<File>, CliError> {
-    let mut files = Vec::new();
+fn default_files(files: &dyn Files, dir: &Path) -> Result<Vec<File>, CliError> {
+    let mut found = Vec::new();
     for name in bake::DEFAULT_FILES {
         let path = match dir == Path::new(".") {
             true => Path::new(name).to_owned(),
             false => dir.join(name),
         };
-        if fs::exists(&path) {
-            files.push(file(&path)?);
+        if files.exists(&path) {
+            found.push(file(files, &path)?);
         }
     }
-    if files.is_empty() {
+    if found.is_empty() {
         let problem = bake::Problem::NoFile {
             dir: dir.display().to_string(),
         };
         let hint = format!("these are looked for: {}", bake::DEFAULT_FILES.join(", "));
         return Err(bake::BakeError::without_place(problem, Some(hint)).into());
     }
-    Ok(files)
+    Ok(found)
 }
 
 /// A file that a compose file names.
-fn read(path: &str) -> Result<Option<String>, String> {
-    match fs::read_to_string(Path::new(path)) {
+fn read(files: &dyn Files, path: &str) -> Result<Option<String>, String> {
+    match files.read_to_string(Path::new(path)) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.source.to_string()),

@@ -20,7 +20,7 @@ use crate::{
     config::{DEFAULT_VARIANT, TargetName},
     dockerfile::{self, Dockerfile},
     export::{ImageJob, Output},
-    fs,
+    fs::{self, Files},
     graph::{BuildGraph, NetworkMode, lower::NoCache},
     oci::{Platform, reference::Reference},
     remote::Sources,
@@ -172,7 +172,7 @@ async fn base(
     sources: &Arc<Sources>,
     graph: &mut BuildGraph,
 ) -> Result<Base, CliError> {
-    let (place, dockerfile) = place(name, target, sources, graph).await?;
+    let (place, dockerfile) = place(&*context.files, name, target, sources, graph).await?;
     let mut settings = settings.clone();
     settings.implicit_platform = target.platforms.as_ref().is_none_or(Vec::is_empty);
     settings.labels.extend(target.labels.clone());
@@ -216,7 +216,7 @@ async fn base(
         }
         let source = source.strip_prefix(CWD).unwrap_or(source);
         no_stdin(name, source)?;
-        let source = remote::named(context_name, source, sources, graph).await?;
+        let source = remote::named(&*context.files, context_name, source, sources, graph).await?;
         settings.named.insert(context_name.clone(), source);
     }
     // Proxies are predefined arguments; they come from the environment.
@@ -285,6 +285,7 @@ fn link(plan: &Plan, name: &str, platform: &Platform) -> Result<TargetName, CliE
 /// The context of a target and its Dockerfile, which is looked for in the context unless the bake
 /// file holds it.
 async fn place(
+    files: &dyn Files,
     name: &str,
     target: &Target,
     sources: &Arc<Sources>,
@@ -294,12 +295,12 @@ async fn place(
     let dir = Path::new(text.strip_prefix(CWD).unwrap_or(text));
     no_stdin(name, &dir.to_string_lossy())?;
     let keep_git_dir = words::keep_git_dir(&target.args);
-    let given = remote::given(dir, None, keep_git_dir, sources).await?;
+    let given = remote::given(files, dir, None, keep_git_dir, sources).await?;
     if let Some(text) = &target.dockerfile_inline {
         let source = format!("{name}.dockerfile-inline");
         let parsed = dockerfile::parse(&source, text)?;
         graph.dockerfiles.insert(source, text.clone());
-        return Ok((given.enter(None, graph)?, parsed));
+        return Ok((given.enter(files, None, graph)?, parsed));
     }
     let file = target.dockerfile.as_deref().unwrap_or("Dockerfile");
     if file == "-" {
@@ -313,8 +314,8 @@ async fn place(
         (None, Given::Local(dir)) if dir != Path::new(".") => dir.join(file),
         (None, _) => PathBuf::from(file),
     };
-    let (dockerfile, path) = given.dockerfile(Some(&file), sources, graph).await?;
-    Ok((given.enter(path.as_deref(), graph)?, dockerfile))
+    let (dockerfile, path) = given.dockerfile(files, Some(&file), sources, graph).await?;
+    Ok((given.enter(files, path.as_deref(), graph)?, dockerfile))
 }
 
 /// Fails if `text` means standard input, which is nobody's own.

@@ -1,31 +1,43 @@
-//! What a build has besides the local store: tiers, trust scopes and keys, from flags, environment,
-//! configuration and the CI platform, in this order.
+//! What commands have besides the local store: tiers, trust scopes and keys, from flags, bake
+//! targets, environment, configuration and the CI platform.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+mod keys;
+mod named;
 
-use super::{BuildArgs, cache_flags};
+pub(super) use keys::keyring;
+pub(super) use named::Named;
+
+use std::{fmt, sync::Arc};
+
+use super::{CliError, Context};
 use crate::{
     cache::{
         Access, ActionResult, Producer, Scope, ScopeError, SearchOrder, Tier, TierAddress,
         TierAddressError, Vouching,
         open::{self, OpenError, TierOptions},
-        trust::{self, KeyError, Keyring, PublicKey, ScopePattern, Signer},
+        trust::{KeyError, Keyring, Signer},
     },
     ci::{self, ScopeRefused},
-    cli::{CliError, Context},
-    config::{CacheSettings, SigningKey, TrustedKey, Write, env, units},
+    config::{CacheSettings, Write},
     event::{BuildEvent, Events},
-    fs::{self, FsError},
+    fs::FsError,
     registry::Registry,
 };
 
-/// How long a build waits at its end where nobody says it.
-const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What the command line, and what it names, says about caches.
+#[derive(Debug, Default)]
+pub(super) struct Asked<'a> {
+    /// The caches of flags. If there are any, they are all.
+    pub(super) flags: Vec<Named<'a>>,
+    /// Those of bake targets, which go before those of the configuration.
+    pub(super) targets: Vec<Named<'a>>,
+    /// The scope that `--cache-scope` names.
+    pub(super) scope: Option<&'a str>,
+    /// Whether there are to be no tiers.
+    pub(super) no_tiers: bool,
+}
 
-/// Bytes up to which the tree of a cache mount is saved and restored where nobody says it.
-const MOUNT_LIMIT: u64 = 512 << 20;
-
-/// The caches of a build besides the local store, and how they are used.
+/// The caches of a command besides the local store, and how they are used.
 #[derive(Debug)]
 pub(super) struct Caches {
     /// The tiers, the first asked first.
@@ -34,10 +46,8 @@ pub(super) struct Caches {
     pub(super) vouching: Vouching,
     pub(super) scopes: SearchOrder,
     pub(super) producer: Producer,
-    /// How long to wait at the end for what is being saved.
-    pub(super) save_timeout: Duration,
-    /// Bytes up to which the trees of cache mounts are saved and restored, if they are.
-    pub(super) mount_limit: Option<u64>,
+    /// Whether anything is saved where nobody says that it should be.
+    pub(super) saves: bool,
 }
 
 /// Who says something about caches.
@@ -46,6 +56,7 @@ pub(in crate::cli) enum Origin {
     Flag(&'static str),
     Variable(&'static str),
     Setting(&'static str),
+    Target(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -53,6 +64,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Flag(name) | Self::Variable(name) => write!(f, "`{name}`"),
             Self::Setting(name) => write!(f, "`{name}` of the configuration"),
+            Self::Target(name) => write!(f, "`{name}` of the bake file"),
         }
     }
 }
@@ -64,6 +76,12 @@ pub(in crate::cli) enum CachesError {
     Address {
         origin: Origin,
         source: TierAddressError,
+    },
+    #[error("{message}")]
+    Named {
+        origin: Origin,
+        message: String,
+        hint: Option<String>,
     },
     #[error("{origin} names no trust scope")]
     Scope { origin: Origin, source: ScopeError },
@@ -81,6 +99,8 @@ pub(in crate::cli) enum CachesError {
     Key { origin: Origin, source: KeyError },
     #[error("{origin} names a key that can't be read")]
     KeyFile { origin: Origin, source: FsError },
+    #[error("{origin} names a directory that can't be found out")]
+    Directory { origin: Origin, source: FsError },
     #[error("`cache.trust.require` demands signatures, and no public key is known")]
     NoKeys,
 }
@@ -90,10 +110,12 @@ impl CachesError {
     pub(in crate::cli) fn is_usage(&self) -> bool {
         match self {
             Self::Address { origin, .. }
+            | Self::Named { origin, .. }
             | Self::Scope { origin, .. }
             | Self::Refused { origin, .. }
             | Self::Open { origin, .. }
             | Self::Key { origin, .. }
+            | Self::Directory { origin, .. }
             | Self::KeyFile { origin, .. } => matches!(origin, Origin::Flag(_)),
             Self::NoKeys => false,
         }
@@ -103,11 +125,15 @@ impl CachesError {
         match self {
             Self::Refused { source, .. } => Some(source.hint().to_owned()),
             Self::Open { source, .. } => source.hint(),
+            Self::Named { hint, .. } => hint.clone(),
             Self::Key { source, .. } => Some(source.hint().to_owned()),
             Self::NoKeys => {
                 Some("name them in `cache.trust.keys`, or in `MEMOBUILD_TRUSTED_KEYS`".to_owned())
             }
-            Self::Address { .. } | Self::Scope { .. } | Self::KeyFile { .. } => None,
+            Self::Address { .. }
+            | Self::Scope { .. }
+            | Self::Directory { .. }
+            | Self::KeyFile { .. } => None,
         }
     }
 }
@@ -121,16 +147,16 @@ struct Wanted {
     origin: Origin,
 }
 
-/// Finds out what the build has. Opens the tiers, which talks to nobody.
+/// Finds out what there is. Opens the tiers, which talks to nobody.
 pub(super) fn caches(
     context: &Context,
-    args: &BuildArgs,
+    asked: &Asked<'_>,
     settings: &CacheSettings,
     registry: &Arc<Registry>,
     events: &Events,
 ) -> Result<Caches, CliError> {
     let ci = ci::detect(&context.env);
-    let (scope, origin) = scope(context, args, settings)?;
+    let (scope, origin) = scope(context, asked, settings)?;
     let setting = Origin::Setting("cache.also-read");
     let also = settings
         .also_read
@@ -140,14 +166,14 @@ pub(super) fn caches(
     let scopes = ci
         .scopes(scope, also)
         .map_err(|source| CachesError::Refused { origin, source })?;
-    let (signer, warning) = signer(context, settings)?;
+    let (signer, warning) = keys::signer(context, settings)?;
     if let Some(warning) = warning {
         events.warn(warning, None);
     }
-    let keyring = trusted(context, settings, signer.as_ref())?;
-    let wanted = match args.no_remote_cache {
+    let keyring = keys::trusted(context, settings, signer.as_ref())?;
+    let wanted = match asked.no_tiers {
         true => Vec::new(),
-        false => wanted(context, args, settings, events)?,
+        false => wanted(context, asked, settings, events)?,
     };
     let tiers = tiers(context, &wanted, scopes.saves, registry, events)?;
     if !tiers.is_empty() {
@@ -167,11 +193,7 @@ pub(super) fn caches(
         vouching: vouching(keyring, signer),
         scopes: scopes.order,
         producer: ci.producer(),
-        save_timeout: save_timeout(args, settings)?,
-        mount_limit: settings
-            .mounts
-            .filter(|mounts| mounts.save)
-            .map(|mounts| mounts.max_size.unwrap_or(MOUNT_LIMIT)),
+        saves: scopes.saves,
     })
 }
 
@@ -193,12 +215,12 @@ fn vouching(keyring: Keyring, signer: Option<Signer>) -> Vouching {
 /// The scope that somebody chose, and who.
 fn scope(
     context: &Context,
-    args: &BuildArgs,
+    asked: &Asked<'_>,
     settings: &CacheSettings,
 ) -> Result<(Option<Scope>, Origin), CachesError> {
     let setting = Origin::Setting("cache.scope");
     let chosen = [
-        (args.cache_scope.as_deref(), Origin::Flag("--cache-scope")),
+        (asked.scope, Origin::Flag("--cache-scope")),
         (
             context.env.cache_scope(),
             Origin::Variable("MEMOBUILD_CACHE_SCOPE"),
@@ -221,44 +243,18 @@ fn read_scope(origin: Origin, text: &str) -> Result<Scope, CachesError> {
 /// The tiers that are asked for, each once.
 fn wanted(
     context: &Context,
-    args: &BuildArgs,
+    asked: &Asked<'_>,
     settings: &CacheSettings,
     events: &Events,
 ) -> Result<Vec<Wanted>, CliError> {
-    let flags = [
-        ("--cache-from", &args.cache_from, true, Write::No),
-        ("--cache-to", &args.cache_to, false, Write::Auto),
-    ];
-    let mut all: Vec<Wanted> = Vec::new();
-    for (flag, texts, read, write) in flags {
-        for text in texts {
-            let named = cache_flags::parse(flag, text)?;
-            for attribute in &named.ignored {
-                events.warn(format!("no effect: `{attribute}` in `{flag}`"), None);
-            }
-            match all.iter_mut().find(|w| w.address == named.address) {
-                Some(known) => {
-                    known.read |= read;
-                    if known.write == Write::No {
-                        known.write = write;
-                    }
-                }
-                None => all.push(Wanted {
-                    address: named.address,
-                    read,
-                    write,
-                    origin: Origin::Flag(flag),
-                }),
-            }
-        }
-    }
-    if !all.is_empty() {
-        return Ok(all);
+    if !asked.flags.is_empty() {
+        return named(&asked.flags, events);
     }
     let address = |origin, text: &str| {
         text.parse()
             .map_err(|source| CachesError::Address { origin, source })
     };
+    let mut all = Vec::new();
     if let Some(urls) = context.env.remote_urls() {
         let origin = Origin::Variable("MEMOBUILD_REMOTE_URL");
         for url in urls {
@@ -271,6 +267,10 @@ fn wanted(
         }
         return Ok(all);
     }
+    let targets = named(&asked.targets, events)?;
+    if !targets.is_empty() {
+        return Ok(targets);
+    }
     let origin = Origin::Setting("cache.remote");
     for remote in &settings.remote {
         all.push(Wanted {
@@ -279,6 +279,43 @@ fn wanted(
             write: remote.write,
             origin,
         });
+    }
+    Ok(all)
+}
+
+/// The caches that flags or bake targets name, each once: for what all of them say.
+fn named(list: &[Named<'_>], events: &Events) -> Result<Vec<Wanted>, CliError> {
+    let mut all: Vec<Wanted> = Vec::new();
+    let mut told: Vec<String> = Vec::new();
+    for named in list {
+        let origin = named.origin();
+        let (place, without_meaning) = named.place()?;
+        for what in without_meaning {
+            let message = format!("no effect: `{what}` in {origin}");
+            if !told.contains(&message) {
+                events.warn(message.clone(), None);
+                told.push(message);
+            }
+        }
+        let Some(address) = place else { continue };
+        let (read, write) = match named.writes() {
+            true => (false, Write::Auto),
+            false => (true, Write::No),
+        };
+        match all.iter_mut().find(|known| known.address == address) {
+            Some(known) => {
+                known.read |= read;
+                if known.write == Write::No {
+                    known.write = write;
+                }
+            }
+            None => all.push(Wanted {
+                address,
+                read,
+                write,
+                origin,
+            }),
+        }
     }
     Ok(all)
 }
@@ -331,118 +368,4 @@ fn tiers(
         }
     }
     Ok(tiers)
-}
-
-/// The key that signs, if this build was given one, and what is odd about it.
-fn signer(
-    context: &Context,
-    settings: &CacheSettings,
-) -> Result<(Option<Signer>, Option<String>), CachesError> {
-    let variable = Origin::Variable("MEMOBUILD_SIGNING_KEY");
-    let setting = Origin::Setting("cache.sign");
-    let (origin, text) = match (context.env.signing_key(), &settings.sign) {
-        (Some(key), _) => (variable, String::from_utf8_lossy(key.expose()).into_owned()),
-        (None, Some(SigningKey::Variable(name))) => match env::secret(name) {
-            Some(key) if !key.is_empty() => (setting, String::from_utf8_lossy(&key).into_owned()),
-            _ => return Ok((None, None)),
-        },
-        (None, Some(SigningKey::File(path))) => match fs::read_to_string(path) {
-            Ok(pem) => (setting, pem),
-            Err(error) if error.is_not_found() => {
-                let path = path.display();
-                let warning = format!("the signing key `{path}` is not there; nothing is signed");
-                return Ok((None, Some(warning)));
-            }
-            Err(source) => {
-                return Err(CachesError::KeyFile {
-                    origin: setting,
-                    source,
-                });
-            }
-        },
-        (None, None) => return Ok((None, None)),
-    };
-    let pem = match text.contains("-----BEGIN") {
-        true => text,
-        false => fs::read_to_string(Path::new(text.trim()))
-            .map_err(|source| CachesError::KeyFile { origin, source })?,
-    };
-    match Signer::from_pem(&pem) {
-        Ok(signer) => Ok((Some(signer), None)),
-        Err(source) => Err(CachesError::Key { origin, source }),
-    }
-}
-
-/// The keys whose signatures count, and where they are needed.
-pub(in crate::cli) fn keyring(
-    context: &Context,
-    settings: &CacheSettings,
-) -> Result<Keyring, CachesError> {
-    trusted(context, settings, signer(context, settings)?.0.as_ref())
-}
-
-fn trusted(
-    context: &Context,
-    settings: &CacheSettings,
-    signer: Option<&Signer>,
-) -> Result<Keyring, CachesError> {
-    let mut keys: Vec<PublicKey> = Vec::new();
-    let setting = Origin::Setting("cache.trust.keys");
-    let mut add = |origin, text: &str| match trust::public_keys(text) {
-        Ok(more) => {
-            keys.extend(more);
-            Ok(())
-        }
-        Err(source) => Err(CachesError::Key { origin, source }),
-    };
-    let read = |origin, path: &Path| {
-        fs::read_to_string(path).map_err(|source| CachesError::KeyFile { origin, source })
-    };
-    for key in &settings.trust.keys {
-        match key {
-            TrustedKey::Text(text) => add(setting, text)?,
-            TrustedKey::File(path) => add(setting, &read(setting, path)?)?,
-        }
-    }
-    if let Some(text) = context.env.trusted_keys() {
-        let origin = Origin::Variable("MEMOBUILD_TRUSTED_KEYS");
-        match text.contains("-----BEGIN") {
-            true => add(origin, text)?,
-            false => {
-                for word in text.split_whitespace() {
-                    match trust::public_keys(word) {
-                        Ok(_) => add(origin, word)?,
-                        Err(_) => add(origin, &read(origin, Path::new(word))?)?,
-                    }
-                }
-            }
-        }
-    }
-    let known = !keys.is_empty();
-    let require: Vec<ScopePattern> = match &settings.trust.require {
-        Some(list) => {
-            let origin = Origin::Setting("cache.trust.require");
-            let patterns = list.iter().map(|text| {
-                text.parse()
-                    .map_err(|source| CachesError::Scope { origin, source })
-            });
-            patterns.collect::<Result<_, _>>()?
-        }
-        // Who names keys wants them to be needed.
-        None if known => vec![ScopePattern::One(Scope::protected())],
-        None => Vec::new(),
-    };
-    keys.extend(signer.map(|signer| *signer.public()));
-    if keys.is_empty() && !require.is_empty() {
-        return Err(CachesError::NoKeys);
-    }
-    Ok(Keyring::new(keys, require))
-}
-
-fn save_timeout(args: &BuildArgs, settings: &CacheSettings) -> Result<Duration, CliError> {
-    match &args.cache_save_timeout {
-        Some(text) => units::parse_duration(text)
-            .map_err(|error| CliError::usage(format!("`--cache-save-timeout {text}`: {error}"))),
-        None => Ok(settings.save_timeout.unwrap_or(SAVE_TIMEOUT)),
-    }
 }

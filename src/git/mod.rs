@@ -1,0 +1,37 @@
+//! Git repositories, read without a checkout.
+//!
+//! [`Repository`] finds commits, their [`Tree`]s and what [`ChangedPaths`] lie between two of
+//! them. [`scan()`] sees a directory of a tree as [`context::scan`](crate::context::scan) would see it
+//! on disk after a checkout: the same rows, so the same keys.
+//!
+//! # Whom it trusts
+//!
+//! Objects are read by a library, in this process. Nothing that a repository or its
+//! configuration names is ever started on the way: no hook, no filter driver, no `textconv`,
+//! no `fsmonitor`, no alias. What only such a program could tell is [`Unknown`] and is told
+//! as that. Variables such as `GIT_DIR` mean nothing here. A repository that belongs to
+//! another user may be read, but its configuration then counts for nothing that decides
+//! about programs or paths outside.
+//!
+//! # Versions of formats
+//!
+//! The digests of objects' contents are remembered between runs (`memo`);
+//! `docs/internals/storage-format.md` has the format.
+
+mod at_hand;
+pub mod base;
+mod changes;
+mod commit;
+mod error;
+mod listing;
+mod object_id;
+mod repository;
+pub mod resolve;
+mod tree;
+
+pub use changes::{Change, ChangeKind, ChangedPaths};
+pub use commit::Commit;
+pub use error::GitError;
+pub use object_id::{ObjectId, ParseObjectIdError};
+pub use repository::{Repository, Surroundings};
+pub use tree::{Tree, TreeEntry, TreeEntryKind};
