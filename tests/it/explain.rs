@@ -838,3 +838,54 @@ fn explaining_changes_nothing() {
     assert_eq!(project.cached_blobs(), before);
     assert!(!project.path("out-2").exists());
 }
+
+/// Runs git in `dir`, as somebody whose configuration is empty.
+fn git(project: &Project, dir: &str, args: &[&str]) -> String {
+    let output = std::process::Command::new("git")
+        .args(["-c", "user.name=n", "-c", "user.email=e@example.com"])
+        .args(args)
+        .current_dir(project.path(dir))
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn the_commit_that_changed_a_file_is_named() {
+    let project = Project::new();
+    context(&project);
+    project.dockerfile("FROM @/base\nCOPY . /all\n");
+    git(&project, "ctx", &["init", "-q"]);
+    let commit = |what: &str| {
+        git(&project, "ctx", &["add", "-A", "."]);
+        git(&project, "ctx", &["commit", "-q", "-m", what]);
+        git(&project, "ctx", &["rev-parse", "HEAD"])
+    };
+    project.write("ctx/.dockerignore", ".git\nDockerfile\n.dockerignore\n");
+    commit("first");
+    project.build(&[]);
+    project.write("ctx/a", "changed");
+    let changed = commit("second");
+    fs::remove_file(project.path("ctx/c")).unwrap();
+    let removed = commit("third");
+    project.write("ctx/b", "not committed");
+    let page = explain(&project, &["ctx"]);
+    let differences = page["first_cause"]["differences"].as_array().unwrap();
+    let told: Vec<_> = differences
+        .iter()
+        .map(|d| (d["item"].as_str().unwrap(), d["commit"].as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("a", Some(&changed[..])),
+            ("b", None),
+            ("c", Some(&removed[..]))
+        ]
+    );
+    let why = page["first_cause"]["why"].as_str().unwrap();
+    assert!(why.contains(&format!("by {}", &changed[..12])), "{why}");
+}

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{BuildArgs, options, redactor, registry, store_dir};
+use super::{BuildArgs, asked, lock, options, redactor, registry, store_dir};
 use crate::{
     bake::Plan,
     cache::DiskStore,
-    cli::{CliError, Context, caches, prepare},
+    cli::{CliError, Context, caches, images::BaseImages, prepare},
     config::Config,
     engine::{
         Engine,
-        explain::{self, Forecast},
+        explain::{self, CommitOf, Forecast},
     },
     event::Events,
     fs,
@@ -35,12 +35,14 @@ pub(in crate::cli) async fn forecast(
     configuration: Option<&Config>,
     plan: Option<&Plan>,
     events: &Events,
+    commit_of: CommitOf<'_>,
 ) -> Result<Told, CliError> {
     let registry = Arc::new(registry(context)?);
-    let prepared = prepare::prepare(context, args, configuration, plan, &registry, events).await?;
+    let bases = BaseImages::of_registry(Arc::clone(&registry), lock(context)?);
+    let prepared = prepare::prepare(context, args, configuration, plan, &bases, events).await?;
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
-    let asked = options::asked(args, plan);
+    let asked = asked(args, plan);
     let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
     let options = options::options(context, args, &settings, &prepared, &caches)?;
     let (store, _temporary) = store_to_read(context, args, configuration)?;
@@ -57,7 +59,7 @@ pub(in crate::cli) async fn forecast(
         stop: CancellationToken::new(),
         options,
     };
-    let forecast = explain::forecast(engine, prepared.graph, None).await?;
+    let forecast = explain::forecast(engine, prepared.graph, Some(commit_of)).await?;
     Ok(Told {
         forecast,
         redactor,

@@ -1,6 +1,7 @@
 //! `explain`: why steps would run, hit or be skipped.
 
 mod asked;
+mod commits;
 mod json;
 mod text;
 
@@ -56,12 +57,15 @@ pub(super) fn run(context: &Context, mut args: ExplainArgs) -> Result<ExitCode, 
         .map_err(CliError::Runtime)?;
     let recorder = Arc::new(Recorder::default());
     let events = Events::new(Arc::clone(&recorder) as _);
+    let commits = commits::Commits::default();
+    let commit_of = |dir: &Path, path: &str| commits.last(dir, path);
     let told = runtime.block_on(build::forecast(
         context,
         &args.build,
         configuration,
         plan.as_ref(),
         &events,
+        &commit_of,
     ));
     runtime.shutdown_background();
     let warnings: Vec<BuildEvent> = recorder
