@@ -294,11 +294,7 @@ impl Disk<'_> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(place.dir, place.name, flags, Mode::empty());
         let mut file = File::from(self.said("open", &place.path, file)?);
-        let hashed = match size < PARTS_FROM {
-            true => read_small(&mut file, size).map(|bytes| Blake3Digest::of(&bytes)),
-            false => hash_in_parts(&mut file),
-        };
-        Ok(hashed.at("read", self.host(&place.path))?)
+        Ok(hash(&mut file, size).at("read", self.host(&place.path))?)
     }
 }
 
@@ -325,31 +321,11 @@ fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// All bytes of a file that has about `size`.
-fn read_small(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
-    let expected = usize::try_from(size).unwrap_or(usize::MAX);
-    // One byte more than expected: that it stays unread tells the end, without another call.
-    let mut bytes = vec![0; expected + 1];
-    let mut done = 0;
-    while done != expected {
-        match file.read(&mut bytes[done..]) {
-            Ok(0) => break,
-            Ok(n) if done + n > expected => {
-                done += n;
-                bytes.truncate(done);
-                file.read_to_end(&mut bytes)?;
-                return Ok(bytes);
-            }
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// The digest of a file that has about `size` bytes.
+fn hash(file: &mut File, size: u64) -> io::Result<Blake3Digest> {
+    if size < PARTS_FROM {
+        return Ok(Blake3Digest::of(&read_small(file, size)?));
     }
-    bytes.truncate(done);
-    Ok(bytes)
-}
-
-fn hash_in_parts(file: &mut File) -> io::Result<Blake3Digest> {
     let mut hasher = blake3::Hasher::new();
     let mut part = Vec::new();
     loop {
@@ -361,6 +337,35 @@ fn hash_in_parts(file: &mut File) -> io::Result<Blake3Digest> {
         hasher.update_rayon(&part);
     }
     Ok(Blake3Digest::from_bytes(*hasher.finalize().as_bytes()))
+}
+
+/// All bytes of a file that has about `size`.
+fn read_small(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
+    let expected = usize::try_from(size).unwrap_or(usize::MAX);
+    // One byte more than expected: that it stays unread tells the end, without another call.
+    let mut bytes = vec![0; expected + 1];
+    let mut done = 0;
+    loop {
+        match file.read(&mut bytes[done..]) {
+            Ok(0) => break,
+            Ok(n) if done + n > expected => {
+                done += n;
+                bytes.truncate(done);
+                file.read_to_end(&mut bytes)?;
+                return Ok(bytes);
+            }
+            Ok(n) => {
+                done += n;
+                if done == expected {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
 }
 
 fn stamp(stat: &Stat) -> FileStamp {
@@ -486,14 +491,17 @@ mod tests {
     fn large_files_are_hashed_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("large");
+        let hash = |size| super::hash(&mut File::open(&path).unwrap(), size).unwrap();
         let sizes = [PARTS_FROM - 1, PARTS_FROM, PART, PART + 1, 2 * PART + 7];
         for size in sizes {
             let bytes: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(hash(&path, size).unwrap(), Blake3Digest::of(&bytes));
+            assert_eq!(hash(size), Blake3Digest::of(&bytes));
         }
         // What a file is by now counts, whatever it was.
         std::fs::write(&path, "short").unwrap();
-        assert_eq!(hash(&path, PART).unwrap(), Blake3Digest::of(b"short"));
+        for size in [0, 1, 4, 5, 6, 1000, PART] {
+            assert_eq!(hash(size), Blake3Digest::of(b"short"), "{size}");
+        }
     }
 }

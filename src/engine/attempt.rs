@@ -276,6 +276,9 @@ impl Attempt {
                 return Ok(self.finished(id, &root, solved, Instant::now()));
             }
         }
+        if let Op::Exec(_) = vertex.op {
+            self.ready_runtime();
+        }
         let inputs = vertex.op.inputs();
         for input in &inputs {
             self.ask(*input);

@@ -320,6 +320,23 @@ fn named(list: &[Named<'_>], events: &Events) -> Result<Vec<Wanted>, CliError> {
     Ok(all)
 }
 
+/// What to say where the job may do less with a tier than the build would.
+fn less_access(tier: &Tier, wanted: Access) -> Option<String> {
+    let what = match (
+        wanted.read && !tier.access.read,
+        wanted.write && !tier.access.write,
+    ) {
+        (false, false) => return None,
+        (true, false) => "nothing is read from",
+        (false, true) => "nothing is saved to",
+        (true, true) => "no use is made of",
+    };
+    let name = &tier.name;
+    Some(format!(
+        "{what} the cache `{name}`, as `ACTIONS_CACHE_MODE` says"
+    ))
+}
+
 /// Opens the tiers. One that lacks something on this machine is left out with a warning.
 fn tiers(
     context: &Context,
@@ -349,7 +366,14 @@ fn tiers(
             temp_dir: context.env.temp_dir(),
         };
         match open::open(&want.address, &options) {
-            Ok(tier) => tiers.push(tier),
+            Ok(tier) => {
+                if let Some(notice) = less_access(&tier, access) {
+                    events.warn(notice, None);
+                }
+                if tier.access.read || tier.access.write {
+                    tiers.push(tier);
+                }
+            }
             Err(error @ (OpenError::Missing { .. } | OpenError::Client { .. })) => {
                 let cause = std::error::Error::source(&error);
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
