@@ -644,12 +644,13 @@ fn two(tiers: Vec<memobuild_ci::cache::Tier>) -> Lab {
 
 /// The causes of the steps that would be executed; none for hits.
 fn causes(forecast: &Forecast) -> Vec<Option<&Cause>> {
-    let cause = |verdict| match verdict {
-        &Verdict::Run(ref miss) => Some(&miss.cause),
-        _ => None,
-    };
     let steps = forecast.steps.iter();
-    steps.map(|outlook| cause(&outlook.verdict)).collect()
+    steps
+        .map(|outlook| match &outlook.verdict {
+            Verdict::Run(miss) => Some(&miss.cause),
+            Verdict::Hit { .. } | Verdict::Skip => None,
+        })
+        .collect()
 }
 
 #[test]
