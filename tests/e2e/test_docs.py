@@ -45,7 +45,7 @@ class Pages(support.EndToEnd):
             "bin/memobuild-ci",
             f"""
             #!/bin/sh
-            case $1 in build | plan | graph) command=$1; shift; exec {program} $command {options} "$@" ;; esac
+            case $1 in build | plan | graph | explain) command=$1; shift; exec {program} $command {options} "$@" ;; esac
             exec {program} "$@"
             """,
             mode=0o755,
@@ -129,6 +129,17 @@ class Pages(support.EndToEnd):
         result = self.run_page(os.path.join(ROOT, "docs/guides/layered-repositories.md"))
         ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
         self.assertEqual(ran[:2], [4, 1], "a change in `src/` reaches one COPY")
+
+
+    def test_why_did_it_run(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/why-did-it-run.md"))
+        file = r"file `src/b.txt` changed \(`blake3:\w{12}` -> `blake3:\w{12}`\)"
+        self.assertRegex(result.stdout, rf"run   \[3/4\] COPY src /app/: {file}\n")
+        self.assertRegex(result.stdout, r"hit +in the local cache, by its key\n")
+        self.assertIn("environment variable `MODE` changed (`fast` -> `slow`)", result.stdout)
+        self.assertRegex(result.stdout, rf"#3 miss: {file}\n")
+        with open(self.path("page", "why.json")) as why:
+            self.assertIsNone(json.load(why)["first_cause"], "it was built meanwhile")
 
 
 class All(unittest.TestCase):

@@ -3,18 +3,20 @@
 
 mod args;
 mod files;
+mod forecast;
 mod foreign;
 mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use forecast::{Told, forecast};
 pub(super) use options::asked;
 pub(super) use secrets::secrets;
 
 use std::{
     error::Error as _,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicI32, Ordering},
@@ -337,6 +339,21 @@ fn watch_signals(
     Ok(signalled)
 }
 
+/// Where the local store is.
+fn store_dir(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+) -> Result<PathBuf, CliError> {
+    let configured = configuration.and_then(|c| c.cache.dir.clone());
+    let dir = match &args.cache_dir {
+        Some(dir) => dir.clone(),
+        None => context.env.cache_dir(configured),
+    };
+    // Steps are started in other directories.
+    Ok(fs::absolute(dir)?)
+}
+
 /// The local store. One that can't be used is replaced by a temporary one, which the second
 /// value removes: trouble with a cache costs hits, not the build.
 pub(super) fn open_store(
@@ -345,13 +362,7 @@ pub(super) fn open_store(
     configuration: Option<&Config>,
     events: &Events,
 ) -> Result<(DiskStore, Option<tempfile::TempDir>), CliError> {
-    let configured = configuration.and_then(|c| c.cache.dir.clone());
-    let dir = match &args.cache_dir {
-        Some(dir) => dir.clone(),
-        None => context.env.cache_dir(configured),
-    };
-    // Steps are started in other directories.
-    let dir = fs::absolute(dir)?;
+    let dir = store_dir(context, args, configuration)?;
     let trouble = match DiskStore::open(&dir) {
         Ok(store) if store.is_writable() => return Ok((store, None)),
         Ok(_) => "it can't be written".to_owned(),
