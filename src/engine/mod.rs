@@ -30,6 +30,7 @@ pub mod explain;
 mod file_step;
 pub mod files;
 mod log;
+mod mount_state;
 mod mount_trees;
 mod mounts;
 mod pulled_index;

@@ -21,6 +21,7 @@ use super::{
     attempt::{Attempt, millis, unix_now},
     bytes::layer_error,
     exec::Runtime,
+    mount_state::KnownTree,
     mounts::LOCK_POLL,
     session::blocking,
 };
@@ -216,7 +217,10 @@ impl Attempt {
             let unpacked = unpack(&runtime, &store, &blob, &dest, limit);
             // The directory is all that is wanted of it.
             let _ = store.discard_blob(&blob.digest);
-            unpacked
+            unpacked?;
+            // At worst it is packed for nothing.
+            let _ = KnownTree::note(&runtime.snapshots, &dest, blob.diff_id);
+            Ok(())
         })
         .await?;
         let tier = found.tier.and_then(|n| self.session.tiers.tier_name(n));
@@ -392,6 +396,10 @@ impl Session {
             if size.entries <= 1 {
                 return Ok(Packed::Unchanged);
             }
+            let is = |known| KnownTree::read(&dir).is_some_and(|tree| tree.is(&size, known));
+            if known.is_some_and(is) {
+                return Ok(Packed::Unchanged);
+            }
             let hurry = || stop.is_cancelled() || Instant::now() >= deadline;
             pack_tree(&runtime, &store, &dir, options, known, limit, &hurry)
         })
@@ -426,6 +434,8 @@ fn pack_tree(
     let (out, built) = builder
         .finish()
         .map_err(|error| layer_error(store, error))?;
+    // At worst it is packed again.
+    let _ = KnownTree::note(&runtime.snapshots, dir, built.diff_id);
     if known == Some(built.diff_id) {
         return Ok(Packed::Unchanged);
     }

@@ -76,7 +76,8 @@ impl Database {
         })
     }
 
-    /// Runs `work` on a connection of its own.
+    /// Runs `work` on a connection of its own, in one transaction: each statement by itself would lock and
+    /// unlock the database.
     pub(super) fn read<T>(
         &self,
         act: &'static str,
@@ -87,7 +88,11 @@ impl Database {
             Some(connection) => connection,
             None => connect(&self.path).map_err(database(act))?,
         };
-        let result = work(&connection);
+        let result = connection.unchecked_transaction().and_then(|transaction| {
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        });
         let mut readers = lock(&self.readers);
         if result.is_ok() && readers.len() < READERS {
             readers.push(connection);
