@@ -192,6 +192,11 @@ impl Env {
         self.text("MEMOBUILD_CACHE_SCOPE")
     }
 
+    /// Whether remote caches keep the directories of cache mounts, as `--cache-mounts` says it.
+    pub fn cache_mounts(&self) -> Option<&str> {
+        self.text("MEMOBUILD_CACHE_MOUNTS")
+    }
+
     /// The private key to sign with, or the path of its file.
     pub fn signing_key(&self) -> Option<SecretBytes> {
         self.secret("MEMOBUILD_SIGNING_KEY")

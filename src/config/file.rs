@@ -262,7 +262,8 @@ pub(super) struct Trust {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Mounts {
     /// Whether a tree that is not on the machine is restored from the remote caches, and saved there by builds
-    /// that changed it. Everybody who reads the caches can read it. Default: `false`
+    /// that changed it. Everybody who reads the caches can read it. `--cache-mounts` and `MEMOBUILD_CACHE_MOUNTS` go
+    /// before it. Default: `false`
     pub(super) save: Option<bool>,
     /// The size above which a tree is neither saved nor restored, that of a tar of it: `2GB`. Default: `512MiB`
     pub(super) max_size: Option<At<String>>,

@@ -106,6 +106,11 @@ const OWN: &[Variable] = &[
         "the trust scope that the build writes under: `protected`, `branch/<name>`, `pull/<number>` or `local`",
         "`cache.scope` of `memobuild.yml`, else what the CI platform says about the build",
     ),
+    variable(
+        "MEMOBUILD_CACHE_MOUNTS",
+        "whether remote caches keep the directories of cache mounts: `on`, `off`, or the size of the largest one to keep, such as `2GB`",
+        "`cache.mounts` of `memobuild.yml`, else `off`",
+    ),
     secret_variable(
         "MEMOBUILD_SIGNING_KEY",
         "the private key that signs what the build saves: Ed25519, PKCS#8, PEM, or the path of a file with it",

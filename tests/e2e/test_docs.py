@@ -90,6 +90,13 @@ class Pages(support.EndToEnd):
         self.assertEqual(ran, [("3", "0"), ("0", "3")], result.stderr)
         self.assertIn('"org.opencontainers.image.title":"', result.stdout)
 
+    def test_local_cache(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/local-cache.md"))
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran, [2, 0, 0], "what was carried elsewhere is found there")
+        self.assertIn("sent 2 results, ", result.stdout)
+        self.assertIn("exported 5 entries, ", result.stdout)
+
     def test_bake(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/bake.md"))
         self.assertIn("example-app-dev", result.stdout)

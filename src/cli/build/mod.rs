@@ -189,7 +189,7 @@ async fn build_until_done(
     let asked = asked(args, plan);
     let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
     let mut options = options::options(context, args, &settings, &prepared, &caches)?;
-    options.mount_limit = options::mount_limit(&cache_settings);
+    options.mount_limit = options::mount_limit(context, args, &cache_settings)?;
     let save_timeout = options::save_timeout(args, &cache_settings)?;
     warn(events, &prepared);
     args.foreign.warn(events);
