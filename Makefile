@@ -6,7 +6,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE := $(TARGET)/release/memobuild-ci
 DEBUG := $(TARGET)/debug/memobuild-ci
 
-.PHONY: help demo test test-cargo e2e differential record record-bake bench fuzz lint fmt rust
+.PHONY: help demo test test-cargo e2e differential record record-bake bench bench-caches fuzz lint fmt rust
 
 help:
 	@echo 'make demo          build examples/layered-python three times and show what ran and what was a hit'
@@ -15,6 +15,7 @@ help:
 	@echo 'make differential  compare root file systems and configs with buildah and BuildKit (K=pattern selects)'
 	@echo 'make fuzz          fuzz what parses foreign bytes, each target for a minute (TIME=seconds)'
 	@echo 'make bench         timings against buildah and BuildKit, as a Markdown table'
+	@echo 'make bench-caches  timings of shared caches and of the cache server'
 	@echo 'make lint          rustfmt, clippy, rustdoc, licences'
 
 rust:
@@ -67,6 +68,15 @@ bench: rust
 	-scripts/setup-oracle >/dev/null
 	$(CARGO) build --release --locked
 	MEMOBUILD_CI_BIN=$(RELEASE) python3 benches/run.py $(BENCH)
+
+# About ten minutes, three of them a soak of the server.
+bench-caches: rust
+	scripts/setup-test
+	-scripts/setup-oracle >/dev/null
+	$(CARGO) build --release --locked
+	$(CARGO) bench --locked --bench server --no-run
+	MEMOBUILD_CI_BIN=$(RELEASE) python3 benches/run.py --builder memobuild-ci --builder BuildKit -k shared -k restore -k packages -k save -k soak $(BENCH)
+	$(CARGO) bench --locked --bench server
 
 # libFuzzer, on the stable toolchain; a finding is written to fuzz/findings/ and fails.
 fuzz: rust

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times the product against buildah and BuildKit, all in one run, and prints a Markdown table.
 
-    run.py [--json FILE] [--markdown FILE] [--quick] [--runs N] [-k CASE]… [--builder NAME]…
+    run.py [--json FILE] [--markdown FILE] [--quick] [--runs N] [--soak-minutes N] [-k CASE]… [--builder NAME]…
 
 The binary is taken from MEMOBUILD_CI_BIN (a release build). BuildKit takes part when
 `scripts/setup-oracle` has built it. All state lies on a tmpfs (/dev/shm) and is wiped before each
@@ -9,12 +9,16 @@ cold build. Only ratios within one run mean something: absolute times depend on 
 
 Cases: `layered` (examples/layered-python: cold, unchanged, new checkout, one source file),
 `context-N` (FROM scratch, COPY of N files: cold, unchanged, new checkout), `ignore-N-P` (the same with
-an ignore file of P patterns that leave nothing out), `shared` (a runner that starts empty, with a cache in a
-registry, on our server or in a directory, and the image pushed: cold, unchanged, one source file; BuildKit with its
-cache in the registry; and a cache that nobody listens at), `start` (what one more
+an ignore file of P patterns that leave nothing out), `start` (what one more
 RUN costs, beside runc's own start), `steps-N` (N RUN steps: cold, unchanged), `memory`, `bake-N` (the
 plan of a bake file of N targets with inheritance, a matrix and functions; beside it that of buildx if
 `scripts/setup-oracle buildx` has built it).
+
+Shared caches (`caches.py`), on runners that start empty: `shared` (with a cache in a registry, on our server or in a
+directory, and the image pushed: cold, unchanged, one source file; BuildKit with its cache in the registry; and a
+cache that nobody listens at), `shared-steps-N` (unchanged chains of N steps), `restore` (a layer of 2 GB, beside curl),
+`packages` (one package of a layer of 1 GB changed: what travels to our server), `save` (how long a cold
+build goes on after its last step), `soak` (our server under load for `--soak-minutes`).
 """
 
 import argparse
@@ -28,11 +32,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "e2e"))
 import builders
-import support
+import caches
+from measure import Measure, make_files, new_checkout, timed
 
 # What the targets of `bake-N` have in common.
 BAKE = """
@@ -47,31 +51,6 @@ target "common" {
   platforms = ["linux/amd64", "linux/arm64"]
 }
 """
-
-# Lines of Python of 12 bytes each, so that the files compile.
-WORDS = [b"_%s=%d\n" % (bytes(random.Random(n).choices(b"abcdefghijklmnopqrstuvwxyz", k=5)), 1000 + n) for n in range(4000)]
-
-
-class Measure:
-    """Wall seconds, CPU seconds and peak memory of one build."""
-
-    def __init__(self, seconds, cpu, peak):
-        self.seconds, self.cpu, self.peak = seconds, cpu, peak
-
-
-def timed(command, **options):
-    """Runs a command; CPU time and the largest resident size of it and its children (bytes)."""
-    with tempfile.TemporaryFile() as log:
-        began = time.monotonic()
-        process = subprocess.Popen([str(w) for w in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            log.seek(0)
-            raise RuntimeError(f"{command}: exit code {process.returncode}\n" + log.read().decode(errors="replace")[-3000:])
-    return Measure(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-
 
 class Memobuild:
     name = "memobuild-ci"
@@ -102,10 +81,22 @@ class Memobuild:
         command = [*self.words(), "-f", recipe.dockerfile, "--push", "-t", f"{registry}/memobuild/app:1"]
         for name, layout in recipe.bases.items():
             command += ["--build-context", f"{name}=oci-layout://{layout}"]
+        return timed([*command, recipe.context], env=self.environment(cache))
+
+    def cached(self, recipe, cache, output):
+        """Builds with a remote cache."""
+        command = [*self.words(), "-f", recipe.dockerfile, "-o", output]
+        for name, layout in recipe.bases.items():
+            command += ["--build-context", f"{name}=oci-layout://{layout}"]
+        return timed([*command, recipe.context], env=self.environment(cache))
+
+    @staticmethod
+    def environment(cache):
+        """Variables as on a developer's machine, with a remote cache or without one."""
         environment = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("MEMOBUILD_REMOTE")}
         if cache:
             environment["MEMOBUILD_REMOTE_URL"] = cache
-        return timed([*command, recipe.context], env=environment)
+        return environment
 
     def build_layered(self, repo, layout):
         environment = {**os.environ, "MEMOBUILD_OUTPUT": os.path.join(self.state, "output")}
@@ -203,77 +194,11 @@ class Buildkit:
         return self.build(Layered.recipe(repo, layout))
 
 
-def make_files(directory, count, size):
-    """`count` files of about `size` bytes of text that compresses like source code, always the same."""
-    choose = random.Random(count)
-    for number in range(count):
-        parent = os.path.join(directory, f"d{number % 100}", f"e{number // 100 % 20}")
-        if number < 2000:
-            os.makedirs(parent, exist_ok=True)
-        with open(os.path.join(parent, f"f{number}.py"), "wb") as file:
-            file.write(b"%d\n" % number + b"".join(choose.choices(WORDS, k=size // 12)))
-
-
-def new_checkout(directory):
-    """New times on everything, as in a fresh clone."""
-    now = time.time() + random.uniform(1, 1000)
-    for parent, _, files in os.walk(directory):
-        for name in files:
-            os.utime(os.path.join(parent, name), (now, now))
-        os.utime(parent, (now, now))
-
-
-class Servers:
-    """Debian's docker-registry and our cache server on loopback, with their data below `state`."""
-
-    def __init__(self, state):
-        self.state = state
-        self.processes = []
-
-    def __enter__(self):
-        port = support.free_port()
-        self.registry = f"127.0.0.1:{port}"
-        config = {
-            "version": "0.1", "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": os.path.join(self.state, "registry")}},
-            "http": {"addr": self.registry},
-        }  # fmt: skip
-        path = os.path.join(self.state, "registry.json")
-        with open(path, "w") as file:
-            json.dump(config, file)
-        self.start(["docker-registry", "serve", path], f"http://{self.registry}/v2/")
-        port = support.free_port()
-        self.server = f"http://127.0.0.1:{port}"
-        binary = os.path.abspath(os.environ["MEMOBUILD_CI_BIN"])
-        self.start([binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", os.path.join(self.state, "server")], f"{self.server}/healthz")
-        return self
-
-    def start(self, command, address):
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.processes.append(process)
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(address, timeout=5).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise RuntimeError(f"{command} doesn't answer")
-
-    def caches(self):
-        directory = os.path.join(self.state, "directory")
-        os.makedirs(directory, exist_ok=True)
-        return {"registry": f"oci://{self.registry}/memobuild/cache", "server": self.server, "directory": f"file://{directory}"}
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.terminate()
-            process.wait()
-
-
 class Bench:
     def __init__(self, args, state):
         self.args, self.state = args, state
         self.results = []
+        self.facts = []
         self.builders = []
         wanted = args.builder or ["memobuild-ci", "buildah", "BuildKit"]
         if "memobuild-ci" in wanted:
@@ -292,6 +217,11 @@ class Bench:
         }  # fmt: skip
         self.results.append(row)
         print(f"{case} {part} {builder}: {row['seconds']:.3f} s, {row['cpu_seconds']:.2f} CPU-s, {row['peak_bytes'] / 1e6:.0f} MB", file=sys.stderr, flush=True)
+
+    def tell(self, fact):
+        """What is no time."""
+        self.facts.append(fact)
+        print(fact, file=sys.stderr, flush=True)
 
     def parts(self, case, build, parts, cold_runs=1):
         """Times `cold` (wiped first) and then each part, whose preparation is called before every run."""
@@ -346,50 +276,6 @@ class Bench:
             cold_runs=self.args.cold_runs,
         )  # fmt: skip
         shutil.rmtree(directory)
-
-    def shared(self):
-        """Builds on empty runners, pushed to Debian's docker-registry."""
-        with tempfile.TemporaryDirectory(dir=self.state) as state, Servers(state) as servers:
-            context = os.path.join(state, "context")
-            make_files(os.path.join(context, "src"), 1000, 4000)
-            size = 30_000_000 if self.args.quick else 300_000_000
-            dockerfile = os.path.join(state, "Dockerfile")
-            with open(dockerfile, "w") as file:
-                file.write(f"FROM busybox\nRUN head -c {size} /dev/urandom > /heavy\nCOPY src /src\nRUN find /src -type f | xargs cat | md5sum > /sum\n")
-            recipe = builders.Recipe(dockerfile, context, bases={"busybox": builders.base_image("busybox")})
-            changes = 0
-
-            def change():
-                nonlocal changes
-                changes += 1
-                with open(os.path.join(context, "src", "d0", "e0", "f0.py"), "a") as file:
-                    file.write(f"# Change {changes}.\n")
-
-            def times(builder, build, case):
-                builder.wipe()
-                self.note(case, "cold", builder.name, [build()])
-                for part, prepare in (("unchanged", lambda: None), ("one source file", change)):
-                    measures = []
-                    for _ in range(self.args.runs):
-                        prepare()
-                        builder.wipe()
-                        measures.append(build())
-                    self.note(case, part, builder.name, measures)
-
-            for builder in self.builders:
-                if builder.name == "memobuild-ci":
-                    for tier, address in servers.caches().items():
-                        times(builder, lambda a=address: builder.push(recipe, servers.registry, a), f"shared-{tier}")
-                    # Nobody listens at this port.
-                    for part, address in (("no cache", None), ("a dead cache", "http://127.0.0.1:9")):
-                        measures = []
-                        for _ in range(self.args.runs):
-                            builder.wipe()
-                            measures.append(builder.push(recipe, servers.registry, address))
-                        self.note("shared-none", part, builder.name, measures)
-                elif builder.name == "BuildKit":
-                    times(builder, lambda: builder.push(recipe, servers.registry), "shared-registry")
-                builder.wipe()
 
     def run_steps(self, count):
         directory = os.path.join(self.state, f"steps-{count}")
@@ -481,21 +367,24 @@ class Bench:
         cases.update({f"context-{count}": lambda c=count, s=size: self.context(c, s) for count, size in contexts})
         sizes = [(1000, 200)] if self.args.quick else [(1000, 200), (1000, 1600), (8000, 200)]
         cases.update({f"ignore-{count}-{patterns}": lambda c=count, p=patterns: self.context(c, 100, p) for count, patterns in sizes})
-        cases["shared"] = self.shared
+        cases.update({name: lambda case=case: case(self) for name, case in caches.CASES.items()})
         cases["start"] = self.start
         cases.update({f"steps-{count}": lambda c=count: self.steps(c) for count in ([10, 100] if self.args.quick else [10, 100, 1000])})
         cases["memory"] = self.memory
         cases.update({f"bake-{count}": lambda c=count: self.bake(c) for count in (200, 2000)})
         for name, case in cases.items():
             if not self.args.patterns or any(pattern in name for pattern in self.args.patterns):
-                case()
+                try:
+                    case()
+                except (RuntimeError, builders.BuildFailed) as error:
+                    self.tell(f"{name}: failed: {error}")
 
     def close(self):
         for builder in self.builders:
             builder.close()
 
     def report(self):
-        return {"machine": machine(), "versions": versions(), "results": self.results}
+        return {"machine": machine(), "versions": versions(), "results": self.results, "facts": self.facts}
 
 
 def machine():
@@ -545,6 +434,7 @@ def markdown(report):
             ratio = f"{ours['seconds'] / other['seconds']:.2f}" if ours and other and other["seconds"] > 0 else ""
             line += f" {cell(other)} | {ratio} |"
         lines.append(line)
+    lines += ["", *(f"- {fact}" for fact in report["facts"])]
     return "\n".join(lines) + "\n"
 
 
@@ -555,6 +445,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--cold-runs", type=int, default=1)
+    parser.add_argument("--soak-minutes", type=float, default=3)
     parser.add_argument("-k", dest="patterns", action="append")
     parser.add_argument("--builder", action="append")
     args = parser.parse_args()

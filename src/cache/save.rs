@@ -664,8 +664,8 @@ mod tests {
             .into_iter()
             .filter(|event| matches!(event, BuildEvent::NotWorthSaving { .. }))
             .collect();
-        let verdict = |bytes, step_ms, transfer_ms| BuildEvent::NotWorthSaving {
-            name: "[app 1/9] RUN true".to_owned(),
+        let verdict = |number, bytes, step_ms, transfer_ms| BuildEvent::NotWorthSaving {
+            name: format!("[app {number}/9] RUN true"),
             tier: "memory://".to_owned(),
             bytes,
             step_ms,
@@ -673,7 +673,10 @@ mod tests {
         };
         assert_eq!(
             verdicts,
-            [verdict(hundred, 3_999, 4_000), verdict(hundred / 9, 0, 444)]
+            [
+                verdict(1, hundred, 3_999, 4_000),
+                verdict(5, hundred / 9, 0, 444)
+            ]
         );
         assert!(case.store.unfinished_saves().unwrap().is_empty());
     }

@@ -24,6 +24,9 @@ use crate::{
     registry::Registry,
 };
 
+/// Bytes that are copied at a time.
+const COPIED: usize = 256 << 10;
+
 /// Indexes of one stack that are fetched or made at the same time.
 const INDEXES_AT_ONCE: usize = 4;
 
@@ -202,7 +205,8 @@ impl LayerBytes {
 
 /// Copies into the store; a failure of the store stays one.
 fn copy(source: &mut File, out: &mut BlobWriter, digest: Sha256Digest) -> Result<(), CacheError> {
-    io::copy(source, out)
+    let mut source = io::BufReader::with_capacity(COPIED, source);
+    io::copy(&mut source, out)
         .map(|_| ())
         .map_err(|error| CacheError::from_io("write", digest, error))
 }

@@ -31,6 +31,7 @@ mod file_step;
 pub mod files;
 mod log;
 mod mount_dirs;
+mod mount_state;
 mod mount_trees;
 mod mounts;
 mod pulled_index;

@@ -136,6 +136,8 @@ impl DerivedData for MountDirs<'_> {
         removed.map_err(|source| self.broken("remove", source))?;
         if is_shared(name) {
             fs::remove_file(dir.with_extension("size"))?;
+            // What it was packed to says nothing about another one of its name.
+            fs::remove_file(dir.with_extension("state"))?;
         }
         Ok(true)
     }

@@ -23,6 +23,7 @@ use super::{
     bytes::layer_error,
     exec::Runtime,
     mount_dirs,
+    mount_state::KnownTree,
     mounts::LOCK_POLL,
     session::blocking,
 };
@@ -246,7 +247,10 @@ impl Attempt {
             let unpacked = unpack(&runtime, &store, &blob, &dest, limit);
             // The directory is all that is wanted of it.
             let _ = store.discard_blob(&blob.digest);
-            unpacked
+            unpacked?;
+            // At worst it is packed for nothing.
+            let _ = KnownTree::note(&runtime.snapshots, &dest, blob.diff_id);
+            Ok(())
         })
         .await?;
         let tier = found.tier.and_then(|n| self.session.tiers.tier_name(n));
@@ -422,6 +426,10 @@ impl Session {
             if size.entries <= 1 {
                 return Ok(Packed::Unchanged);
             }
+            let is = |known| KnownTree::read(&dir).is_some_and(|tree| tree.is(&size, known));
+            if known.nearer.is_none() && known.diff_id.is_some_and(is) {
+                return Ok(Packed::Unchanged);
+            }
             let hurry = || stop.is_cancelled() || Instant::now() >= deadline;
             pack_tree(&runtime, &store, &dir, options, &known, limit, &hurry)
         })
@@ -456,6 +464,8 @@ fn pack_tree(
     let (out, built) = builder
         .finish()
         .map_err(|error| layer_error(store, error))?;
+    // At worst it is packed again.
+    let _ = KnownTree::note(&runtime.snapshots, dir, built.diff_id);
     let same = known.diff_id == Some(built.diff_id);
     if same && known.nearer.is_none() {
         return Ok(Packed::Unchanged);

@@ -56,6 +56,16 @@ impl Unpacking {
 }
 
 impl Attempt {
+    /// Starts to find out how RUN steps are run here, for one that will hardly be a hit, while its
+    /// inputs are solved. A failure is left to the step that needs to know.
+    pub(super) fn ready_runtime(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .spawn(async move { drop(this.runtime().await) });
+    }
+
     /// Unpacks what a RUN will be started on: its root, and what it mounts of other stages.
     pub(super) async fn unpack_inputs(
         self: &Arc<Self>,

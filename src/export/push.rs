@@ -202,15 +202,6 @@ impl Push {
         manifests: &[Descriptor],
     ) -> Result<(), RegistryError> {
         for destination in &self.destinations {
-            let mut uploads = Vec::new();
-            for digest in &destination.lacks {
-                if let Some(file) = self.files.get(digest) {
-                    let source = UploadSource::File(file.clone());
-                    uploads.push(self.upload(&destination.repository, *digest, source));
-                }
-            }
-            let mut uploads = stream::iter(uploads).buffer_unordered(UPLOADS);
-            while uploads.try_next().await?.is_some() {}
             let Some((top, parts)) = manifests.split_last() else {
                 continue;
             };
@@ -218,13 +209,24 @@ impl Push {
                 true => (&[][..], &[][..]),
                 false => (configs, parts),
             };
-            for digest in configs {
-                if let Some(bytes) = archive.document(digest) {
-                    let source = UploadSource::Bytes(bytes.to_vec().into());
-                    self.upload_new(&destination.repository, *digest, source)
-                        .await?;
-                }
-            }
+            let repository = &destination.repository;
+            let layers = destination.lacks.iter().filter_map(|digest| {
+                let file = self.files.get(digest)?.clone();
+                Some((*digest, UploadSource::File(file), true))
+            });
+            let configs = configs.iter().filter_map(|digest| {
+                let bytes = archive.document(digest)?.to_vec();
+                Some((*digest, UploadSource::Bytes(bytes.into()), false))
+            });
+            // Collected, because a stream over a borrowing iterator can't be sent to other threads.
+            let uploads: Vec<_> = configs
+                .chain(layers)
+                .map(|(digest, source, is_missing)| {
+                    self.upload(repository, digest, source, is_missing)
+                })
+                .collect();
+            let mut uploads = stream::iter(uploads).buffer_unordered(UPLOADS);
+            while uploads.try_next().await?.is_some() {}
             for part in parts {
                 let selector = part.digest.to_string();
                 self.put(destination, archive, part, &selector).await?;
@@ -236,20 +238,26 @@ impl Push {
         Ok(())
     }
 
+    /// Uploads a blob; one that may well be there only if it isn't.
     async fn upload(
         &self,
         repository: &Repository,
         digest: Sha256Digest,
         source: UploadSource,
+        is_missing: bool,
     ) -> Result<(), RegistryError> {
+        let registry = &self.registry;
+        if !is_missing && let Some(_) = registry.blob_size(repository, &digest, true).await? {
+            return Ok(());
+        }
         let size = match &source {
             UploadSource::Bytes(bytes) => bytes.len() as u64,
             UploadSource::File(file) => fs::size(file).unwrap_or_default(),
         };
         let sent = self.progress(format!("push {repository} {}", digest.short()), size);
-        let registry = &self.registry;
-        let pushed = registry.push_blob_telling(repository, &digest, &source, &sent);
-        pushed.await
+        registry
+            .push_blob_telling(repository, &digest, &source, &sent)
+            .await
     }
 
     /// Tells how far an upload of `size` bytes is, if that is worth it.
@@ -268,20 +276,6 @@ impl Push {
                 });
             }
         })
-    }
-
-    /// Uploads a blob that may well be there.
-    async fn upload_new(
-        &self,
-        repository: &Repository,
-        digest: Sha256Digest,
-        source: UploadSource,
-    ) -> Result<(), RegistryError> {
-        let found = self.registry.blob_size(repository, &digest, true).await?;
-        match found {
-            Some(_) => Ok(()),
-            None => self.upload(repository, digest, source).await,
-        }
     }
 
     async fn put(

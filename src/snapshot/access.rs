@@ -17,7 +17,7 @@ use super::{
     DiffOptions, DiffSummary, Sink, SnapshotError, diff, fold,
     meta::Meta,
     overlay::Flavour,
-    packing,
+    packing::{self, TreeMeasure},
     unpack::{Unpacker, implicit_directory, unpack_tar},
     worker,
 };
@@ -165,9 +165,9 @@ impl Access {
     }
 
     /// What [`pack`](Self::pack) would send, without reading a file.
-    pub(super) fn measure(&self, dir: &Path) -> Result<DiffSummary, SnapshotError> {
+    pub(super) fn measure(&self, dir: &Path) -> Result<TreeMeasure, SnapshotError> {
         match self {
-            Self::Root => packing::pack(dir, Flavour::Root, &mut |_, _| Ok(())),
+            Self::Root => packing::measure(dir, Flavour::Root),
             Self::UserNamespace(inside) => {
                 let helper = Helper::start(&**inside, worker::MEASURE, &[dir.as_os_str()])?;
                 serde_json::from_slice(&helper.answer()?).map_err(SnapshotError::Protocol)

@@ -56,6 +56,7 @@ use crate::{
 
 pub use access::{Access, Inside};
 pub use diff::{DiffOptions, DiffSummary, Sink};
+pub use packing::TreeMeasure;
 
 /// Chains up to this length are given to overlayfs as they are.
 const MAX_LOWERS: usize = 100;

@@ -22,6 +22,7 @@ use rustix::{
     fs::{FileType, Mode, OFlags, Stat},
     io::Errno,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     DiffSummary, Sink, SnapshotError, Snapshots,
@@ -30,14 +31,14 @@ use super::{
     unpack::MAX_DEPTH,
 };
 use crate::{
-    digest::HashingReader,
+    digest::{Blake3Digest, HashingReader},
     fs::{self, FsError, IoContext},
     oci::layer::{DiffId, Entry, EntryKind, LayerPath},
 };
 
 impl Snapshots {
-    /// What packing the directory would give, without reading a file.
-    pub fn measure(&self, dir: &Path) -> Result<DiffSummary, SnapshotError> {
+    /// What packing the directory would give, and what state it is in, without reading a file.
+    pub fn measure(&self, dir: &Path) -> Result<TreeMeasure, SnapshotError> {
         self.access.measure(dir)
     }
 
@@ -93,11 +94,46 @@ impl Snapshots {
     }
 }
 
+/// A directory's size and state, by its metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeMeasure {
+    /// Entries of the layer that packing it would give.
+    pub entries: u64,
+    /// Bytes of file contents in it.
+    pub bytes: u64,
+    /// A digest of the path, inode, mode, owner, size and times of everything in it: equal at two times
+    /// only if nothing was changed in between, or within one tick of the clock.
+    pub state: Blake3Digest,
+    /// When something in it changed last, in nanoseconds since 1970.
+    pub changed_ns: i64,
+}
+
+/// Measures `dir`.
+pub(super) fn measure(dir: &Path, flavour: Flavour) -> Result<TreeMeasure, SnapshotError> {
+    let mut state = State::default();
+    let summary = pass(dir, flavour, &mut |_, _| Ok(()), Some(&mut state))?;
+    Ok(TreeMeasure {
+        entries: summary.entries,
+        bytes: summary.bytes,
+        state: Blake3Digest::from_bytes(*state.hasher.finalize().as_bytes()),
+        changed_ns: state.changed_ns,
+    })
+}
+
 /// Sends what is in `dir` to `sink`.
 pub(super) fn pack(
     dir: &Path,
     flavour: Flavour,
     sink: &mut Sink<'_>,
+) -> Result<DiffSummary, SnapshotError> {
+    pass(dir, flavour, sink, None)
+}
+
+fn pass(
+    dir: &Path,
+    flavour: Flavour,
+    sink: &mut Sink<'_>,
+    state: Option<&mut State>,
 ) -> Result<DiffSummary, SnapshotError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(dir, flags, Mode::empty()).at("open", dir)?;
@@ -107,10 +143,12 @@ pub(super) fn pack(
         sink,
         names: HashMap::new(),
         summary: DiffSummary::default(),
+        state,
     };
     let path = LayerPath::ROOT;
     let name = OsStr::new(".");
     let stat = overlay::stat(root.as_fd(), name).map_err(|e| pass.error("examine", &path, e))?;
+    pass.note(&path, &stat);
     let attributes = pass.attributes(root.as_fd(), name, &path)?;
     let entry = entry(&path, EntryKind::Directory, &stat, &attributes);
     pass.send(&entry, None)?;
@@ -126,9 +164,46 @@ struct Pass<'a, 's> {
     /// The first name of each file with several names, by device and inode.
     names: HashMap<(u64, u64), Entry>,
     summary: DiffSummary,
+    /// None if only the entries are wanted.
+    state: Option<&'a mut State>,
+}
+
+/// What a pass has seen of the metadata.
+#[derive(Default)]
+struct State {
+    hasher: blake3::Hasher,
+    changed_ns: i64,
 }
 
 impl Pass<'_, '_> {
+    fn note(&mut self, path: &LayerPath, stat: &Stat) {
+        let Some(state) = &mut self.state else { return };
+        let path = path.as_bytes();
+        state.hasher.update(&(path.len() as u64).to_le_bytes());
+        state.hasher.update(path);
+        for number in [
+            stat.st_dev,
+            stat.st_ino,
+            u64::from(stat.st_mode),
+            u64::from(stat.st_uid),
+            u64::from(stat.st_gid),
+            stat.st_rdev,
+        ] {
+            state.hasher.update(&number.to_le_bytes());
+        }
+        let time = |seconds: i64, nanos: u64| {
+            let nanos = i64::try_from(nanos).unwrap_or(0);
+            seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+        };
+        // The first may be set to any time, the second is the kernel's.
+        let modified = time(stat.st_mtime, stat.st_mtime_nsec);
+        let changed = time(stat.st_ctime, stat.st_ctime_nsec);
+        for number in [stat.st_size, modified, changed] {
+            state.hasher.update(&number.to_le_bytes());
+        }
+        state.changed_ns = state.changed_ns.max(changed);
+    }
+
     fn contents(&mut self, dir: BorrowedFd<'_>, path: &LayerPath) -> Result<(), SnapshotError> {
         if path.components().nth(MAX_DEPTH).is_some() {
             return Err(SnapshotError::TooDeep { path: path.clone() });
@@ -147,6 +222,7 @@ impl Pass<'_, '_> {
         path: &LayerPath,
     ) -> Result<(), SnapshotError> {
         let stat = overlay::stat(dir, name).map_err(|e| self.error("examine", path, e))?;
+        self.note(path, &stat);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::CharacterDevice if overlay::is_whiteout(&stat) => {
                 return self.send(&mark(path, EntryKind::Whiteout), None);
@@ -323,6 +399,7 @@ mod tests {
         }
         let measured = snapshots.measure(&from).unwrap();
         assert_eq!((measured.entries, measured.bytes), (7, 4));
+        assert_eq!(snapshots.measure(&from).unwrap(), measured);
         let (tar, diff_id) = packed(&snapshots, &from);
         snapshots.unpack_to(&to, &diff_id, &mut &tar[..]).unwrap();
         let meta = |path: &str| std::fs::symlink_metadata(to.join(path)).unwrap();
@@ -382,5 +459,46 @@ mod tests {
         assert!(cut.is_err());
         let left = std::fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(left, 2, "`from` and `snapshots`");
+    }
+
+    #[test]
+    fn whatever_changes_in_a_tree_changes_its_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(snapshots) = store(dir.path()) else {
+            return;
+        };
+        let tree = dir.path().join("tree");
+        std::fs::create_dir_all(tree.join("sub")).unwrap();
+        std::fs::write(tree.join("sub/file"), b"text").unwrap();
+        std::fs::write(tree.join("other"), b"text").unwrap();
+        let time = std::fs::metadata(tree.join("sub/file"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        let changes: [&dyn Fn(); 6] = [
+            // The same size and the same time, which a program can set.
+            &|| {
+                std::fs::write(tree.join("sub/file"), b"TEXT").unwrap();
+                let file = File::open(tree.join("sub/file")).unwrap();
+                file.set_modified(time).unwrap();
+            },
+            &|| set_permissions(tree.join("other"), PermissionsExt::from_mode(0o600)).unwrap(),
+            &|| std::os::unix::fs::chown(tree.join("other"), Some(7), Some(8)).unwrap(),
+            &|| std::fs::rename(tree.join("other"), tree.join("another")).unwrap(),
+            &|| symlink("another", tree.join("link")).unwrap(),
+            &|| std::fs::remove_file(tree.join("link")).unwrap(),
+        ];
+        let mut states = vec![snapshots.measure(&tree).unwrap()];
+        for change in changes {
+            // More than a tick of the clock.
+            std::thread::sleep(Duration::from_millis(20));
+            change();
+            states.push(snapshots.measure(&tree).unwrap());
+        }
+        for (n, state) in states.iter().enumerate() {
+            let times = states.iter().filter(|other| other.state == state.state);
+            assert_eq!(times.count(), 1, "state {n}");
+        }
+        assert!(states.is_sorted_by_key(|state| state.changed_ns));
     }
 }

@@ -6,7 +6,7 @@
 //! | `__fold` | empty directory, snapshot directories | | `meta.json` |
 //! | `__diff` | upper directory, request file | | canonical tar |
 //! | `__pack` | directory | | canonical tar |
-//! | `__measure` | directory | | JSON of a `DiffSummary` |
+//! | `__measure` | directory | | JSON of a `TreeMeasure` |
 //! | `__remove` | path | | |
 //!
 //! An error goes to standard error, with all its causes, and the exit code is 1. Both
@@ -25,7 +25,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DiffOptions, SnapshotError, diff::diff, fold::fold, overlay::Flavour, packing::pack,
+    DiffOptions, SnapshotError,
+    diff::diff,
+    fold::fold,
+    overlay::Flavour,
+    packing::{self, pack},
     unpack::unpack_tar,
 };
 use crate::{
@@ -71,8 +75,8 @@ pub fn dispatch(
         }
         (DIFF, [upper, request]) => write_diff(upper, request, stdout),
         (PACK, [dir]) => write_pack(dir, stdout),
-        (MEASURE, [dir]) => pack(dir, Flavour::User, &mut |_, _| Ok(()))
-            .and_then(|summary| answer(&summary, stdout)),
+        (MEASURE, [dir]) => packing::measure(Path::new(dir), Flavour::User)
+            .and_then(|measured| answer(&measured, stdout)),
         (REMOVE, [path]) => fs::remove_dir_all(path).map_err(SnapshotError::from),
         _ => return None,
     };

@@ -9,6 +9,10 @@
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
 
+// The service that the store's own tests have.
+#[path = "../../src/cache/actions_service/tests/service.rs"]
+mod actions_service;
+mod attack_backends;
 mod build;
 mod build_errors;
 mod build_fixture;
@@ -31,6 +35,7 @@ mod remote;
 mod sandbox;
 mod server;
 mod server_earlier;
+mod server_limits;
 mod snapshot;
 mod store_kill;
 mod store_trouble;

@@ -254,7 +254,7 @@ mod tests {
 
     /// The paths of tagged values, and what is left of the document.
     fn tags(text: &str) -> (Vec<String>, String) {
-        let mut node = read(text, 0).unwrap();
+        let mut node = read(text, 0).unwrap().remove(0);
         let paths = node.take_tags();
         let paths = paths.iter().map(|path| path.join("."));
         (paths.collect(), shown(&node))

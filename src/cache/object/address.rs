@@ -293,7 +293,12 @@ mod tests {
         let services = variables
             .iter()
             .map(|(name, value)| (*name, SecretBytes::from(value.as_bytes().to_vec())));
-        place(&address.parse().unwrap(), &services.collect(), &Authorities::default()).map_err(|e| e.to_string())
+        place(
+            &address.parse().unwrap(),
+            &services.collect(),
+            &Authorities::default(),
+        )
+        .map_err(|e| e.to_string())
     }
 
     #[test]

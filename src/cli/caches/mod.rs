@@ -52,7 +52,7 @@ pub(super) struct Caches {
 
 /// Who says something about caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Origin {
+pub(super) enum Origin {
     Flag(&'static str),
     Variable(&'static str),
     Setting(&'static str),
@@ -71,7 +71,7 @@ impl fmt::Display for Origin {
 
 /// Settings of caches that make no sense. Trouble with a cache is none of these.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) enum CachesError {
+pub(super) enum CachesError {
     #[error("{origin} names no cache")]
     Address {
         origin: Origin,
@@ -112,7 +112,7 @@ pub(in crate::cli) enum CachesError {
 
 impl CachesError {
     /// Whether the command line is wrong, and not what it stands in.
-    pub(in crate::cli) fn is_usage(&self) -> bool {
+    pub(super) fn is_usage(&self) -> bool {
         match self {
             Self::Address { origin, .. }
             | Self::Named { origin, .. }
@@ -127,7 +127,7 @@ impl CachesError {
         }
     }
 
-    pub(in crate::cli) fn hint(&self) -> Option<String> {
+    pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { source, .. } => Some(source.hint().to_owned()),
             Self::Open { source, .. } => source.hint(),
@@ -334,6 +334,23 @@ fn named(list: &[Named<'_>], events: &Events) -> Result<Vec<Wanted>, CliError> {
     Ok(all)
 }
 
+/// What to say where the job may do less with a tier than the build would.
+fn less_access(tier: &Tier, wanted: Access) -> Option<String> {
+    let what = match (
+        wanted.read && !tier.access.read,
+        wanted.write && !tier.access.write,
+    ) {
+        (false, false) => return None,
+        (true, false) => "nothing is read from",
+        (false, true) => "nothing is saved to",
+        (true, true) => "no use is made of",
+    };
+    let name = &tier.name;
+    Some(format!(
+        "{what} the cache `{name}`, as `ACTIONS_CACHE_MODE` says"
+    ))
+}
+
 /// Opens the tiers. One that lacks something on this machine is left out with a warning.
 fn tiers(
     context: &Context,
@@ -364,7 +381,14 @@ fn tiers(
             temp_dir: context.env.temp_dir(),
         };
         match open::open(&want.address, &options) {
-            Ok(tier) => tiers.push(tier),
+            Ok(tier) => {
+                if let Some(notice) = less_access(&tier, access) {
+                    events.warn(notice, None);
+                }
+                if tier.access.read || tier.access.write {
+                    tiers.push(tier);
+                }
+            }
             Err(error @ (OpenError::Missing { .. } | OpenError::Client { .. })) => {
                 let cause = std::error::Error::source(&error);
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();

@@ -335,7 +335,9 @@ impl Store {
             let Some(namespace) = name.to_str() else {
                 continue;
             };
-            let namespace = self.namespace(namespace)?;
+            let Some(namespace) = self.existing_namespace(namespace)? else {
+                continue;
+            };
             let dir = frames.join(&name);
             for part in fs::names(&dir)? {
                 let part = dir.join(part);
