@@ -290,7 +290,7 @@ fn documents_of_a_compose_file_are_merged_in_their_order() {
         "services: {}\n---\nservices:\n  a: {build: {context: [x]}}\n",
     )]);
     let place = error.unwrap_err().place();
-    assert_eq!(place.as_deref(), Some("compose.yaml:4:22"));
+    assert_eq!(place.as_deref(), Some("compose.yaml:4:24"));
 }
 
 /// The plan of `compose.yaml` among these files.
