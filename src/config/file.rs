@@ -220,6 +220,9 @@ pub(super) struct Cache {
     pub(super) save_timeout: Option<At<String>>,
     /// The trees of `RUN --mount=type=cache`.
     pub(super) mounts: Option<Mounts>,
+    /// A PEM file, from the directory of `memobuild.yml`, with certificate authorities to trust besides the
+    /// system's, for remote caches, registries and URLs. `MEMOBUILD_CA_CERTIFICATES` adds to it.
+    pub(super) ca_certificates: Option<At<String>>,
 }
 
 /// A remote cache, and what builds may do with it.

@@ -90,6 +90,12 @@ class Pages(support.EndToEnd):
         self.assertEqual(ran, [("3", "0"), ("0", "3")], result.stderr)
         self.assertIn('"org.opencontainers.image.title":"', result.stdout)
 
+    def test_github_actions_cache(self):
+        service = cache_servers.Actions(self)
+        result = self.run_page(os.path.join(ROOT, "docs/guides/github-actions-cache.md"), **service.variables())
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran, [1, 0], "the second runner starts empty and runs nothing")
+
     def test_local_cache(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/local-cache.md"))
         ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]

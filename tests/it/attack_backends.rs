@@ -118,6 +118,7 @@ pub(crate) fn tier(actions: Arc<dyn ActionCache>, blobs: Arc<dyn BlobStore>) -> 
 fn opened(address: &str, token: Option<&str>, variables: &[(&'static str, &str)]) -> Tier {
     let secret = |text: &str| SecretBytes::from(text.as_bytes().to_vec());
     let options = TierOptions {
+        authorities: Default::default(),
         access: Access::FULL,
         token: token.map(secret),
         registry: Arc::new(Registry::new(RegistryOptions::default()).unwrap()),

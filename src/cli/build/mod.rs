@@ -38,7 +38,7 @@ use super::{
 use crate::{
     bake::{Plan, Target},
     cache::{DiskStore, GcPolicy},
-    config::Config,
+    config::{CacheSettings, Config},
     dockerfile::lint,
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
@@ -180,14 +180,14 @@ async fn build_until_done(
     stop: &CancellationToken,
     saving: &CancellationToken,
 ) -> Result<(), CliError> {
-    let registry = Arc::new(registry(context)?);
+    let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
+    let registry = Arc::new(registry(context, &cache_settings)?);
     let bases = BaseImages::of_registry(Arc::clone(&registry), lock(context)?);
     let prepared = tokio::select! {
         prepared = prepare::prepare(context, args, configuration, plan, &bases, events) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
-    let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
     let asked = asked(args, plan);
     let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
     let mut options = options::options(context, args, &settings, &prepared, &caches)?;
@@ -257,8 +257,9 @@ fn redactor(context: &Context, options: &EngineOptions) -> Redactor {
 }
 
 /// The client for registries, with the user's credentials.
-pub(super) fn registry(context: &Context) -> Result<Registry, CliError> {
+pub(super) fn registry(context: &Context, settings: &CacheSettings) -> Result<Registry, CliError> {
     Ok(Registry::new(RegistryOptions {
+        authorities: caches::authorities(context, settings)?,
         docker_config: context.env.docker_config(),
         ..RegistryOptions::default()
     })?)

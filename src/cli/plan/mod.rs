@@ -32,6 +32,7 @@ use crate::{
         matrix,
         trailers::Asked,
     },
+    registry::Registry,
     ui,
 };
 use revisions::{Base, Head, base, head, root};
@@ -174,7 +175,7 @@ pub(super) fn graph(context: &Context, args: &GraphArgs) -> Result<ExitCode, Cli
         let lock = build::lock(context)?;
         let bases = match args.offline {
             true => BaseImages::stand_ins(lock),
-            false => BaseImages::of_registry(Arc::new(build::registry(context)?), lock),
+            false => BaseImages::of_registry(Arc::new(registry(context, &args.build)?), lock),
         };
         let maker = Maker::new(context, &args.build, &bases, &events);
         let side = maker.side("head", &Place::Disk).await?;
@@ -189,6 +190,14 @@ pub(super) fn graph(context: &Context, args: &GraphArgs) -> Result<ExitCode, Cli
         })?;
         Ok(ExitCode::Success)
     })
+}
+
+/// The client for registries. A configuration that can't be read is told of when it is read to be
+/// planned.
+fn registry(context: &Context, args: &BuildArgs) -> Result<Registry, CliError> {
+    let configuration = prepare::configuration(context, args).ok().flatten();
+    let settings = configuration.map(|configuration| configuration.cache);
+    build::registry(context, &settings.unwrap_or_default())
 }
 
 async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> {
@@ -210,7 +219,7 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
     let lock = build::lock(context)?;
     let registry = match args.no_cache_lookup {
         true => None,
-        false => Some(Arc::new(build::registry(context)?)),
+        false => Some(Arc::new(registry(context, &args.build)?)),
     };
     let pinned = lock.clone().filter(|_| !args.update_lock);
     let bases = match &registry {
