@@ -36,6 +36,7 @@ mod repository;
 pub mod resolve;
 mod scan;
 mod tree;
+mod write_out;
 
 pub use changes::{Change, ChangeKind, ChangedPaths};
 pub use commit::Commit;
@@ -45,6 +46,7 @@ pub use program::FetchSettings;
 pub use repository::{Repository, Surroundings};
 pub use scan::{ContentIdentity, ScanOptions, ScannedTree, Unknown, UnknownReason, scan};
 pub use tree::{Tree, TreeEntry, TreeEntryKind};
+pub use write_out::write_out;
 
 #[cfg(test)]
 mod tests;

@@ -176,6 +176,10 @@ pub(super) fn caches(
         false => wanted(context, asked, settings, events)?,
     };
     let tiers = tiers(context, &wanted, scopes.saves, registry, events)?;
+    let tiers = match &context.simulation {
+        Some(simulation) => simulation.tiers(tiers)?,
+        None => tiers,
+    };
     if !tiers.is_empty() {
         events.send(BuildEvent::RemoteCaches {
             caches: tiers.iter().map(|tier| tier.name.clone()).collect(),

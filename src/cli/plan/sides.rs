@@ -7,6 +7,7 @@ use crate::{
     cache::TieredStore,
     cli::{CliError, build::BuildArgs, caches, images::BaseImages},
     context::{self, ScannedContext},
+    digest::KeyEncoder,
     engine::{
         BuildError,
         contexts::{context_copies, scan_context, selection_key},
@@ -15,15 +16,15 @@ use crate::{
     fs::{self, Disk, Files},
     git::{self, ContentIdentity, ScanOptions, Tree, Unknown},
     graph::{BuildGraph, CopyAction, LocalContext, VertexId},
-    key::KeyOptions,
+    key::{CacheKey, KeyOptions},
     oci::layer::LayerPath,
-    plan::{Hits, Selected, Side, covers::Covered, files::CommitFiles},
+    plan::{Hits, Selected, SelectionMemo, Side, covers::Covered, files::CommitFiles},
     registry::Registry,
 };
 
 /// Where a side's files are.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(in crate::cli) enum Place {
     /// In the working directory.
     Disk,
     /// In a commit.
@@ -31,18 +32,20 @@ pub(super) enum Place {
 }
 
 /// Makes sides of one command.
-pub(super) struct Maker<'c> {
+pub(in crate::cli) struct Maker<'c> {
     context: &'c Context,
     args: &'c BuildArgs,
     bases: &'c BaseImages,
     events: &'c Events,
     /// Whether files of commits are told apart by their names in Git alone. Keys are then good for
     /// comparisons, and nothing is found in a cache under them.
-    pub(super) by_object_id: bool,
+    pub(in crate::cli) by_object_id: bool,
+    /// What sides of other commits were found to copy, where they are told apart so.
+    pub(in crate::cli) memo: Option<&'c SelectionMemo>,
 }
 
 impl<'c> Maker<'c> {
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         context: &'c Context,
         args: &'c BuildArgs,
         bases: &'c BaseImages,
@@ -54,11 +57,12 @@ impl<'c> Maker<'c> {
             bases,
             events,
             by_object_id: false,
+            memo: None,
         }
     }
 
     /// What would be built from the files in `place`.
-    pub(super) async fn side(&self, name: &str, place: &Place) -> Result<Side, CliError> {
+    pub(in crate::cli) async fn side(&self, name: &str, place: &Place) -> Result<Side, CliError> {
         let files = match place {
             Place::Disk => None,
             Place::Commit(tree) => Some(CommitFiles::new(Tree::clone(tree), &fs::absolute(".")?)),
@@ -72,6 +76,7 @@ impl<'c> Maker<'c> {
             env: self.context.env.clone(),
             color: self.context.color,
             files: seen,
+            simulation: self.context.simulation.clone(),
         };
         let configuration = prepare::configuration(&context, self.args)?;
         let source = prepare::bake::source(self.args, configuration.as_ref());
@@ -118,31 +123,66 @@ impl<'c> Maker<'c> {
         let mut found = HashMap::new();
         for (context, rows) in by_context {
             let local = &graph.contexts[context];
+            if local.dir.starts_with(prepare::NOT_FETCHED) {
+                for (id, action, copy) in rows {
+                    found.insert((id, action), Ok(not_fetched(local, copy)));
+                }
+                continue;
+            }
+            if let (Some(memo), Some(files)) = (self.memo, files) {
+                for (id, action, copy) in rows {
+                    let key = memo.get(files, (local, copy), || {
+                        let mut places = Vec::new();
+                        let keys =
+                            self.of_context(local, &[copy], Some(files), &memo_dir, &mut places)?;
+                        let key = keys.into_iter().next();
+                        let none = || Err("it was not looked at".to_owned());
+                        Ok::<_, CliError>((places, key.unwrap_or_else(none)))
+                    })?;
+                    found.insert((id, action), key);
+                }
+                continue;
+            }
             let copies: Vec<&CopyAction> = rows.iter().map(|(_, _, copy)| *copy).collect();
-            let mut unknown = Vec::new();
-            let source = scan_context(local, &copies, |local, prefixes| {
-                self.scan(local, prefixes, files, &memo_dir, &mut unknown)
-            })?;
-            for (id, action, copy) in rows {
-                let key = selection_key(&source, copy).map_err(|error| error.to_string());
-                let covered = Covered::of(local, copy);
-                let untold = unknown
-                    .iter()
-                    .find(|u| covered.meets(&local.dir.join(u.path.as_path())));
-                found.insert(
-                    (id, action),
-                    match untold {
-                        Some(unknown) => Err(format!(
-                            "`{}`: {}",
-                            unknown.path.as_path().display(),
-                            unknown.reason
-                        )),
-                        None => key,
-                    },
-                );
+            let keys = self.of_context(local, &copies, files, &memo_dir, &mut Vec::new())?;
+            for ((id, action, _), key) in rows.into_iter().zip(keys) {
+                found.insert((id, action), key);
             }
         }
         Ok(found)
+    }
+
+    /// The keys of what `copies` take of one context, in their order. Adds the places that were looked
+    /// at to `places`.
+    fn of_context(
+        &self,
+        local: &LocalContext,
+        copies: &[&CopyAction],
+        files: Option<&CommitFiles>,
+        memo_dir: &Path,
+        places: &mut Vec<LayerPath>,
+    ) -> Result<Vec<Selected>, CliError> {
+        let mut unknown = Vec::new();
+        let source = scan_context(local, copies, |local, prefixes| {
+            prefixes.clone_into(places);
+            self.scan(local, prefixes, files, memo_dir, &mut unknown)
+        })?;
+        let key = |copy: &&CopyAction| {
+            let key = selection_key(&source, copy).map_err(|error| error.to_string());
+            let covered = Covered::of(local, copy);
+            let untold = unknown
+                .iter()
+                .find(|u| covered.meets(&local.dir.join(u.path.as_path())));
+            match untold {
+                Some(unknown) => Err(format!(
+                    "`{}`: {}",
+                    unknown.path.as_path().display(),
+                    unknown.reason
+                )),
+                None => key,
+            }
+        };
+        Ok(copies.iter().map(key).collect())
     }
 
     /// Scans a context where its files are. What can't be told of a commit is put into `unknown`.
@@ -172,7 +212,7 @@ impl<'c> Maker<'c> {
     }
 
     /// The directory of the local store.
-    fn store_dir(&self) -> Result<std::path::PathBuf, CliError> {
+    pub(in crate::cli) fn store_dir(&self) -> Result<std::path::PathBuf, CliError> {
         let configured = prepare::configuration(self.context, self.args)
             .ok()
             .flatten();
@@ -219,4 +259,14 @@ impl<'c> Maker<'c> {
             .map(|found| (found.result.key, found.result))
             .collect())
     }
+}
+
+/// What stands for the files of a source that nobody fetched: they count as the same as long as their
+/// address is.
+fn not_fetched(local: &LocalContext, copy: &CopyAction) -> CacheKey {
+    let mut encoder = KeyEncoder::new("memobuild-ci 2026-11 source not fetched v1");
+    encoder
+        .field("source", local.dir.display().to_string())
+        .list("paths", &copy.sources);
+    CacheKey(encoder.finish())
 }
