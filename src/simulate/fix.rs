@@ -7,6 +7,7 @@ use crate::plan::Reason;
 pub(super) fn sentence(found: &Invalidation, commits: usize) -> String {
     let times = match found.commits {
         1 => "once".to_owned(),
+        2 => "twice".to_owned(),
         times => format!("{times} times"),
     };
     let often = match commits {

@@ -233,17 +233,21 @@ fn table(history: &History) -> String {
     }
     let totals = &history.totals;
     let amount = &totals.amount;
+    let commits = |n: usize| match n {
+        1 => "1 commit".to_owned(),
+        n => format!("{n} commits"),
+    };
     let _ = writeln!(
         text,
-        "\n{} commits, {} of them need nothing; {} of {} steps run, {:.1} % are hits",
-        totals.commits,
+        "\n{}, {} of them need nothing; {} of {} steps run, {:.1} % are hits",
+        commits(totals.commits),
         totals.nothing,
         amount.ran,
         amount.steps,
         amount.hit_percent(),
     );
     if totals.unreadable > 0 {
-        let _ = writeln!(text, "{} commits can't be read", totals.unreadable);
+        let _ = writeln!(text, "{} can't be read", commits(totals.unreadable));
     }
     match amount.known {
         0 => text.push_str("the local cache knows no times and sizes of such steps\n"),

@@ -49,14 +49,9 @@ pub(super) struct SimulateArgs {
         help_heading = "Simulation"
     )]
     fault: Option<FaultArg>,
-    /// Where the platform's files go, and the images
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = ".memobuild-simulation",
-        help_heading = "Simulation"
-    )]
-    out: PathBuf,
+    /// Where the platform's files go, and the images: a directory that no build context has [default: a new temporary one]
+    #[arg(long, value_name = "DIR", help_heading = "Simulation")]
+    out: Option<PathBuf>,
     /// Replay this many commits, from the head back along first parents, and tell what would have been built
     #[arg(
         long,

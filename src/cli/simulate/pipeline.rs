@@ -31,7 +31,11 @@ pub(super) fn run(context: &Context, args: &SimulateArgs) -> Result<ExitCode, Cl
     let facts = facts::facts(&repository, kind, &head, base.as_ref())?;
     let unknown = |error: NoSuchEvent| CliError::usage_hint(error.to_string(), error.hint());
     let mut event = synthesize(platform, kind, &facts).map_err(unknown)?;
-    let out = fs::absolute(&args.out)?;
+    let out = match &args.out {
+        Some(out) => fs::absolute(out)?,
+        // It stays: its files are what was asked for.
+        None => fs::temp_dir_in(context.env.temp_dir())?.keep(),
+    };
     fs::create_dir_all(&out)?;
     describe(&mut event, &out)?;
 
