@@ -20,6 +20,7 @@ mod output;
 mod plan;
 mod prepare;
 mod serve;
+mod simulate;
 
 use std::{
     ffi::OsString,
@@ -33,6 +34,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::env::{ColorChoice, Env},
+    event::Events,
     fs::{Disk, Files},
     sandbox, snapshot, ui, userns,
 };
@@ -88,6 +90,8 @@ enum Command {
     Plan(Box<plan::PlanArgs>),
     /// Show the steps of a build and what they need
     Graph(Box<plan::GraphArgs>),
+    /// Play a CI pipeline here: an event of a platform, or the last commits of the repository
+    Simulate(Box<simulate::SimulateArgs>),
     /// List, check or clean the local cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -111,6 +115,19 @@ struct Context {
     color: bool,
     /// What is built from: Dockerfiles, ignore files, the configuration.
     files: Arc<dyn Files>,
+    /// What is otherwise than it is where the environment is a simulated one.
+    simulation: Option<Arc<simulate::Simulation>>,
+}
+
+impl Context {
+    /// The events of a command, shown in this way.
+    fn events(&self, mode: ui::ProgressMode) -> Events {
+        let shown = ui::Progress::new(mode, self.color, Box::new(io::stderr()));
+        Events::new(match &self.simulation {
+            Some(simulation) => simulation.also_told(shown),
+            None => shown,
+        })
+    }
 }
 
 /// Runs a hidden subcommand, which the program starts itself with; gives the arguments back
@@ -182,6 +199,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         env,
         color,
         files: Arc::new(Disk),
+        simulation: None,
     };
     let log_lines = match &cli.command {
         Command::Build(args) => build::progress_mode(&context, args).log_lines(),
@@ -192,6 +210,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         Command::Explain(args) => explain::run(&context, *args),
         Command::Plan(args) => plan::run(&context, &args),
         Command::Graph(args) => plan::graph(&context, &args),
+        Command::Simulate(args) => simulate::run(&context, &args),
         Command::Cache(command) => cache::run(&context, &command),
         Command::Config(command) => config::run(&context, &command),
         Command::Serve(args) => serve::run(&args),

@@ -45,7 +45,7 @@ class Pages(support.EndToEnd):
             "bin/memobuild-ci",
             f"""
             #!/bin/sh
-            case $1 in build | plan | graph | explain) command=$1; shift; exec {program} $command {options} "$@" ;; esac
+            case $1 in build | plan | graph | explain | simulate) command=$1; shift; exec {program} $command {options} "$@" ;; esac
             exec {program} "$@"
             """,
             mode=0o755,
@@ -71,6 +71,14 @@ class Pages(support.EndToEnd):
 
     def test_outputs(self):
         self.assertIn("made\n", self.run_page(os.path.join(ROOT, "docs/guides/outputs.md")).stdout)
+
+    def test_simulate(self):
+        self.need("git")
+        result = self.run_page(os.path.join(ROOT, "docs/guides/simulate.md"))
+        self.assertIn("has_work=true", result.stdout)
+        self.assertIn("requirements/app.txt invalidates ml through `COPY requirements/ /requirements/` in Dockerfile.ml:2: once in 3 commits", result.stdout)
+        with open(self.path("page/report.html"), encoding="utf-8") as file:
+            self.assertIn("another framework", file.read())
 
     def test_cache_in_your_registry(self):
         registry = cache_servers.Registry(self)

@@ -47,7 +47,7 @@ use crate::{
     plan::lock::{self, Lock},
     redact::Redactor,
     registry::{Registry, RegistryOptions},
-    ui::{self, ProgressMode},
+    ui::ProgressMode,
 };
 
 pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
@@ -111,11 +111,7 @@ async fn build(
     configuration: Option<&Config>,
     plan: Option<&Plan>,
 ) -> Result<(), CliError> {
-    let events = Events::new(ui::Progress::new(
-        progress_mode(context, args),
-        context.color,
-        Box::new(io::stderr()),
-    ));
+    let events = context.events(progress_mode(context, args));
     let stop = CancellationToken::new();
     let mut watchers = JoinSet::new();
     let signalled = watch_signals(&mut watchers, &stop)?;
