@@ -142,8 +142,8 @@ pub(super) struct Layer {
     pub(super) args: Option<Entries<At<Scalar>>>,
     /// The stage to build. Default: the last one.
     pub(super) target: Option<At<String>>,
-    /// When the layer is built anew although nothing it is made from has changed. Has no
-    /// effect yet; a build warns.
+    /// When the layer's RUN steps are executed anew although nothing they are made from has
+    /// changed: once their results are so old. What is built on it follows where it gave something else.
     pub(super) refresh: Option<Refresh>,
 }
 

@@ -27,6 +27,7 @@ pub mod gitlab;
 pub mod graph;
 pub mod lock;
 pub mod matrix;
+pub mod memo;
 mod side;
 mod solve;
 pub mod trailers;

@@ -45,7 +45,7 @@ class Pages(support.EndToEnd):
             "bin/memobuild-ci",
             f"""
             #!/bin/sh
-            if [ "$1" = build ]; then shift; exec {program} build {options} "$@"; fi
+            case $1 in build | plan | graph) command=$1; shift; exec {program} $command {options} "$@" ;; esac
             exec {program} "$@"
             """,
             mode=0o755,
@@ -102,6 +102,13 @@ class Pages(support.EndToEnd):
         self.assertEqual(ran, [2, 0, 0], "what was carried elsewhere is found there")
         self.assertIn("sent 2 results, ", result.stdout)
         self.assertIn("exported 5 entries, ", result.stdout)
+
+    def test_planning(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/planning.md"))
+        self.assertIn("0 to build, 0 to reuse, 2 to skip", result.stdout)
+        self.assertIn('matrix={"include":[{"name":"app-linux-amd64"', result.stdout)
+        self.assertIn("`COPY requirements.txt /requirements.txt` in docker/Dockerfile.ml:2: requirements.txt", result.stdout)
+        self.assertIn("flowchart TD", result.stdout)
 
     def test_bake(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/bake.md"))

@@ -5,7 +5,12 @@ mod show;
 mod sides;
 mod touch;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -19,7 +24,7 @@ use crate::{
     ci::{self, CiContext},
     event::Events,
     fs,
-    git::Repository,
+    git::{FetchSettings, Repository},
     plan::{
         ChangedFiles, Forced, Known, Plan, Side, decide, gitlab,
         graph::Drawing,
@@ -47,6 +52,9 @@ pub(super) struct PlanArgs {
     /// Don't ask the caches, nor the registries of base images: plan from Git alone
     #[arg(long, help_heading = "Planning")]
     no_cache_lookup: bool,
+    /// Don't fetch what a shallow or partial clone lacks
+    #[arg(long, help_heading = "Planning")]
+    no_fetch: bool,
     /// Build these layers or targets, whatever changed; `*` is all
     #[arg(
         long,
@@ -131,6 +139,9 @@ enum GraphFormat {
     Json,
 }
 
+/// How long one fetch of what a clone lacks may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
+
 fn on_runtime(act: impl Future<Output = Result<ExitCode, CliError>>) -> Result<ExitCode, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -196,6 +207,15 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
         events.warn(trouble.to_string(), None);
     }
     let repository = Repository::discover(&fs::absolute(".")?)?;
+    let repository = match args.no_fetch {
+        true => repository,
+        false => repository.map(|repository| {
+            repository.fetching(FetchSettings {
+                env: context.env.for_git(),
+                timeout: FETCH_TIMEOUT,
+            })
+        }),
+    };
     let lock = build::lock(context)?;
     let registry = match args.no_cache_lookup {
         true => None,
@@ -207,6 +227,9 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
         None => BaseImages::stand_ins(pinned),
     };
     let mut maker = Maker::new(context, &args.build, &bases, &events);
+    maker.repository = repository
+        .as_ref()
+        .filter(|repository| !repository.is_bare());
     let head = head(args, repository.as_ref())?;
     maker.by_object_id = args.no_cache_lookup && matches!(head.place, Place::Commit(_));
     let side = maker.side("head", &head.place).await?;
@@ -218,10 +241,19 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
         update_lock(&bases)?;
     }
     let mut plan = if args.touch.is_empty() {
-        let known = base(args, &ci, repository.as_ref(), &head, &events)?;
+        let mut known = base(args, &ci, repository.as_ref(), &head, &events)?;
         let before = match &known.place {
-            Some(place) => Some(maker.side("base", place).await?),
             None => None,
+            Some(place) => match maker.side("base", place).await {
+                Ok(side) => Some(side),
+                // What was wrong there, or is of another version, says nothing about the head.
+                Err(error) => {
+                    let shown = error.shown();
+                    known.told = format!("the base can't be read: {shown}");
+                    events.warn(format!("{}; all counts as changed", known.told), None);
+                    None
+                }
+            },
         };
         let hits = match &registry {
             Some(registry) => Some(maker.look_up(&side, registry).await?),
@@ -268,10 +300,9 @@ fn changed(
     };
     let top = root(Some(repository))?;
     let changes = repository.changes(Some(from), to)?;
-    Ok(changes
-        .iter()
-        .map(|change| top.join(change.path.as_path()))
-        .collect())
+    let committed = changes.iter().map(|change| &change.path);
+    let paths = committed.chain(&head.changed);
+    Ok(paths.map(|path| top.join(path.as_path())).collect())
 }
 
 /// What options, the commit's message and labels ask for.

@@ -7,17 +7,23 @@ use crate::{
     cache::TieredStore,
     cli::{CliError, build::BuildArgs, caches, images::BaseImages},
     context::{self, ScannedContext},
+    digest::Blake3Digest,
     engine::{
         BuildError,
-        contexts::{context_copies, scan_context, selection_key},
+        contexts::{context_copies, prefixes, scan_context, selection_key},
     },
     event::Events,
     fs::{self, Disk, Files},
-    git::{self, ContentIdentity, ScanOptions, Tree, Unknown},
+    git::{self, ContentIdentity, Repository, ScanOptions, Tree, Unknown},
     graph::{BuildGraph, CopyAction, LocalContext, VertexId},
     key::KeyOptions,
     oci::layer::LayerPath,
-    plan::{Hits, Selected, Side, covers::Covered, files::CommitFiles},
+    plan::{
+        Hits, Selected, Side,
+        covers::Covered,
+        files::CommitFiles,
+        memo::{self, SelectionMemo},
+    },
     registry::Registry,
 };
 
@@ -36,6 +42,8 @@ pub(super) struct Maker<'c> {
     args: &'c BuildArgs,
     bases: &'c BaseImages,
     events: &'c Events,
+    /// What the working directory is the work tree of: files that are as in the commit needn't be read.
+    pub(super) repository: Option<&'c Repository>,
     /// Whether files of commits are told apart by their names in Git alone. Keys are then good for
     /// comparisons, and nothing is found in a cache under them.
     pub(super) by_object_id: bool,
@@ -53,6 +61,7 @@ impl<'c> Maker<'c> {
             args,
             bases,
             events,
+            repository: None,
             by_object_id: false,
         }
     }
@@ -116,33 +125,81 @@ impl<'c> Maker<'c> {
                 .push((id, action, copy));
         }
         let mut found = HashMap::new();
+        let mut memo = SelectionMemo::load(&memo_dir);
         for (context, rows) in by_context {
             let local = &graph.contexts[context];
-            let copies: Vec<&CopyAction> = rows.iter().map(|(_, _, copy)| *copy).collect();
-            let mut unknown = Vec::new();
+            let mut questions = HashMap::new();
+            let mut open = Vec::new();
+            for row in rows {
+                let question = self.question(local, row.2, files)?;
+                match question.and_then(|question| memo.get(&question)) {
+                    Some(key) => {
+                        found.insert((row.0, row.1), Ok(key));
+                    }
+                    None => {
+                        questions.insert((row.0, row.1), question);
+                        open.push(row);
+                    }
+                }
+            }
+            if open.is_empty() {
+                continue;
+            }
+            let copies: Vec<&CopyAction> = open.iter().map(|(_, _, copy)| *copy).collect();
+            let (mut unknown, mut rounds) = (Vec::new(), 0);
             let source = scan_context(local, &copies, |local, prefixes| {
+                rounds += 1;
                 self.scan(local, prefixes, files, &memo_dir, &mut unknown)
             })?;
-            for (id, action, copy) in rows {
+            for (id, action, copy) in open {
                 let key = selection_key(&source, copy).map_err(|error| error.to_string());
                 let covered = Covered::of(local, copy);
-                let untold = unknown
-                    .iter()
-                    .find(|u| covered.meets(&local.dir.join(u.path.as_path())));
-                found.insert(
-                    (id, action),
-                    match untold {
-                        Some(unknown) => Err(format!(
-                            "`{}`: {}",
-                            unknown.path.as_path().display(),
-                            unknown.reason
-                        )),
-                        None => key,
-                    },
-                );
+                let is_met =
+                    |unknown: &&Unknown| covered.meets(&local.dir.join(unknown.path.as_path()));
+                let untold = unknown.iter().find(is_met);
+                let selected = match untold {
+                    Some(unknown) => {
+                        let path = unknown.path.as_path().display();
+                        Err(format!("`{path}`: {}", unknown.reason))
+                    }
+                    None => key,
+                };
+                // Where symlinks led elsewhere, more counts than was asked for.
+                if let (Ok(key), Some(question), 1) = (&selected, questions[&(id, action)], rounds)
+                {
+                    memo.learn(question, *key);
+                }
+                found.insert((id, action), selected);
             }
         }
+        if let Err(error) = memo.save() {
+            tracing::debug!(%error, "what was selected is not remembered");
+        }
         Ok(found)
+    }
+
+    /// What the selection of a copy is remembered by; none where it isn't.
+    fn question(
+        &self,
+        local: &LocalContext,
+        copy: &CopyAction,
+        files: Option<&CommitFiles>,
+    ) -> Result<Option<Blake3Digest>, CliError> {
+        let Some(files) = files else {
+            return Ok(None);
+        };
+        let Some(dir) = files.place(&local.dir) else {
+            return Ok(None);
+        };
+        let inputs = git::scan_inputs(files.tree(), &dir, &prefixes(copy))?;
+        Ok(inputs.map(|inputs| memo::question(inputs, self.identity(), local, copy)))
+    }
+
+    fn identity(&self) -> ContentIdentity {
+        match self.by_object_id {
+            true => ContentIdentity::ObjectId,
+            false => ContentIdentity::Content,
+        }
     }
 
     /// Scans a context where its files are. What can't be told of a commit is put into `unknown`.
@@ -158,15 +215,20 @@ impl<'c> Maker<'c> {
             && let Some(dir) = files.place(&local.dir)
         {
             let options = ScanOptions {
-                identity: match self.by_object_id {
-                    true => ContentIdentity::ObjectId,
-                    false => ContentIdentity::Content,
-                },
+                identity: self.identity(),
                 memo_dir: Some(memo_dir),
             };
             let scanned = git::scan(files.tree(), &dir, local, prefixes, options)?;
             *unknown = scanned.unknown;
             return Ok(scanned.context);
+        }
+        if let Some(repository) = self.repository {
+            return Ok(git::scan_worktree(
+                repository,
+                local,
+                prefixes,
+                Some(memo_dir),
+            )?);
         }
         Ok(context::scan(local, prefixes, Some(memo_dir)).map_err(BuildError::from)?)
     }
