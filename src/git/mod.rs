@@ -37,6 +37,7 @@ mod scan;
 mod scan_inputs;
 mod tree;
 mod worktree;
+mod write_out;
 
 pub use changes::{Change, ChangeKind, ChangedPaths};
 pub use commit::Commit;
@@ -48,6 +49,7 @@ pub use scan::{ContentIdentity, ScanOptions, ScannedTree, Unknown, UnknownReason
 pub use scan_inputs::scan_inputs;
 pub use tree::{Tree, TreeEntry, TreeEntryKind};
 pub use worktree::{WorktreeChange, WorktreeState, scan_worktree};
+pub use write_out::write_out;
 
 #[cfg(test)]
 mod tests;

@@ -309,6 +309,20 @@ impl Repository {
         })
     }
 
+    /// The branch that is checked out, without `refs/heads/`; none if it is a commit alone.
+    pub fn branch(&self) -> Option<String> {
+        self.with(|repository| {
+            let name = repository.head_name().ok()??;
+            let name = name.as_bstr().to_string();
+            name.strip_prefix("refs/heads/").map(str::to_owned)
+        })
+    }
+
+    /// The address of the remote `origin`, as the configuration has it: it may hold a password.
+    pub fn remote_url(&self) -> Option<String> {
+        self.config_string("remote.origin.url")
+    }
+
     /// What changed from commit `base` to commit `head`; with no base everything was added.
     pub fn changes(&self, base: Option<&Commit>, head: &Commit) -> Result<ChangedPaths, GitError> {
         ChangedPaths::between(self, base.map(|base| base.tree), head.tree)

@@ -1,179 +1,136 @@
-//! The memo of selections: what a copy took of a directory of a commit.
+//! Keys of selections from one commit to the next: what copies take of directories that no commit in
+//! between changed is looked at once.
 //!
-//! A selection follows from names of Git objects, an ignore file and the copy ([`question`]); its key
-//! is remembered, so that a plan of commits that were looked at before reads no tree. One file,
-//! `plan-selections` in the cache's `memo/`. Format, version 1: the magic `MBSEL01\n`; then rows of 72
-//! bytes in any order: 32 bytes BLAKE3 of the question, 32 bytes key of the selection, 8 bytes: the
-//! first of the BLAKE3 of the 64 before. A row whose check is wrong is no row. Writers append under a
-//! lock; one that finds the end amid a row cuts it off first. A file beyond `MAX_BYTES` is begun anew.
+//! A selection follows from the copy, the ignore file and the objects at the places that were looked at
+//! for it; those again follow from what is at the first of them. So where the objects at all
+//! the places of an earlier look are the same, so is the key.
 
 use std::{
     collections::HashMap,
-    io::Write as _,
-    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
+use super::{Selected, files::CommitFiles};
 use crate::{
     digest::{Blake3Digest, KeyEncoder},
-    fs::{self, FileLock, FsError, IoContext as _},
-    git::ContentIdentity,
-    graph::{CopyAction, LocalContext},
-    key::CacheKey,
+    git::{GitError, Tree, TreeEntry, TreeEntryKind},
+    graph::{CopyAction, LocalContext, VertexId},
+    oci::layer::LayerPath,
 };
 
-const MAGIC: &[u8; 8] = b"MBSEL01\n";
+/// Name of the files by which Git decides what a checkout writes.
+const ATTRIBUTES: &str = ".gitattributes";
 
-/// Bytes of a row, and of what its check covers.
-const ROW: usize = 72;
-const CHECKED: usize = 64;
-
-/// The file is begun anew when it is larger: 200,000 rows.
-const MAX_BYTES: usize = 16 << 20;
-
-/// The memo as it was read, and what was learnt since.
+/// What was found so far. Threads share it.
 #[derive(Debug, Default)]
 pub struct SelectionMemo {
-    path: Option<PathBuf>,
-    rows: HashMap<Blake3Digest, CacheKey>,
-    learnt: Vec<(Blake3Digest, CacheKey)>,
+    known: Mutex<HashMap<Blake3Digest, Vec<Look>>>,
 }
 
-/// What is asked: the selection of `copy` from `context` where the scan depends on `inputs`
-/// ([`scan_inputs`](crate::git::scan_inputs)).
-pub fn question(
-    inputs: Blake3Digest,
-    identity: ContentIdentity,
-    context: &LocalContext,
-    copy: &CopyAction,
-) -> Blake3Digest {
-    let identity = match identity {
-        ContentIdentity::Content => "content",
-        ContentIdentity::ObjectId => "object-id",
-    };
-    KeyEncoder::new("memobuild-ci 2026-11-21 remembered selection v1")
-        .field("inputs", inputs.as_bytes())
-        .field("identity", identity)
-        .field("ignore", &context.ignore)
-        .list("sources", &copy.sources)
-        .list("exclude", &copy.exclude)
-        .field("parents", copy.parents.to_string())
-        .finish()
+/// The looks at one set of places.
+#[derive(Debug)]
+struct Look {
+    /// Relative to the context.
+    places: Vec<LayerPath>,
+    found: HashMap<Blake3Digest, Selected>,
 }
 
 impl SelectionMemo {
-    /// Reads the memo below `dir`; a missing or foreign one is empty.
-    pub fn load(dir: &Path) -> Self {
-        let path = dir.join("plan-selections");
-        let bytes = fs::read(&path).unwrap_or_default();
-        let rows = bytes.strip_prefix(MAGIC).unwrap_or_default();
-        Self {
-            path: Some(path),
-            rows: rows.chunks_exact(ROW).filter_map(row).collect(),
-            learnt: Vec::new(),
-        }
-    }
-
-    /// What is remembered.
-    pub fn get(&self, question: &Blake3Digest) -> Option<CacheKey> {
-        self.rows.get(question).copied()
-    }
-
-    /// Remembers an answer.
-    pub fn learn(&mut self, question: Blake3Digest, key: CacheKey) {
-        if self.rows.insert(question, key) != Some(key) {
-            self.learnt.push((question, key));
-        }
-    }
-
-    /// Writes what was learnt to the file. A memo only saves time: trouble is nobody's failure.
-    pub fn save(&mut self) -> Result<(), FsError> {
-        let (Some(path), false) = (&self.path, self.learnt.is_empty()) else {
-            return Ok(());
+    /// The key of what `copy` takes of the context `local` in a commit, from an earlier look or by
+    /// `look`, which gives the places it looked at too.
+    pub fn get<E: From<GitError>>(
+        &self,
+        files: &CommitFiles,
+        (local, copy): (&LocalContext, &CopyAction),
+        look: impl FnOnce() -> Result<(Vec<LayerPath>, Selected), E>,
+    ) -> Result<Selected, E> {
+        let Some(dir) = files.place(&local.dir) else {
+            return Ok(look()?.1);
         };
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let _lock = FileLock::exclusive(path.with_extension("lock"))?;
-        let old = fs::read(path).unwrap_or_default();
-        let usable = old.starts_with(MAGIC) && old.len() < MAX_BYTES;
-        let mut file = match usable {
-            true => fs::append(path)?,
-            false => fs::create(path)?,
+        let question = question(local, copy);
+        let sets: Vec<Vec<LayerPath>> = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let looks = known.get(&question).into_iter().flatten();
+            looks.map(|look| look.places.clone()).collect()
         };
-        let mut bytes = Vec::new();
-        match usable {
-            true => {
-                let whole = old.len() - (old.len() - MAGIC.len()) % ROW;
-                file.set_len(whole as u64).at("cut", path)?;
+        for places in &sets {
+            let state = state(files.tree(), &dir, places)?;
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let looks = known.get(&question).into_iter().flatten();
+            let mut looks = looks.filter(|look| look.places == *places);
+            if let Some(key) = looks.find_map(|look| look.found.get(&state)) {
+                return Ok(key.clone());
             }
-            false => bytes.extend_from_slice(MAGIC),
         }
-        for (question, key) in self.learnt.drain(..) {
-            let start = bytes.len();
-            bytes.extend_from_slice(question.as_bytes());
-            bytes.extend_from_slice(key.0.as_bytes());
-            let check = Blake3Digest::of(&bytes[start..]);
-            bytes.extend_from_slice(&check.as_bytes()[..ROW - CHECKED]);
-        }
-        file.write_all(&bytes).at("write", path)
+        let (places, key) = look()?;
+        let state = state(files.tree(), &dir, &places)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let looks = known.entry(question).or_default();
+        let found = match looks.iter_mut().find(|look| look.places == places) {
+            Some(look) => &mut look.found,
+            None => {
+                looks.push(Look {
+                    places,
+                    found: HashMap::new(),
+                });
+                let last = looks.len() - 1;
+                &mut looks[last].found
+            }
+        };
+        found.insert(state, key.clone());
+        Ok(key)
     }
 }
 
-fn row(bytes: &[u8]) -> Option<(Blake3Digest, CacheKey)> {
-    let (body, check) = bytes.split_at_checked(CHECKED)?;
-    if Blake3Digest::of(body).as_bytes()[..ROW - CHECKED] != *check {
-        return None;
-    }
-    let (question, key) = body.split_first_chunk::<32>()?;
-    let key = key.first_chunk::<32>()?;
-    Some((
-        Blake3Digest::from_bytes(*question),
-        CacheKey(Blake3Digest::from_bytes(*key)),
-    ))
+/// What is asked: the copy and the context without its files.
+fn question(local: &LocalContext, copy: &CopyAction) -> Blake3Digest {
+    let copy = CopyAction {
+        // Its number in the graph means nothing.
+        from: VertexId(0),
+        ..copy.clone()
+    };
+    KeyEncoder::new("memobuild-ci 2026-11 selection memo question v1")
+        .field("dir", local.dir.display().to_string())
+        .field("ignore", &local.ignore)
+        .field("copy", format!("{copy:?}"))
+        .finish()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_learnt_is_read_again_and_a_torn_end_is_cut_off() {
-        let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (Blake3Digest::of(b"a"), Blake3Digest::of(b"b"));
-        let mut memo = SelectionMemo::load(dir.path());
-        memo.learn(a, CacheKey(b));
-        memo.save().unwrap();
-        let path = dir.path().join("plan-selections");
-        let mut bytes = std::fs::read(&path).unwrap();
-        assert_eq!(bytes.len(), MAGIC.len() + ROW);
-        bytes.extend_from_slice(b"half a row");
-        std::fs::write(&path, &bytes).unwrap();
-        let mut memo = SelectionMemo::load(dir.path());
-        assert_eq!(memo.get(&a), Some(CacheKey(b)));
-        memo.learn(b, CacheKey(a));
-        memo.save().unwrap();
-        let memo = SelectionMemo::load(dir.path());
-        assert_eq!(
-            (memo.get(&a), memo.get(&b)),
-            (Some(CacheKey(b)), Some(CacheKey(a)))
-        );
-        assert_eq!(std::fs::read(&path).unwrap().len(), MAGIC.len() + 2 * ROW);
-    }
-
-    #[test]
-    fn a_damaged_row_is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let a = Blake3Digest::of(b"a");
-        let mut memo = SelectionMemo::load(dir.path());
-        memo.learn(a, CacheKey(a));
-        memo.save().unwrap();
-        let path = dir.path().join("plan-selections");
-        let mut bytes = std::fs::read(&path).unwrap();
-        for n in 0..bytes.len() {
-            bytes[n] ^= 1;
-            std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(SelectionMemo::load(dir.path()).get(&a), None, "byte {n}");
-            bytes[n] ^= 1;
+/// What is at the places, as Git names it, and what decides on the way there how it is read.
+fn state(tree: &Tree, dir: &LayerPath, places: &[LayerPath]) -> Result<Blake3Digest, GitError> {
+    let mut encoder = KeyEncoder::new("memobuild-ci 2026-11 selection memo state v1");
+    for place in places {
+        let mut at = LayerPath::ROOT;
+        note_attributes(&mut encoder, tree, &at)?;
+        let whole = dir.components().chain(place.components());
+        let count = dir.components().count() + place.components().count();
+        if count == 0 {
+            encoder.field("root", tree.id().to_string());
         }
+        for (n, name) in whole.enumerate() {
+            at = at.join(name);
+            let entry = tree.entry(&at)?;
+            let is_dir = entry.is_some_and(|e| e.kind == TreeEntryKind::Directory);
+            if n + 1 == count || !is_dir {
+                encoder.field("entry", told(entry));
+            }
+            if is_dir && n + 1 < count {
+                note_attributes(&mut encoder, tree, &at)?;
+            }
+        }
+    }
+    Ok(encoder.finish())
+}
+
+fn note_attributes(encoder: &mut KeyEncoder, tree: &Tree, dir: &LayerPath) -> Result<(), GitError> {
+    let entry = tree.entry(&dir.join(std::ffi::OsStr::new(ATTRIBUTES)))?;
+    encoder.field("attributes", told(entry));
+    Ok(())
+}
+
+fn told(entry: Option<TreeEntry>) -> String {
+    match entry {
+        Some(entry) => format!("{:?} {}", entry.kind, entry.id),
+        None => String::new(),
     }
 }

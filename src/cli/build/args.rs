@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::foreign::ForeignArgs;
 use crate::cli::CliError;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct BuildArgs {
     /// Build this directory's Dockerfile; without it (and without `-f`), build from `memobuild.yml`
     ///

@@ -190,6 +190,10 @@ pub(super) fn caches(
         (registry, &authorities),
         events,
     )?;
+    let tiers = match &context.simulation {
+        Some(simulation) => simulation.tiers(tiers)?,
+        None => tiers,
+    };
     if !tiers.is_empty() {
         events.send(BuildEvent::RemoteCaches {
             caches: tiers.iter().map(|tier| tier.name.clone()).collect(),

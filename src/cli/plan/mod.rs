@@ -33,10 +33,9 @@ use crate::{
         trailers::Asked,
     },
     registry::Registry,
-    ui,
 };
 use revisions::{Base, Head, base, head, root};
-use sides::{Maker, Place};
+pub(super) use sides::{Maker, Place};
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
@@ -142,7 +141,7 @@ enum GraphFormat {
 /// How long one fetch of what a clone lacks may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
 
-fn on_runtime(act: impl Future<Output = Result<ExitCode, CliError>>) -> Result<ExitCode, CliError> {
+pub(super) fn on_runtime<T>(act: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -153,12 +152,7 @@ fn on_runtime(act: impl Future<Output = Result<ExitCode, CliError>>) -> Result<E
 }
 
 fn events(context: &Context, args: &BuildArgs) -> Events {
-    let mode = build::progress_mode(context, args);
-    Events::new(ui::Progress::new(
-        mode,
-        context.color,
-        Box::new(std::io::stderr()),
-    ))
+    context.events(build::progress_mode(context, args))
 }
 
 /// `plan`.
@@ -201,7 +195,20 @@ fn registry(context: &Context, args: &BuildArgs) -> Result<Registry, CliError> {
 }
 
 async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> {
-    let events = events(context, &args.build);
+    let plan = decided(context, args, &events(context, &args.build)).await?;
+    let format = match args.json {
+        true => Format::Json,
+        false => args.format,
+    };
+    answer(&written(&plan, format, &runners(args))?)?;
+    Ok(match args.exit_code && plan.has_work {
+        true => ExitCode::ChangesFound,
+        false => ExitCode::Success,
+    })
+}
+
+/// What is decided about the targets that `args` ask for.
+async fn decided(context: &Context, args: &PlanArgs, events: &Events) -> Result<Plan, CliError> {
     let ci = ci::detect(&context.env);
     for trouble in &ci.trouble {
         events.warn(trouble.to_string(), None);
@@ -226,7 +233,7 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
         Some(registry) => BaseImages::of_registry(Arc::clone(registry), pinned),
         None => BaseImages::stand_ins(pinned),
     };
-    let mut maker = Maker::new(context, &args.build, &bases, &events);
+    let mut maker = Maker::new(context, &args.build, &bases, events);
     maker.repository = repository
         .as_ref()
         .filter(|repository| !repository.is_bare());
@@ -234,14 +241,14 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
     maker.by_object_id = args.no_cache_lookup && matches!(head.place, Place::Commit(_));
     let side = maker.side("head", &head.place).await?;
     let moved = match (&registry, &lock) {
-        (Some(registry), Some(lock)) => moved(registry, lock, &bases, &events).await,
+        (Some(registry), Some(lock)) => moved(registry, lock, &bases, events).await,
         _ => Vec::new(),
     };
     if args.update_lock {
         update_lock(&bases)?;
     }
     let mut plan = if args.touch.is_empty() {
-        let mut known = base(args, &ci, repository.as_ref(), &head, &events)?;
+        let mut known = base(args, &ci, repository.as_ref(), &head, events)?;
         let before = match &known.place {
             None => None,
             Some(place) => match maker.side("base", place).await {
@@ -260,7 +267,7 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
             None => None,
         };
         let changed = changed(repository.as_ref(), &known, &head)?;
-        let forced = forced(args, &ci, &side, &head, &events)?;
+        let forced = forced(args, &ci, &side, &head, events)?;
         let decided = decide(&Known {
             head: &side,
             base: before.as_ref().ok_or_else(|| known.told.clone()),
@@ -282,11 +289,7 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
             None,
         );
     }
-    answer(&written(args, &plan)?)?;
-    Ok(match args.exit_code && plan.has_work {
-        true => ExitCode::ChangesFound,
-        false => ExitCode::Success,
-    })
+    Ok(plan)
 }
 
 /// The paths that differ, to name them.
@@ -407,27 +410,32 @@ fn update_lock(bases: &BaseImages) -> Result<(), CliError> {
     Ok(())
 }
 
-fn written(args: &PlanArgs, plan: &Plan) -> Result<String, CliError> {
+/// The labels of runners by platform.
+fn runners(args: &PlanArgs) -> BTreeMap<String, String> {
     let mut runners = BTreeMap::new();
     for text in &args.runner {
         let (platform, label) = text.split_once('=').unwrap_or(("*", text));
         runners.insert(platform.to_owned(), label.to_owned());
     }
+    runners
+}
+
+fn written(
+    plan: &Plan,
+    format: Format,
+    runners: &BTreeMap<String, String>,
+) -> Result<String, CliError> {
     let too_many = |error: matrix::TooManyJobs| {
         CliError::usage_hint(
             error.to_string(),
             "choose targets with `--target` or `--variant`, or let one job build several",
         )
     };
-    let format = match args.json {
-        true => Format::Json,
-        false => args.format,
-    };
     Ok(match format {
         Format::Table => show::table(plan),
         Format::Json => format!("{}\n", serde_json::to_string_pretty(plan)?),
         Format::Github => {
-            let matrix = matrix::matrix(plan, &runners).map_err(too_many)?;
+            let matrix = matrix::matrix(plan, runners).map_err(too_many)?;
             format!(
                 "has_work={}\nplan_digest={}\nmatrix={}\n",
                 !matrix.include.is_empty(),
@@ -437,10 +445,56 @@ fn written(args: &PlanArgs, plan: &Plan) -> Result<String, CliError> {
         }
         Format::Gitlab => {
             let with = gitlab::Pipeline {
-                runners,
+                runners: runners.clone(),
                 ..gitlab::Pipeline::default()
             };
             gitlab::pipeline(plan, &with).map_err(too_many)?
         }
+    })
+}
+
+/// A plan with the forms that platforms take.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    /// For people.
+    pub(super) table: String,
+    /// `plan --json`.
+    pub(super) json: String,
+    /// `plan --format github`.
+    pub(super) github: String,
+    /// `plan --format gitlab`.
+    pub(super) gitlab: String,
+}
+
+/// What `plan` with these options of `build` decides, for the commit `head` if that is given.
+pub(super) async fn planned(
+    context: &Context,
+    build: BuildArgs,
+    head: Option<String>,
+) -> Result<Planned, CliError> {
+    let args = PlanArgs {
+        base: None,
+        head,
+        touch: Vec::new(),
+        no_cache_lookup: false,
+        no_fetch: false,
+        rebuild: Vec::new(),
+        skip: Vec::new(),
+        update_lock: false,
+        format: Format::Table,
+        json: false,
+        runner: Vec::new(),
+        exit_code: false,
+        build,
+    };
+    let plan = decided(context, &args, &events(context, &args.build)).await?;
+    let runners = runners(&args);
+    let form = |format| written(&plan, format, &runners);
+    Ok(Planned {
+        table: form(Format::Table)?,
+        json: form(Format::Json)?,
+        github: form(Format::Github)?,
+        gitlab: form(Format::Gitlab)?,
+        plan,
     })
 }
