@@ -161,15 +161,20 @@ impl Reader<'_> {
     }
 }
 
-/// An error and its causes on one line.
+/// What the report of an error says, on one line: where, what, and why.
 fn told(error: &CliError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
+    let report = error.report(0, false);
+    let mut what = Vec::new();
+    for line in report.lines() {
+        let place = line.trim_start().strip_prefix("--> ");
+        let cause = line.trim_start().strip_prefix("caused by: ");
+        match (place, cause, line.strip_prefix("error: ")) {
+            (Some(place), _, _) => what.insert(0, place.to_owned()),
+            (_, Some(text), _) | (_, _, Some(text)) => what.push(text.to_owned()),
+            _ => {}
+        }
     }
-    text
+    what.join(": ")
 }
 
 /// The report for a terminal.
