@@ -14,6 +14,7 @@ mod config;
 mod doctor;
 mod error;
 pub mod exit;
+mod explain;
 mod images;
 mod output;
 mod plan;
@@ -83,6 +84,8 @@ enum When {
 enum Command {
     /// Build images from the layer targets of `memobuild.yml`, or from one Dockerfile
     Build(Box<build::BuildArgs>),
+    /// Say why steps would run, and who made what is in the cache; executes nothing
+    Explain(Box<explain::ExplainArgs>),
     /// Tell which targets a change affects and what is to be done about each
     Plan(Box<plan::PlanArgs>),
     /// Show the steps of a build and what they need
@@ -204,6 +207,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     };
     let result = enter_directory(&context).and_then(|()| match cli.command {
         Command::Build(args) => build::run(&context, &args),
+        Command::Explain(args) => explain::run(&context, *args),
         Command::Plan(args) => plan::run(&context, &args),
         Command::Graph(args) => plan::graph(&context, &args),
         Command::Simulate(args) => simulate::run(&context, &args),

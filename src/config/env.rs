@@ -255,6 +255,12 @@ impl Env {
         self.path("SSH_AUTH_SOCK")
     }
 
+    /// Files of certificate authorities to trust besides the system's.
+    pub fn ca_certificates(&self) -> Vec<PathBuf> {
+        let list = self.0.get("MEMOBUILD_CA_CERTIFICATES");
+        list.map_or_else(Vec::new, |list| std::env::split_paths(list).collect())
+    }
+
     /// The PEM file that `SSL_CERT_FILE` names.
     pub fn ssl_cert_file(&self) -> Option<PathBuf> {
         self.path("SSL_CERT_FILE")

@@ -223,8 +223,13 @@ const OWN: &[Variable] = &[
     ),
     proxy("no_proxy", "as `NO_PROXY`, and goes before it"),
     variable(
+        "MEMOBUILD_CA_CERTIFICATES",
+        "PEM files, divided by `:`, with certificate authorities to trust besides the system's: for remote caches, registries and URLs; besides `cache.ca-certificates` of `memobuild.yml`",
+        "none",
+    ),
+    variable(
         "SSL_CERT_FILE",
-        "PEM file with the certificate authorities of the host, for registries and for `--ca-certificates host`",
+        "PEM file with the certificate authorities of the host in place of the system's, for all connections and for `--ca-certificates host`",
         "the system's bundle, such as `/etc/ssl/certs/ca-certificates.crt`",
     ),
     variable(

@@ -28,6 +28,7 @@ pub mod graph;
 pub mod lock;
 pub mod matrix;
 mod memo;
+pub mod remembered;
 mod side;
 mod solve;
 pub mod trailers;

@@ -45,7 +45,7 @@ class Pages(support.EndToEnd):
             "bin/memobuild-ci",
             f"""
             #!/bin/sh
-            case "$1" in build | simulate) command=$1; shift; exec {program} "$command" {options} "$@" ;; esac
+            case $1 in build | plan | graph | explain | simulate) command=$1; shift; exec {program} $command {options} "$@" ;; esac
             exec {program} "$@"
             """,
             mode=0o755,
@@ -98,12 +98,25 @@ class Pages(support.EndToEnd):
         self.assertEqual(ran, [("3", "0"), ("0", "3")], result.stderr)
         self.assertIn('"org.opencontainers.image.title":"', result.stdout)
 
+    def test_github_actions_cache(self):
+        service = cache_servers.Actions(self)
+        result = self.run_page(os.path.join(ROOT, "docs/guides/github-actions-cache.md"), **service.variables())
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran, [1, 0], "the second runner starts empty and runs nothing")
+
     def test_local_cache(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/local-cache.md"))
         ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
         self.assertEqual(ran, [2, 0, 0], "what was carried elsewhere is found there")
         self.assertIn("sent 2 results, ", result.stdout)
         self.assertIn("exported 5 entries, ", result.stdout)
+
+    def test_planning(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/planning.md"))
+        self.assertIn("0 to build, 0 to reuse, 2 to skip", result.stdout)
+        self.assertIn('matrix={"include":[{"name":"app-linux-amd64"', result.stdout)
+        self.assertIn("`COPY requirements.txt /requirements.txt` in docker/Dockerfile.ml:2: requirements.txt", result.stdout)
+        self.assertIn("flowchart TD", result.stdout)
 
     def test_bake(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/bake.md"))
@@ -130,6 +143,17 @@ class Pages(support.EndToEnd):
         result = self.run_page(os.path.join(ROOT, "docs/guides/layered-repositories.md"))
         ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
         self.assertEqual(ran[:2], [4, 1], "a change in `src/` reaches one COPY")
+
+
+    def test_why_did_it_run(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/why-did-it-run.md"))
+        file = r"file `src/b.txt` changed \(`blake3:\w{12}` -> `blake3:\w{12}`\)"
+        self.assertRegex(result.stdout, rf"run   \[3/4\] COPY src /app/: {file}\n")
+        self.assertRegex(result.stdout, r"hit +in the local cache, by its key\n")
+        self.assertIn("environment variable `MODE` changed (`fast` -> `slow`)", result.stdout)
+        self.assertRegex(result.stdout, rf"#3 miss: {file}\n")
+        with open(self.path("page", "why.json")) as why:
+            self.assertIsNone(json.load(why)["first_cause"], "it was built meanwhile")
 
 
 class All(unittest.TestCase):

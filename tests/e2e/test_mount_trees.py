@@ -65,10 +65,10 @@ class Runners(support.EndToEnd):
         self.assertEqual(self.steps(self.result), (0, 1), self.result.stderr)
 
     def test_every_kind_of_cache_keeps_them(self):
-        for kind in (cache_servers.Server, cache_servers.Registry, cache_servers.S3):
+        for kind in (cache_servers.Server, cache_servers.Registry, cache_servers.S3, cache_servers.Actions):
             with self.subTest(kind.__name__):
                 cache = kind(self)
-                self.address, self.environment = cache.address(), cache.environment
+                self.address, self.environment = cache.address(), cache.variables()
                 name = kind.__name__
                 self.assertIn("saved 1 cache mount, ", self.runner(f"{name}-1", "head -c 700000 /dev/urandom > /m/file && md5sum < /m/file"))
                 said = self.runner(f"{name}-2", "test $(wc -c < /m/file) = 700000 && echo more > /m/more")

@@ -2,10 +2,11 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::{Arc, LazyLock, Mutex},
+    path::PathBuf,
+    sync::{Arc, LazyLock},
 };
+#[cfg(feature = "object-storage")]
+use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
 use memobuild_ci::{
     cache::{
@@ -90,7 +91,7 @@ impl Backend {
 
 /// Every kind of store that can be had here.
 pub(crate) fn backends() -> Vec<Backend> {
-    let mut all = vec![
+    let base = [
         memory(),
         server(),
         registry(),
@@ -98,8 +99,10 @@ pub(crate) fn backends() -> Vec<Backend> {
         actions(2, "gha, version 2"),
     ];
     #[cfg(feature = "object-storage")]
-    all.extend([directory(), bucket()]);
-    all
+    let more = [directory(), bucket()];
+    #[cfg(not(feature = "object-storage"))]
+    let more = [];
+    base.into_iter().chain(more).collect()
 }
 
 pub(crate) fn tier(actions: Arc<dyn ActionCache>, blobs: Arc<dyn BlobStore>) -> Tier {
@@ -115,6 +118,7 @@ pub(crate) fn tier(actions: Arc<dyn ActionCache>, blobs: Arc<dyn BlobStore>) -> 
 fn opened(address: &str, token: Option<&str>, variables: &[(&'static str, &str)]) -> Tier {
     let secret = |text: &str| SecretBytes::from(text.as_bytes().to_vec());
     let options = TierOptions {
+        authorities: Default::default(),
         access: Access::FULL,
         token: token.map(secret),
         registry: Arc::new(Registry::new(RegistryOptions::default()).unwrap()),

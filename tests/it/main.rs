@@ -20,6 +20,7 @@ mod build_loss;
 mod build_run;
 mod cache_attacks;
 mod config;
+mod explain;
 mod language;
 mod mount_trees;
 #[cfg(feature = "object-storage")]

@@ -173,7 +173,7 @@ impl ActionsStore {
         // Paths are joined to it.
         let base = format!("{}/", base.trim_end_matches('/'));
         let base = Url::parse(&base).map_err(|_| missing("a valid address of the service"))?;
-        let client = Client::new(base, token.clone(), protocol);
+        let client = Client::new(base, token.clone(), protocol, &options.authorities);
         let client = client.map_err(|source| OpenError::Client {
             address: address.to_string(),
             source,

@@ -13,7 +13,7 @@ use crate::{
 fn store(service: &Shared, protocol: Protocol) -> Arc<ActionsStore> {
     let base = format!("http://127.0.0.1:{}/x/", lock(service).port);
     let token = SecretBytes::from(service::TOKEN.as_bytes().to_vec());
-    let client = Client::new(base.parse().unwrap(), token, protocol).unwrap();
+    let client = Client::new(base.parse().unwrap(), token, protocol, &Default::default()).unwrap();
     Arc::new(ActionsStore::with(client))
 }
 

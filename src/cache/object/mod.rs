@@ -44,7 +44,7 @@ use super::{
     ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, MAX_ENTRY,
     Scope, Subject, TierAddress, VerifyingReader, open::OpenError,
 };
-use crate::{digest::Sha256Digest, fs, key::CacheKey};
+use crate::{digest::Sha256Digest, fs, key::CacheKey, registry::Authorities};
 
 /// Requests in flight for one call.
 const PARALLEL: usize = 32;
@@ -78,9 +78,18 @@ impl fmt::Debug for ObjectStore {
 impl ObjectStore {
     /// The store at `address`, with the credentials that `services` lead to. Nothing is contacted.
     pub fn open(address: &TierAddress, services: &Services) -> Result<Self, OpenError> {
+        Self::open_trusting(address, services, &Authorities::default())
+    }
+
+    /// The same, with certificate authorities to trust besides the system's.
+    pub fn open_trusting(
+        address: &TierAddress,
+        services: &Services,
+        authorities: &Authorities,
+    ) -> Result<Self, OpenError> {
         Ok(Self {
             name: address.to_string(),
-            place: address::place(address, services)?,
+            place: address::place(address, services, authorities)?,
             reads: OnceLock::new(),
             writes: OnceLock::new(),
             corrupt: Arc::default(),

@@ -158,7 +158,11 @@ impl TieredStore {
                 Err(error) => break Some(CacheError::from_io("read", digest, error)),
             };
             if piece.is_empty() {
-                break None;
+                // A reader says itself that bytes are wrong; that some are missing is seen here too.
+                break (received < size).then(|| CacheError::Corrupt {
+                    subject: digest.into(),
+                    what: format!("of {size} bytes it has {received}"),
+                });
             }
             let n = piece.len() as u64;
             received += n;

@@ -5,6 +5,8 @@ mod inspect;
 mod keygen;
 mod push;
 
+pub(super) use inspect::time;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Subcommand;

@@ -5,7 +5,12 @@ mod show;
 mod sides;
 mod touch;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -19,7 +24,7 @@ use crate::{
     ci::{self, CiContext},
     event::Events,
     fs,
-    git::Repository,
+    git::{FetchSettings, Repository},
     plan::{
         ChangedFiles, Forced, Known, Plan, Side, decide, gitlab,
         graph::Drawing,
@@ -27,6 +32,7 @@ use crate::{
         matrix,
         trailers::Asked,
     },
+    registry::Registry,
 };
 use revisions::{Base, Head, base, head, root};
 pub(super) use sides::{Maker, Place};
@@ -45,6 +51,9 @@ pub(super) struct PlanArgs {
     /// Don't ask the caches, nor the registries of base images: plan from Git alone
     #[arg(long, help_heading = "Planning")]
     no_cache_lookup: bool,
+    /// Don't fetch what a shallow or partial clone lacks
+    #[arg(long, help_heading = "Planning")]
+    no_fetch: bool,
     /// Build these layers or targets, whatever changed; `*` is all
     #[arg(
         long,
@@ -129,6 +138,9 @@ enum GraphFormat {
     Json,
 }
 
+/// How long one fetch of what a clone lacks may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
+
 pub(super) fn on_runtime<T>(act: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -157,7 +169,7 @@ pub(super) fn graph(context: &Context, args: &GraphArgs) -> Result<ExitCode, Cli
         let lock = build::lock(context)?;
         let bases = match args.offline {
             true => BaseImages::stand_ins(lock),
-            false => BaseImages::of_registry(Arc::new(build::registry(context)?), lock),
+            false => BaseImages::of_registry(Arc::new(registry(context, &args.build)?), lock),
         };
         let maker = Maker::new(context, &args.build, &bases, &events);
         let side = maker.side("head", &Place::Disk).await?;
@@ -172,6 +184,14 @@ pub(super) fn graph(context: &Context, args: &GraphArgs) -> Result<ExitCode, Cli
         })?;
         Ok(ExitCode::Success)
     })
+}
+
+/// The client for registries. A configuration that can't be read is told of when it is read to be
+/// planned.
+fn registry(context: &Context, args: &BuildArgs) -> Result<Registry, CliError> {
+    let configuration = prepare::configuration(context, args).ok().flatten();
+    let settings = configuration.map(|configuration| configuration.cache);
+    build::registry(context, &settings.unwrap_or_default())
 }
 
 async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> {
@@ -194,10 +214,19 @@ async fn decided(context: &Context, args: &PlanArgs, events: &Events) -> Result<
         events.warn(trouble.to_string(), None);
     }
     let repository = Repository::discover(&fs::absolute(".")?)?;
+    let repository = match args.no_fetch {
+        true => repository,
+        false => repository.map(|repository| {
+            repository.fetching(FetchSettings {
+                env: context.env.for_git(),
+                timeout: FETCH_TIMEOUT,
+            })
+        }),
+    };
     let lock = build::lock(context)?;
     let registry = match args.no_cache_lookup {
         true => None,
-        false => Some(Arc::new(build::registry(context)?)),
+        false => Some(Arc::new(registry(context, &args.build)?)),
     };
     let pinned = lock.clone().filter(|_| !args.update_lock);
     let bases = match &registry {
@@ -205,6 +234,9 @@ async fn decided(context: &Context, args: &PlanArgs, events: &Events) -> Result<
         None => BaseImages::stand_ins(pinned),
     };
     let mut maker = Maker::new(context, &args.build, &bases, events);
+    maker.repository = repository
+        .as_ref()
+        .filter(|repository| !repository.is_bare());
     let head = head(args, repository.as_ref())?;
     maker.by_object_id = args.no_cache_lookup && matches!(head.place, Place::Commit(_));
     let side = maker.side("head", &head.place).await?;
@@ -216,10 +248,19 @@ async fn decided(context: &Context, args: &PlanArgs, events: &Events) -> Result<
         update_lock(&bases)?;
     }
     let mut plan = if args.touch.is_empty() {
-        let known = base(args, &ci, repository.as_ref(), &head, events)?;
+        let mut known = base(args, &ci, repository.as_ref(), &head, events)?;
         let before = match &known.place {
-            Some(place) => Some(maker.side("base", place).await?),
             None => None,
+            Some(place) => match maker.side("base", place).await {
+                Ok(side) => Some(side),
+                // What was wrong there, or is of another version, says nothing about the head.
+                Err(error) => {
+                    let shown = error.shown();
+                    known.told = format!("the base can't be read: {shown}");
+                    events.warn(format!("{}; all counts as changed", known.told), None);
+                    None
+                }
+            },
         };
         let hits = match &registry {
             Some(registry) => Some(maker.look_up(&side, registry).await?),
@@ -262,10 +303,9 @@ fn changed(
     };
     let top = root(Some(repository))?;
     let changes = repository.changes(Some(from), to)?;
-    Ok(changes
-        .iter()
-        .map(|change| top.join(change.path.as_path()))
-        .collect())
+    let committed = changes.iter().map(|change| &change.path);
+    let paths = committed.chain(&head.changed);
+    Ok(paths.map(|path| top.join(path.as_path())).collect())
 }
 
 /// What options, the commit's message and labels ask for.

@@ -7,18 +7,23 @@ use crate::{
     cache::TieredStore,
     cli::{CliError, build::BuildArgs, caches, images::BaseImages},
     context::{self, ScannedContext},
-    digest::KeyEncoder,
+    digest::{Blake3Digest, KeyEncoder},
     engine::{
         BuildError,
-        contexts::{context_copies, scan_context, selection_key},
+        contexts::{context_copies, prefixes, scan_context, selection_key},
     },
     event::Events,
     fs::{self, Disk, Files},
-    git::{self, ContentIdentity, ScanOptions, Tree, Unknown},
+    git::{self, ContentIdentity, Repository, ScanOptions, Tree, Unknown},
     graph::{BuildGraph, CopyAction, LocalContext, VertexId},
     key::{CacheKey, KeyOptions},
     oci::layer::LayerPath,
-    plan::{Hits, Selected, SelectionMemo, Side, covers::Covered, files::CommitFiles},
+    plan::{
+        Hits, Selected, SelectionMemo, Side,
+        covers::Covered,
+        files::CommitFiles,
+        remembered::{self, Remembered},
+    },
     registry::Registry,
 };
 
@@ -37,6 +42,8 @@ pub(in crate::cli) struct Maker<'c> {
     args: &'c BuildArgs,
     bases: &'c BaseImages,
     events: &'c Events,
+    /// What the working directory is the work tree of: files that are as in the commit needn't be read.
+    pub(super) repository: Option<&'c Repository>,
     /// Whether files of commits are told apart by their names in Git alone. Keys are then good for
     /// comparisons, and nothing is found in a cache under them.
     pub(in crate::cli) by_object_id: bool,
@@ -56,6 +63,7 @@ impl<'c> Maker<'c> {
             args,
             bases,
             events,
+            repository: None,
             by_object_id: false,
             memo: None,
         }
@@ -121,6 +129,7 @@ impl<'c> Maker<'c> {
                 .push((id, action, copy));
         }
         let mut found = HashMap::new();
+        let mut remembered = Remembered::load(&memo_dir);
         for (context, rows) in by_context {
             let local = &graph.contexts[context];
             if local.dir.starts_with(prepare::NOT_FETCHED) {
@@ -143,13 +152,60 @@ impl<'c> Maker<'c> {
                 }
                 continue;
             }
-            let copies: Vec<&CopyAction> = rows.iter().map(|(_, _, copy)| *copy).collect();
-            let keys = self.of_context(local, &copies, files, &memo_dir, &mut Vec::new())?;
-            for ((id, action, _), key) in rows.into_iter().zip(keys) {
+            let mut open = Vec::new();
+            for row in rows {
+                let question = self.question(local, row.2, files)?;
+                match question.and_then(|question| remembered.get(&question)) {
+                    Some(key) => {
+                        found.insert((row.0, row.1), Ok(key));
+                    }
+                    None => open.push((row, question)),
+                }
+            }
+            if open.is_empty() {
+                continue;
+            }
+            let copies: Vec<&CopyAction> = open.iter().map(|((_, _, copy), _)| *copy).collect();
+            let mut places = Vec::new();
+            let keys = self.of_context(local, &copies, files, &memo_dir, &mut places)?;
+            // Where symlinks led elsewhere, more counts than was asked for.
+            let asked: usize = copies.iter().map(|copy| copy.sources.len()).sum();
+            let as_asked = places.len() == asked;
+            for (((id, action, _), question), key) in open.into_iter().zip(keys) {
+                if let (Ok(key), Some(question), true) = (&key, question, as_asked) {
+                    remembered.learn(question, *key);
+                }
                 found.insert((id, action), key);
             }
         }
+        if let Err(error) = remembered.save() {
+            tracing::debug!(%error, "what was selected is not remembered");
+        }
         Ok(found)
+    }
+
+    /// What the selection of a copy is remembered by; none where it isn't.
+    fn question(
+        &self,
+        local: &LocalContext,
+        copy: &CopyAction,
+        files: Option<&CommitFiles>,
+    ) -> Result<Option<Blake3Digest>, CliError> {
+        let Some(files) = files else {
+            return Ok(None);
+        };
+        let Some(dir) = files.place(&local.dir) else {
+            return Ok(None);
+        };
+        let inputs = git::scan_inputs(files.tree(), &dir, &prefixes(copy))?;
+        Ok(inputs.map(|inputs| remembered::question(inputs, self.identity(), local, copy)))
+    }
+
+    fn identity(&self) -> ContentIdentity {
+        match self.by_object_id {
+            true => ContentIdentity::ObjectId,
+            false => ContentIdentity::Content,
+        }
     }
 
     /// The keys of what `copies` take of one context, in their order. Adds the places that were looked
@@ -198,15 +254,20 @@ impl<'c> Maker<'c> {
             && let Some(dir) = files.place(&local.dir)
         {
             let options = ScanOptions {
-                identity: match self.by_object_id {
-                    true => ContentIdentity::ObjectId,
-                    false => ContentIdentity::Content,
-                },
+                identity: self.identity(),
                 memo_dir: Some(memo_dir),
             };
             let scanned = git::scan(files.tree(), &dir, local, prefixes, options)?;
             *unknown = scanned.unknown;
             return Ok(scanned.context);
+        }
+        if let Some(repository) = self.repository {
+            return Ok(git::scan_worktree(
+                repository,
+                local,
+                prefixes,
+                Some(memo_dir),
+            )?);
         }
         Ok(context::scan(local, prefixes, Some(memo_dir)).map_err(BuildError::from)?)
     }

@@ -16,6 +16,7 @@ use crate::{
     cli::{
         CliError, Context,
         build::{BuildArgs, secrets},
+        caches,
     },
     config::Config,
     digest::Sha256Digest,
@@ -74,11 +75,13 @@ pub(super) fn sources(
     };
     let secrets = secrets(given)?;
     let git_auth = GitAuth::of(secrets.iter().map(|(id, value)| (&**id, value.expose())));
+    let settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
     Ok(Arc::new(Sources::new(SourceOptions {
         cache_dir: fs::absolute(dir)?,
         temp_dir: context.env.temp_dir(),
         git_env: context.env.for_git(),
         git_auth,
+        authorities: caches::authorities(context, &settings)?,
         limits: Limits::default(),
         events: events.clone(),
     })))

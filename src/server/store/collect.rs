@@ -382,9 +382,8 @@ impl Store {
 }
 
 impl Plan {
-    /// Reads the tables, in one transaction.
+    /// Reads the tables; the caller has begun a transaction.
     fn read(c: &Connection) -> rusqlite::Result<Self> {
-        let c = c.unchecked_transaction()?;
         let mut plan = Self::default();
         let mut frame_at = HashMap::new();
         let mut statement =
