@@ -37,11 +37,11 @@ pub(in crate::cli) async fn forecast(
     events: &Events,
     commit_of: CommitOf<'_>,
 ) -> Result<Told, CliError> {
-    let registry = Arc::new(registry(context)?);
+    let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
+    let registry = Arc::new(registry(context, &cache_settings)?);
     let bases = BaseImages::of_registry(Arc::clone(&registry), lock(context)?);
     let prepared = prepare::prepare(context, args, configuration, plan, &bases, events).await?;
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
-    let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
     let asked = asked(args, plan);
     let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
     let options = options::options(context, args, &settings, &prepared, &caches)?;

@@ -477,6 +477,7 @@ pub(super) async fn planned(
         head,
         touch: Vec::new(),
         no_cache_lookup: false,
+        no_fetch: false,
         rebuild: Vec::new(),
         skip: Vec::new(),
         update_lock: false,
