@@ -153,7 +153,7 @@ fn every_event_of_every_platform_is_read_as_it_is_meant() {
             let (head, base, branch) = match kind {
                 EventKind::MergeGroup => ("m", "c", "feature"),
                 EventKind::Tag | EventKind::Schedule => ("c", "b", "main"),
-                EventKind::PullRequest => ("f2", "c", "feature"),
+                EventKind::PullRequest => ("f2", "b", "feature"),
                 _ => ("f2", "f1", "feature"),
             };
             let facts = fixture.facts(head, base, branch);
@@ -189,7 +189,112 @@ fn every_event_of_every_platform_is_read_as_it_is_meant() {
             table += &format!("{} {}: {base}\n", platform.word(), kind.word());
         }
     }
-    insta::assert_snapshot!(table, @"");
+    insta::assert_snapshot!(table, @"
+    github push: push-before f1
+    github new-branch: new-branch b
+    github force-push: force-push f1
+    github pull_request: pull-request b
+    github tag: previous-tag b
+    github schedule: none schedule
+    github merge_group: merge-group c
+    github dispatch: asked f1
+    gitea push: push-before f1
+    gitea new-branch: new-branch b
+    gitea force-push: force-push f1
+    gitea pull_request: pull-request b
+    gitea tag: previous-tag b
+    gitea schedule: none schedule
+    gitea merge_group: none
+    gitea dispatch: asked f1
+    forgejo push: push-before f1
+    forgejo new-branch: new-branch b
+    forgejo force-push: force-push f1
+    forgejo pull_request: pull-request b
+    forgejo tag: previous-tag b
+    forgejo schedule: none schedule
+    forgejo merge_group: none
+    forgejo dispatch: asked f1
+    gitlab push: push-before f1
+    gitlab new-branch: new-branch b
+    gitlab force-push: push-before f1
+    gitlab pull_request: pull-request b
+    gitlab tag: none tag
+    gitlab schedule: none schedule
+    gitlab merge_group: merge-commit-parent c
+    gitlab dispatch: none dispatch
+    jenkins push: previous-build f1
+    jenkins new-branch: default-branch b
+    jenkins force-push: default-branch b
+    jenkins pull_request: pull-request b
+    jenkins tag: none tag
+    jenkins schedule: none
+    jenkins merge_group: none
+    jenkins dispatch: none
+    azure push: default-branch b
+    azure new-branch: default-branch b
+    azure force-push: default-branch b
+    azure pull_request: pull-request b
+    azure tag: none tag
+    azure schedule: none schedule
+    azure merge_group: none
+    azure dispatch: none dispatch
+    buildkite push: default-branch b
+    buildkite new-branch: default-branch b
+    buildkite force-push: default-branch b
+    buildkite pull_request: pull-request b
+    buildkite tag: none tag
+    buildkite schedule: none schedule
+    buildkite merge_group: none
+    buildkite dispatch: none dispatch
+    circleci push: previous-build f1
+    circleci new-branch: default-branch b
+    circleci force-push: previous-build f1
+    circleci pull_request: previous-build b
+    circleci tag: none tag
+    circleci schedule: none
+    circleci merge_group: none
+    circleci dispatch: none
+    codebuild push: push-before f1
+    codebuild new-branch: new-branch b
+    codebuild force-push: push-before f1
+    codebuild pull_request: pull-request b
+    codebuild tag: none tag
+    codebuild schedule: none
+    codebuild merge_group: none
+    codebuild dispatch: none dispatch
+    drone push: push-before f1
+    drone new-branch: new-branch b
+    drone force-push: push-before f1
+    drone pull_request: pull-request b
+    drone tag: none tag
+    drone schedule: none schedule
+    drone merge_group: none
+    drone dispatch: none dispatch
+    woodpecker push: previous-build f1
+    woodpecker new-branch: default-branch b
+    woodpecker force-push: previous-build f1
+    woodpecker pull_request: pull-request b
+    woodpecker tag: none tag
+    woodpecker schedule: none schedule
+    woodpecker merge_group: none
+    woodpecker dispatch: none dispatch
+    bitbucket push: default-branch b
+    bitbucket new-branch: default-branch b
+    bitbucket force-push: default-branch b
+    bitbucket pull_request: pull-request b
+    bitbucket tag: none tag
+    bitbucket schedule: none
+    bitbucket merge_group: none
+    bitbucket dispatch: none
+    cloud-build push: default-branch b
+    cloud-build new-branch: default-branch b
+    cloud-build force-push: default-branch b
+    cloud-build pull_request: pull-request b
+    cloud-build tag: none tag
+    cloud-build schedule: none
+    cloud-build merge_group: none
+    cloud-build dispatch: none
+    ");
 }
 
 #[test]

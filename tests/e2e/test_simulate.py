@@ -66,8 +66,8 @@ class Simulate(support.EndToEnd):
     def plan_under(self, out, cache):
         """`plan` in a job with the variables that were written to `out`."""
         env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        for line in self.out("environment", out).splitlines():
-            name, value = shlex.split(line)[0].split("=", 1)
+        for word in shlex.split(self.out("environment", out)):
+            name, value = word.split("=", 1)
             env[name] = value
         words = ["plan", "--json", "--cache-dir", cache, *self.system()]
         return json.loads(self.memobuild(*words, cwd=self.repo, env=env).stdout)

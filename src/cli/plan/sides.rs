@@ -1,6 +1,10 @@
 //! From arguments and a place to a [`Side`].
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{Context, build, prepare};
 use crate::{
@@ -19,7 +23,7 @@ use crate::{
     key::{CacheKey, KeyOptions},
     oci::layer::LayerPath,
     plan::{
-        Hits, Selected, SelectionMemo, Side,
+        Hits, Selected, Side,
         covers::Covered,
         files::CommitFiles,
         remembered::{self, Remembered},
@@ -47,8 +51,8 @@ pub(in crate::cli) struct Maker<'c> {
     /// Whether files of commits are told apart by their names in Git alone. Keys are then good for
     /// comparisons, and nothing is found in a cache under them.
     pub(in crate::cli) by_object_id: bool,
-    /// What sides of other commits were found to copy, where they are told apart so.
-    pub(in crate::cli) memo: Option<&'c SelectionMemo>,
+    /// What is remembered of selections, where several makers share it; whoever does so saves it.
+    pub(in crate::cli) remembered: Option<&'c Mutex<Remembered>>,
 }
 
 impl<'c> Maker<'c> {
@@ -65,7 +69,7 @@ impl<'c> Maker<'c> {
             events,
             repository: None,
             by_object_id: false,
-            memo: None,
+            remembered: None,
         }
     }
 
@@ -129,7 +133,14 @@ impl<'c> Maker<'c> {
                 .push((id, action, copy));
         }
         let mut found = HashMap::new();
-        let mut remembered = Remembered::load(&memo_dir);
+        let own = Mutex::new(match self.remembered {
+            Some(_) => Remembered::default(),
+            None => Remembered::load(&memo_dir),
+        });
+        let remembered = || {
+            let shared = self.remembered.unwrap_or(&own);
+            shared.lock().unwrap_or_else(PoisonError::into_inner)
+        };
         for (context, rows) in by_context {
             let local = &graph.contexts[context];
             if local.dir.starts_with(prepare::NOT_FETCHED) {
@@ -138,24 +149,10 @@ impl<'c> Maker<'c> {
                 }
                 continue;
             }
-            if let (Some(memo), Some(files)) = (self.memo, files) {
-                for (id, action, copy) in rows {
-                    let key = memo.get(files, (local, copy), || {
-                        let mut places = Vec::new();
-                        let keys =
-                            self.of_context(local, &[copy], Some(files), &memo_dir, &mut places)?;
-                        let key = keys.into_iter().next();
-                        let none = || Err("it was not looked at".to_owned());
-                        Ok::<_, CliError>((places, key.unwrap_or_else(none)))
-                    })?;
-                    found.insert((id, action), key);
-                }
-                continue;
-            }
             let mut open = Vec::new();
             for row in rows {
                 let question = self.question(local, row.2, files)?;
-                match question.and_then(|question| remembered.get(&question)) {
+                match question.and_then(|question| remembered().get(&question)) {
                     Some(key) => {
                         found.insert((row.0, row.1), Ok(key));
                     }
@@ -173,12 +170,14 @@ impl<'c> Maker<'c> {
             let as_asked = places.len() == asked;
             for (((id, action, _), question), key) in open.into_iter().zip(keys) {
                 if let (Ok(key), Some(question), true) = (&key, question, as_asked) {
-                    remembered.learn(question, *key);
+                    remembered().learn(question, *key);
                 }
                 found.insert((id, action), key);
             }
         }
-        if let Err(error) = remembered.save() {
+        if self.remembered.is_none()
+            && let Err(error) = remembered().save()
+        {
             tracing::debug!(%error, "what was selected is not remembered");
         }
         Ok(found)

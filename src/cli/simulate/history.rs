@@ -1,6 +1,10 @@
 //! `simulate --history N`: commits from Git's objects alone.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -17,9 +21,10 @@ use crate::{
     git::{Commit, Repository},
     key::KeyKind,
     plan::{
-        ChangedFiles, SelectionMemo, Side,
+        ChangedFiles, Side,
         files::CommitFiles,
         lock::{self, Lock},
+        remembered::Remembered,
     },
     simulate::{self, Costs, History, Moment, Replay},
     ui,
@@ -64,17 +69,20 @@ fn play(context: &Context, args: &SimulateArgs, n: usize) -> Result<History, Cli
         .num_threads(threads)
         .build()
         .map_err(|error| CliError::Runtime(std::io::Error::other(error)))?;
+    let events = Events::silent();
+    let bases = BaseImages::stand_ins(None);
+    let store = Maker::new(context, &args.build, &bases, &events).store_dir()?;
     let reader = Reader {
         context,
         args,
         repository: &repository,
         runtime: runtime.handle().clone(),
-        memo: SelectionMemo::default(),
-        events: Events::silent(),
+        remembered: Mutex::new(Remembered::load(&store.join("memo"))),
+        events,
     };
     let mut replay = Replay::new(
         repository.work_dir().unwrap_or(repository.git_dir()),
-        reader.costs(),
+        costs(&store),
     );
     for from in (0..commits.len()).step_by(CHUNK) {
         let numbers: Vec<usize> = (from..commits.len().min(from + CHUNK)).collect();
@@ -98,6 +106,11 @@ fn play(context: &Context, args: &SimulateArgs, n: usize) -> Result<History, Cli
         }
     }
     runtime.shutdown_background();
+    let remembered = reader.remembered.into_inner();
+    let saved = remembered.unwrap_or_else(PoisonError::into_inner).save();
+    if let Err(error) = saved {
+        tracing::debug!(%error, "what was selected is not remembered");
+    }
     Ok(replay.finish())
 }
 
@@ -107,7 +120,7 @@ struct Reader<'c> {
     args: &'c SimulateArgs,
     repository: &'c Repository,
     runtime: tokio::runtime::Handle,
-    memo: SelectionMemo,
+    remembered: Mutex<Remembered>,
     events: Events,
 }
 
@@ -120,7 +133,7 @@ impl Reader<'_> {
     ) -> Result<(Side, ChangedFiles), CliError> {
         let tree = commit.files(self.repository)?;
         let files = CommitFiles::new(tree.clone(), &fs::absolute(".")?);
-        let lock_file = std::path::Path::new(lock::FILE_NAME);
+        let lock_file = Path::new(lock::FILE_NAME);
         let lock = match files.exists(lock_file) {
             true => Lock::load(&files, lock_file)?,
             false => None,
@@ -128,7 +141,7 @@ impl Reader<'_> {
         let bases = BaseImages::stand_ins(lock);
         let mut maker = Maker::new(self.context, &self.args.build, &bases, &self.events);
         maker.by_object_id = true;
-        maker.memo = Some(&self.memo);
+        maker.remembered = Some(&self.remembered);
         let name = commit.id.to_string();
         let place = Place::Commit(Box::new(tree));
         let side = self.runtime.block_on(maker.side(&name, &place))?;
@@ -143,33 +156,35 @@ impl Reader<'_> {
         let paths = changed.iter().map(|change| top.join(change.path.as_path()));
         Ok((side, paths.collect()))
     }
-
-    /// What steps took, by the local cache. One that can't be read knows nothing.
-    fn costs(&self) -> Costs {
-        let bases = BaseImages::stand_ins(None);
-        let maker = Maker::new(self.context, &self.args.build, &bases, &self.events);
-        let entries = || {
-            let dir = maker.store_dir().ok()?;
-            if !fs::exists(&dir) {
-                return None;
-            }
-            let store = DiskStore::open_read_only(dir).ok()?;
-            store.actions_of(KeyKind::Definition).ok()
-        };
-        let entries = entries().unwrap_or_default();
-        Costs::of(entries.into_iter().map(|entry| entry.result))
-    }
 }
 
-/// An error and its causes on one line.
+/// What steps took, by the local cache in `dir`. One that can't be read knows nothing.
+fn costs(dir: &Path) -> Costs {
+    let entries = || {
+        if !fs::exists(dir) {
+            return None;
+        }
+        let store = DiskStore::open_read_only(dir).ok()?;
+        store.actions_of(KeyKind::Definition).ok()
+    };
+    let entries = entries().unwrap_or_default();
+    Costs::of(entries.into_iter().map(|entry| entry.result))
+}
+
+/// What the report of an error says, on one line: where, what, and why.
 fn told(error: &CliError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
+    let report = error.report(0, false);
+    let mut what = Vec::new();
+    for line in report.lines() {
+        let place = line.trim_start().strip_prefix("--> ");
+        let cause = line.trim_start().strip_prefix("caused by: ");
+        match (place, cause, line.strip_prefix("error: ")) {
+            (Some(place), _, _) => what.insert(0, place.to_owned()),
+            (_, Some(text), _) | (_, _, Some(text)) => what.push(text.to_owned()),
+            _ => {}
+        }
     }
-    text
+    what.join(": ")
 }
 
 /// The report for a terminal.

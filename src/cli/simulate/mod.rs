@@ -79,11 +79,14 @@ pub(super) struct SimulateArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FaultArg {
     /// It answers nothing
-    CacheDown,
+    #[value(name = "cache-down")]
+    Down,
     /// It answers after two seconds, each time
-    CacheSlow,
+    #[value(name = "cache-slow")]
+    Slow,
     /// The bytes that it gives are wrong
-    CacheCorrupt,
+    #[value(name = "cache-corrupt")]
+    Corrupt,
 }
 
 /// How late a slow cache answers.
@@ -95,9 +98,9 @@ const CACHE_NAME: &str = "simulated-cache";
 impl FaultArg {
     fn fault(self) -> Fault {
         match self {
-            Self::CacheDown => Fault::Down,
-            Self::CacheSlow => Fault::Slow(SLOW),
-            Self::CacheCorrupt => Fault::Corrupt,
+            Self::Down => Fault::Down,
+            Self::Slow => Fault::Slow(SLOW),
+            Self::Corrupt => Fault::Corrupt,
         }
     }
 }

@@ -62,6 +62,7 @@ pub(super) fn run(context: &Context, args: &SimulateArgs) -> Result<ExitCode, Cl
     for line in planned.table.lines().filter(|line| !line.is_empty()) {
         timeline.note(elapsed(), format!("  {line}"));
     }
+    let mut built = Ok(ExitCode::Success);
     if !args.dry_run {
         let ndjson = fs::create(out.join("events.ndjson"))?;
         let clocked = Clocked {
@@ -73,7 +74,7 @@ pub(super) fn run(context: &Context, args: &SimulateArgs) -> Result<ExitCode, Cl
             Arc::new(clocked),
         ]));
         let _tree = checked_out(args, &repository, &head, context)?;
-        build::run(&building, &job.build)?;
+        built = build::run(&building, &job.build);
     }
     timeline.note(
         elapsed(),
@@ -83,7 +84,7 @@ pub(super) fn run(context: &Context, args: &SimulateArgs) -> Result<ExitCode, Cl
         true => planned.json,
         false => timeline.text(),
     })?;
-    Ok(ExitCode::Success)
+    built
 }
 
 /// The event in one line.
