@@ -338,6 +338,11 @@ impl CiContext {
         }
     }
 
+    /// What the build reads and writes where nobody chose anything.
+    pub fn own_scopes(&self) -> BuildScopes {
+        self.order(self.scope(), [], false)
+    }
+
     /// What the build reads and writes. `wanted` is a scope that somebody chose, `also` what
     /// they want to be read besides.
     pub fn scopes(
@@ -356,20 +361,31 @@ impl CiContext {
                 own,
             });
         }
+        let chosen = wanted.is_some();
+        Ok(self.order(wanted.unwrap_or(own), also, chosen))
+    }
+
+    /// The build with this scope of its own, which somebody has chosen or not.
+    fn order(
+        &self,
+        own: Scope,
+        also: impl IntoIterator<Item = Scope>,
+        chosen: bool,
+    ) -> BuildScopes {
+        let request = self.pull_request.as_ref();
         let base = request.and_then(|request| request.base.as_deref());
         let is_own_code = match request {
             Some(request) => request.is_fork == Some(false) && request.number.is_some(),
             None => !self.foreign_code,
         };
         // Somebody who chooses a scope knows what the job builds.
-        let saves = is_own_code || (wanted.is_some() && request.is_none());
-        let own = wanted.unwrap_or(own);
+        let saves = is_own_code || (chosen && request.is_none());
         debug_assert!(request.is_none() || own.trust() <= Trust::Pull);
         let also = also.into_iter().chain(base.map(Scope::branch));
-        Ok(BuildScopes {
+        BuildScopes {
             order: SearchOrder::new(own, also),
             saves,
-        })
+        }
     }
 }
 

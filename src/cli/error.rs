@@ -11,10 +11,12 @@ use crate::{
     engine::{BuildError, files::FileError},
     export::ExportError,
     fs::FsError,
+    git::GitError,
     graph::lower::LowerError,
     oci::{
         Platform, layout::LayoutError, platform::ParsePlatformError, reference::ParseReferenceError,
     },
+    plan::lock::LockError,
     registry::{RegistryError, Trouble},
     remote::{FetchError, RemoteError},
     sandbox::{SandboxError, Step},
@@ -106,6 +108,10 @@ pub(super) enum CliError {
     #[error("the context has no `{}`", file.display())]
     NoDockerfile { file: PathBuf },
     #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Git(Box<GitError>),
+    #[error(transparent)]
     Server(#[from] ServerError),
     #[error("can't start the runtime")]
     Runtime(#[source] io::Error),
@@ -118,6 +124,12 @@ pub(super) enum CliError {
 impl From<RegistryError> for CliError {
     fn from(error: RegistryError) -> Self {
         Self::Registry(Box::new(error))
+    }
+}
+
+impl From<GitError> for CliError {
+    fn from(error: GitError) -> Self {
+        Self::Git(Box::new(error))
     }
 }
 
@@ -205,7 +217,9 @@ impl CliError {
             Self::Bundle(error) => bundle(error),
             Self::NoEntry { .. } => ExitCode::NotFound,
             Self::Cache(CacheError::Corrupt { .. }) => ExitCode::Integrity,
-            Self::Config(_) | Self::Env(_) => ExitCode::InvalidConfiguration,
+            Self::Lock(LockError::Fs(error)) => file(error),
+            Self::Config(_) | Self::Env(_) | Self::Lock(_) => ExitCode::InvalidConfiguration,
+            Self::Git(error) => git(error),
             Self::Lower(LowerError::Violations { .. }) => ExitCode::ViolationsFound,
             Self::Lower(LowerError::CheckArgument { .. }) => ExitCode::Usage,
             Self::Dockerfile(_)
@@ -256,6 +270,7 @@ impl CliError {
             Self::NoEntry { .. } => Some("`memobuild-ci cache ls` lists them".to_owned()),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Export(error) => error.hint(),
+            Self::Git(error) => error.hint(),
             Self::Build(error) if matches!(**error, BuildError::StepTimeout { .. }) => {
                 Some("give it more time with `--step-timeout`".to_owned())
             }
@@ -290,6 +305,8 @@ impl CliError {
             Self::Fetch(error) => error.as_ref(),
             Self::Remote(error) => error.as_ref(),
             Self::Ssh(error) => error,
+            Self::Git(error) => error.as_ref(),
+            Self::Lock(error) => error,
             Self::Caches(error) => error.as_ref(),
             Self::Bundle(error) => error.as_ref(),
             Self::Export(error) => match error.as_ref() {
@@ -308,6 +325,17 @@ fn bake(error: &BakeError) -> ExitCode {
         P::UnknownTarget { .. } | P::NoMatch { .. } | P::Override { .. } => ExitCode::Usage,
         P::NoFile { .. } => ExitCode::NotFound,
         _ => ExitCode::InvalidConfiguration,
+    }
+}
+
+fn git(error: &GitError) -> ExitCode {
+    match error {
+        GitError::Unborn { .. } | GitError::Revision { .. } | GitError::Missing { .. } => {
+            ExitCode::NotFound
+        }
+        GitError::Fs(error) => file(error),
+        GitError::Object { .. } | GitError::UnsafeName { .. } => ExitCode::Integrity,
+        _ => ExitCode::Internal,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Base images: from references to digests, configurations and layers.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use futures_util::future::try_join_all;
 
@@ -13,30 +16,109 @@ use crate::{
         layout::{Layout, LayoutReference},
         reference::Reference,
     },
+    plan::lock::Lock,
     registry::Registry,
 };
 
 /// Prefix of `--build-context name=docker-image://…`.
 const IMAGE_SCHEME: &str = "docker-image://";
 
-/// Resolves all references, side by side.
-pub(super) async fn resolve(
-    registry: &Registry,
-    wanted: Vec<(String, Platform)>,
-) -> Result<ImageTable, CliError> {
-    let images = wanted.into_iter().map(|(reference, platform)| async move {
-        let image = resolve_one(registry, &reference, &platform).await?;
-        let actual = image.config.platform();
-        if !runs_on(&actual, &platform) {
-            return Err(CliError::BasePlatform {
-                reference,
-                actual: Box::new(actual),
-                wanted: Box::new(platform),
-            });
+/// Where the digests and configurations of base images come from.
+#[derive(Debug)]
+pub(super) struct BaseImages {
+    /// None: nobody is asked, and an empty image stands for each one.
+    registry: Option<Arc<Registry>>,
+    /// What the images are pinned to.
+    lock: Option<Lock>,
+    /// What was resolved so far: a reference means one thing throughout a command.
+    known: Mutex<ImageTable>,
+}
+
+impl BaseImages {
+    /// Images from their registries, where they are not pinned by their tags.
+    pub(super) fn of_registry(registry: Arc<Registry>, lock: Option<Lock>) -> Self {
+        Self {
+            registry: Some(registry),
+            lock,
+            known: Mutex::default(),
         }
-        Ok::<_, CliError>(((reference, platform), image))
-    });
-    Ok(try_join_all(images).await?.into_iter().collect())
+    }
+
+    /// Empty images in place of all: for comparisons that need no network.
+    pub(super) fn stand_ins(lock: Option<Lock>) -> Self {
+        Self {
+            registry: None,
+            lock,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Resolves all references, side by side.
+    pub(super) async fn resolve(
+        &self,
+        wanted: Vec<(String, Platform)>,
+    ) -> Result<ImageTable, CliError> {
+        let images = wanted.into_iter().map(|(reference, platform)| async move {
+            let key = (reference, platform);
+            let known = self.known().get(&key).cloned();
+            let image = match known {
+                Some(image) => image,
+                None => self.image(&key.0, &key.1).await?,
+            };
+            Ok::<_, CliError>((key, image))
+        });
+        let images: ImageTable = try_join_all(images).await?.into_iter().collect();
+        self.known().extend(images.clone());
+        Ok(images)
+    }
+
+    /// What was resolved so far.
+    pub(super) fn known(&self) -> MutexGuard<'_, ImageTable> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn image(&self, reference: &str, platform: &Platform) -> Result<ResolvedImage, CliError> {
+        let pinned = self.lock.as_ref();
+        let pinned = pinned.and_then(|lock| lock.get(reference, &platform.to_string()));
+        let image = match (&self.registry, pinned) {
+            (None, None) => return stand_in(reference, platform),
+            (None, Some(digest)) => {
+                let mut image = stand_in(reference, platform)?;
+                image.op.manifest = digest;
+                return Ok(image);
+            }
+            (Some(registry), None) => resolve_one(registry, reference, platform).await?,
+            (Some(registry), Some(digest)) => {
+                let at_digest = pin(reference, digest)?;
+                let mut image = resolve_one(registry, &at_digest, platform).await?;
+                reference.clone_into(&mut image.op.reference);
+                image
+            }
+        };
+        let actual = image.config.platform();
+        match runs_on(&actual, platform) {
+            true => Ok(image),
+            false => Err(CliError::BasePlatform {
+                reference: reference.to_owned(),
+                actual: Box::new(actual),
+                wanted: Box::new(platform.clone()),
+            }),
+        }
+    }
+}
+
+/// A reference to the manifest that an image is pinned to. One with a digest of its own, and a layout,
+/// need no pin.
+fn pin(reference: &str, digest: Sha256Digest) -> Result<String, CliError> {
+    let name = reference.strip_prefix(IMAGE_SCHEME).unwrap_or(reference);
+    if LayoutReference::is_one(reference) || name.contains('@') {
+        return Ok(reference.to_owned());
+    }
+    let parsed: Reference = name.parse().map_err(|source| CliError::BaseReference {
+        reference: reference.to_owned(),
+        source,
+    })?;
+    Ok(format!("{}@{digest}", parsed.repository))
 }
 
 /// Resolves one reference; whether the image runs on the platform is left to the caller.

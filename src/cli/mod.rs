@@ -8,6 +8,7 @@ pub mod buildx;
 mod cache;
 mod caches;
 mod call;
+mod ci;
 mod completions;
 mod config;
 mod doctor;
@@ -15,6 +16,7 @@ mod error;
 pub mod exit;
 mod images;
 mod output;
+mod plan;
 mod prepare;
 mod serve;
 
@@ -79,6 +81,10 @@ enum When {
 enum Command {
     /// Build images from the layer targets of `memobuild.yml`, or from one Dockerfile
     Build(Box<build::BuildArgs>),
+    /// Tell which targets a change affects and what is to be done about each
+    Plan(Box<plan::PlanArgs>),
+    /// Show the steps of a build and what they need
+    Graph(Box<plan::GraphArgs>),
     /// List, check or clean the local cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -89,6 +95,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Tell how steps can run on this machine, and how to fix what prevents it
     Doctor(doctor::DoctorArgs),
+    /// Tell what the CI platform says about the build: event, trust scope, base revision
+    Ci(ci::CiArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -178,10 +186,13 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     };
     let result = enter_directory(&context).and_then(|()| match cli.command {
         Command::Build(args) => build::run(&context, &args),
+        Command::Plan(args) => plan::run(&context, &args),
+        Command::Graph(args) => plan::graph(&context, &args),
         Command::Cache(command) => cache::run(&context, &command),
         Command::Config(command) => config::run(&context, &command),
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Ci(args) => ci::run(&context, &args),
         Command::Completions(args) => completions::run(&args),
     });
     match result {

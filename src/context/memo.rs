@@ -30,15 +30,15 @@ const SETTLE_NS: i64 = 2_000_000_000;
 
 /// What identifies an unchanged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileStamp {
+pub(crate) struct FileStamp {
     /// Bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Last change of the content, nanoseconds since 1970.
-    pub(super) mtime_ns: i64,
+    pub(crate) mtime_ns: i64,
     /// Last change of the inode, nanoseconds since 1970.
-    pub(super) ctime_ns: i64,
+    pub(crate) ctime_ns: i64,
     /// Inode number.
-    pub(super) inode: u64,
+    pub(crate) inode: u64,
 }
 
 impl FileStamp {

@@ -7,23 +7,24 @@
 //! and extended attributes of the host don't, so two checkouts of one commit are
 //! equal. Sockets, devices and pipes are left out.
 //!
-//! Content digests are remembered between builds (`memo`).
+//! The walk (`walk`) is that of other hierarchies too, such as the trees of commits
+//! ([`git`](crate::git)). Content digests are remembered between builds (`memo`).
 
 mod memo;
+mod walk;
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::File,
     io::{self, Read},
     mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::{OsStrExt, OsStringExt},
+        unix::ffi::OsStringExt,
     },
     path::{Path, PathBuf},
 };
 
-use rayon::prelude::*;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat},
     io::Errno,
@@ -31,12 +32,14 @@ use rustix::{
 
 use crate::{
     digest::{Blake3Digest, Sha256Digest},
-    dockerfile::ignore::{Ignore, IgnoreError, Verdict},
+    dockerfile::ignore::{Ignore, IgnoreError},
     fs::{self, FsError, IoContext as _},
     graph::LocalContext,
     oci::layer::{DiffId, Entry, EntryKind, IndexEntry, LayerIndex, LayerPath},
 };
-use memo::{FileStamp, Memo};
+pub(crate) use memo::FileStamp;
+use memo::Memo;
+pub(crate) use walk::{Hierarchy, Place, Row, Sort, walk};
 
 /// Files up to this size are hashed in one piece, larger ones in parts, each on all processors.
 /// Never through a memory map: that a file is cut off meanwhile, or has a hole for which its disk
@@ -48,9 +51,6 @@ const PART: u64 = 4 << 20;
 
 /// Bytes of a directory's list that are read at a time.
 const LISTED: usize = 16 << 10;
-
-/// Names of a directory that one task looks at.
-const CHUNK: usize = 16;
 
 /// Why a context can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -82,15 +82,16 @@ pub struct ScannedContext {
     pub hashed_bytes: u64,
 }
 
-/// One file found by the walk.
-struct Found {
-    path: LayerPath,
-    kind: EntryKind,
-    mode: u32,
+/// What [`ScannedContext`] needs of a file besides its row.
+struct Detail {
     stamp: FileStamp,
     digest: Option<Blake3Digest>,
     hashed: bool,
 }
+
+/// A source of digests beside the memo of paths: what a file of this path and metadata holds,
+/// if that is known without reading it.
+pub(crate) type Known<'a> = &'a (dyn Fn(&LayerPath, &FileStamp) -> Option<Blake3Digest> + Sync);
 
 /// Walks `context` below each of `prefixes` and hashes every file there. `memo_dir`
 /// holds the memos of earlier scans; a memo that can't be read or written is done without.
@@ -99,138 +100,99 @@ pub fn scan(
     prefixes: &[LayerPath],
     memo_dir: Option<&Path>,
 ) -> Result<ScannedContext, ContextError> {
-    let ignore = Ignore::parse(&context.ignore).map_err(|source| ContextError::Ignore {
-        context: context.name.clone(),
-        source,
-    })?;
+    scan_knowing(context, prefixes, memo_dir, &|_, _| None)
+}
+
+/// As [`scan`], asking `known` before a file is read.
+pub(crate) fn scan_knowing(
+    context: &LocalContext,
+    prefixes: &[LayerPath],
+    memo_dir: Option<&Path>,
+    known: Known<'_>,
+) -> Result<ScannedContext, ContextError> {
+    let ignore = parse_ignore(context)?;
     let started = memo::now_ns();
     let memo_path = memo_dir.map(|dir| Memo::path(dir, &context.dir));
     let memo = memo_path.as_deref().map(Memo::load).unwrap_or_default();
-    let walk = Walk {
+    let disk = Disk {
         dir: &context.dir,
-        ignore: &ignore,
         memo: &memo,
+        known,
     };
-    let mut found = Vec::new();
-    for prefix in roots(&walk, prefixes)? {
-        found.extend(walk.from(&prefix)?);
-    }
+    let found = walk(&disk, &ignore, prefixes)?;
     if let Some(path) = &memo_path {
         let files = found
             .iter()
-            .filter_map(|f| Some((f.path.as_bytes(), f.stamp, f.digest?)));
+            .map(|f| (f.path.as_bytes(), &f.row.detail))
+            .filter_map(|(path, detail)| Some((path, detail.stamp, detail.digest?)));
         // A memo only saves time.
         let _ = memo.save(path, started, files);
     }
-    let mut scanned = ScannedContext {
-        index: LayerIndex::new(DiffId(Sha256Digest::of(b"")), 0, Vec::new(), Vec::new()),
-        files: 0,
-        hashed: 0,
-        hashed_bytes: 0,
-    };
-    let mut rows = Vec::with_capacity(found.len());
-    for file in found {
-        if let EntryKind::Regular { .. } = file.kind {
-            scanned.files += 1;
+    let (mut hashed, mut hashed_bytes) = (0, 0);
+    let rows = found.into_iter().map(|file| {
+        if file.row.detail.hashed {
+            hashed += 1;
+            hashed_bytes += file.row.detail.stamp.size;
         }
-        if file.hashed {
-            scanned.hashed += 1;
-            scanned.hashed_bytes += file.stamp.size;
-        }
-        rows.push(IndexEntry {
-            entry: Entry {
-                path: file.path,
-                kind: file.kind,
-                mode: file.mode,
-                uid: 0,
-                gid: 0,
-                mtime: 0,
-                xattrs: Default::default(),
-            },
-            content: file.digest,
-            offset: 0,
-            inline: None,
-        });
-    }
-    scanned.index = LayerIndex::new(scanned.index.diff_id, 0, rows, Vec::new());
-    Ok(scanned)
+        let digest = file.row.detail.digest;
+        index_entry(file.path, file.row.kind, file.row.mode, digest)
+    });
+    let rows = rows.collect();
+    Ok(ScannedContext::new(rows, hashed, hashed_bytes))
 }
 
-/// The places to walk from: the prefixes that exist, none below another; the whole
-/// context where a prefix leads through a symlink.
-fn roots(walk: &Walk<'_>, prefixes: &[LayerPath]) -> Result<Vec<LayerPath>, ContextError> {
-    let mut prefixes = prefixes.to_vec();
-    prefixes.sort();
-    let mut roots: Vec<LayerPath> = Vec::new();
-    for prefix in prefixes {
-        if roots.last().is_some_and(|root| prefix.starts_with(root)) {
-            continue;
-        }
-        let mut at = LayerPath::ROOT;
-        for part in prefix.components() {
-            at = at.join(part);
-            if fs::is_symlink(walk.host(&at)) {
-                return Ok(vec![LayerPath::ROOT]);
-            }
-        }
-        roots.push(prefix);
-    }
-    Ok(roots)
+/// The patterns of a context's ignore file.
+pub(crate) fn parse_ignore(context: &LocalContext) -> Result<Ignore, ContextError> {
+    Ignore::parse(&context.ignore).map_err(|source| ContextError::Ignore {
+        context: context.name.clone(),
+        source,
+    })
 }
 
-struct Walk<'a> {
-    dir: &'a Path,
-    ignore: &'a Ignore,
-    memo: &'a Memo,
-}
-
-/// A name in an open directory, and the path that it has in the context.
-struct Place<'d> {
-    dir: BorrowedFd<'d>,
-    name: &'d OsStr,
+/// The row of a context for a file.
+pub(crate) fn index_entry(
     path: LayerPath,
+    kind: EntryKind,
+    mode: u32,
+    content: Option<Blake3Digest>,
+) -> IndexEntry {
+    IndexEntry {
+        entry: Entry {
+            path,
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            xattrs: Default::default(),
+        },
+        content,
+        offset: 0,
+        inline: None,
+    }
 }
 
-impl Walk<'_> {
-    /// Everything at and below `path`, and the directories above it.
-    fn from(&self, path: &LayerPath) -> Result<Vec<Found>, ContextError> {
-        let mut found = Vec::new();
-        let mut verdict = self.ignore.root();
-        let mut dir = fs::open_dir(rustix::fs::CWD, self.dir).at("open", self.dir)?;
-        let mut at = LayerPath::ROOT;
-        let count = path.components().count();
-        for (n, name) in path.components().enumerate() {
-            at = at.join(name);
-            verdict = self.ignore.child(&verdict, at.as_path());
-            let place = Place {
-                dir: dir.as_fd(),
-                name,
-                path: at.clone(),
-            };
-            let Some(stat) = self.look(&place)? else {
-                return Ok(Vec::new());
-            };
-            if n + 1 == count {
-                self.at(place, &stat, &verdict, &mut found)?;
-            } else {
-                if !is_dir(&stat) {
-                    return Ok(Vec::new());
-                }
-                let below = self.open(&place)?;
-                self.file(place, &stat, &mut found)?;
-                dir = below;
-            }
+impl ScannedContext {
+    /// What a scan that gave `rows` found.
+    pub(crate) fn new(rows: Vec<IndexEntry>, hashed: usize, hashed_bytes: u64) -> Self {
+        let is_file = |row: &&IndexEntry| matches!(row.entry.kind, EntryKind::Regular { .. });
+        Self {
+            files: rows.iter().filter(is_file).count(),
+            index: LayerIndex::new(DiffId(Sha256Digest::of(b"")), 0, rows, Vec::new()),
+            hashed,
+            hashed_bytes,
         }
-        if count == 0 {
-            self.contents(dir.as_fd(), path, &verdict, &mut found)?;
-        }
-        // Directories on the way count only for what is in the place itself.
-        if found.last().is_none_or(|last| !last.path.starts_with(path)) {
-            found.clear();
-        }
-        Ok(found)
     }
+}
 
+/// A directory on disk.
+struct Disk<'a> {
+    dir: &'a Path,
+    memo: &'a Memo,
+    known: Known<'a>,
+}
+
+impl Disk<'_> {
     fn host(&self, path: &LayerPath) -> PathBuf {
         self.dir.join(path.as_path())
     }
@@ -247,98 +209,46 @@ impl Walk<'_> {
             Err(errno) => Ok(Err(errno).at(act, self.host(path))?),
         }
     }
+}
 
-    /// The metadata of a place; none if nothing is there.
-    fn look(&self, place: &Place<'_>) -> Result<Option<Stat>, ContextError> {
+impl Hierarchy for Disk<'_> {
+    type Dir = OwnedFd;
+    type Node = Stat;
+    type Detail = Detail;
+    type Error = ContextError;
+
+    fn root(&self) -> Result<OwnedFd, ContextError> {
+        Ok(fs::open_dir(rustix::fs::CWD, self.dir).at("open", self.dir)?)
+    }
+
+    fn names(&self, dir: &OwnedFd, path: &LayerPath) -> Result<Vec<Vec<u8>>, ContextError> {
+        self.said("list", path, names(dir.as_fd()))
+    }
+
+    fn look(&self, place: &Place<'_, OwnedFd>) -> Result<Option<Stat>, ContextError> {
         match rustix::fs::statat(place.dir, place.name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             result => self.said("look at", &place.path, result).map(Some),
         }
     }
 
-    fn open(&self, place: &Place<'_>) -> Result<OwnedFd, ContextError> {
+    fn sort(&self, stat: &Stat) -> Sort {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Sort::Directory,
+            FileType::Symlink => Sort::Symlink,
+            _ => Sort::File,
+        }
+    }
+
+    fn open(&self, place: &Place<'_, OwnedFd>, _: &Stat) -> Result<OwnedFd, ContextError> {
         self.said("open", &place.path, fs::open_dir(place.dir, place.name))
     }
 
-    /// What stands at `place`, and all below it, in canonical order.
-    fn at(
+    fn row(
         &self,
-        place: Place<'_>,
+        place: &Place<'_, OwnedFd>,
         stat: &Stat,
-        verdict: &Verdict,
-        found: &mut Vec<Found>,
-    ) -> Result<(), ContextError> {
-        if !is_dir(stat) {
-            return match verdict.ignored {
-                true => Ok(()),
-                false => self.file(place, stat, found),
-            };
-        }
-        // A directory that the ignore file leaves out is kept only as the parent of what a
-        // `!` pattern takes in again.
-        if self.ignore.may_skip(verdict, place.path.as_path()) {
-            return Ok(());
-        }
-        let dir = self.open(&place)?;
-        let path = place.path.clone();
-        let start = found.len();
-        self.file(place, stat, found)?;
-        self.contents(dir.as_fd(), &path, verdict, found)?;
-        if verdict.ignored && found.len() == start + 1 {
-            found.truncate(start);
-        }
-        Ok(())
-    }
-
-    /// All that is in the open directory `dir`, its names in order, several at a time.
-    fn contents(
-        &self,
-        dir: BorrowedFd<'_>,
-        path: &LayerPath,
-        verdict: &Verdict,
-        found: &mut Vec<Found>,
-    ) -> Result<(), ContextError> {
-        let mut names = self.said("list", path, names(dir))?;
-        names.sort_unstable();
-        let parts: Vec<Vec<Found>> = names
-            .par_chunks(CHUNK)
-            .map(|names| {
-                let mut found = Vec::with_capacity(names.len());
-                for name in names {
-                    let name = OsStr::from_bytes(name);
-                    let place = Place {
-                        dir,
-                        name,
-                        path: path.join(name),
-                    };
-                    let verdict = self.ignore.child(verdict, place.path.as_path());
-                    // A file that vanishes while we look was not there.
-                    if let Some(stat) = self.look(&place)? {
-                        self.at(place, &stat, &verdict, &mut found)?;
-                    }
-                }
-                Ok(found)
-            })
-            .collect::<Result<_, ContextError>>()?;
-        found.extend(parts.into_iter().flatten());
-        Ok(())
-    }
-
-    /// The digest of the file at `place`, which has about `size` bytes.
-    fn hash(&self, place: &Place<'_>, size: u64) -> Result<Blake3Digest, ContextError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(place.dir, place.name, flags, Mode::empty());
-        let mut file = File::from(self.said("open", &place.path, file)?);
-        Ok(hash(&mut file, size).at("read", self.host(&place.path))?)
-    }
-
-    /// Enters one file or directory, without what is in it.
-    fn file(
-        &self,
-        place: Place<'_>,
-        stat: &Stat,
-        found: &mut Vec<Found>,
-    ) -> Result<(), ContextError> {
+    ) -> Result<Option<Row<Detail>>, ContextError> {
         let stamp = stamp(stat);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => EntryKind::Directory,
@@ -350,33 +260,50 @@ impl Walk<'_> {
                     target: OsString::from_vec(target.into_bytes()).into(),
                 }
             }
-            _ => return Ok(()),
+            _ => return Ok(None),
         };
-        let mode = match kind {
-            EntryKind::Symlink { .. } => 0o777,
-            EntryKind::Regular { .. } if stat.st_mode & 0o100 == 0 => 0o644,
-            _ => 0o755,
+        let executable = stat.st_mode & 0o100 != 0;
+        let mut detail = Detail {
+            stamp,
+            digest: None,
+            hashed: false,
         };
-        let mut digest = None;
-        let mut hashed = false;
         if let EntryKind::Regular { size } = kind
             && size > 0
         {
-            digest = self.memo.get(place.path.as_bytes(), &stamp);
-            if digest.is_none() {
-                hashed = true;
-                digest = Some(self.hash(&place, size)?);
+            detail.digest = self
+                .memo
+                .get(place.path.as_bytes(), &stamp)
+                .or_else(|| (self.known)(&place.path, &stamp));
+            if detail.digest.is_none() {
+                detail.hashed = true;
+                detail.digest = Some(self.hash(place, size)?);
             }
         }
-        found.push(Found {
-            path: place.path,
+        Ok(Some(Row {
+            mode: mode_of(&kind, executable),
             kind,
-            mode,
-            stamp,
-            digest,
-            hashed,
-        });
-        Ok(())
+            detail,
+        }))
+    }
+}
+
+impl Disk<'_> {
+    /// The digest of the file at `place`, which has about `size` bytes.
+    fn hash(&self, place: &Place<'_, OwnedFd>, size: u64) -> Result<Blake3Digest, ContextError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(place.dir, place.name, flags, Mode::empty());
+        let mut file = File::from(self.said("open", &place.path, file)?);
+        Ok(hash(&mut file, size).at("read", self.host(&place.path))?)
+    }
+}
+
+/// The permission bits that a context gives a file.
+pub(crate) fn mode_of(kind: &EntryKind, executable: bool) -> u32 {
+    match kind {
+        EntryKind::Symlink { .. } => 0o777,
+        EntryKind::Regular { .. } if !executable => 0o644,
+        _ => 0o755,
     }
 }
 
@@ -439,10 +366,6 @@ fn read_small(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(done);
     Ok(bytes)
-}
-
-fn is_dir(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 fn stamp(stat: &Stat) -> FileStamp {

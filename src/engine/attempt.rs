@@ -12,7 +12,8 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult, session::blocking,
+    BuildError, Built, BuiltTarget, ResultLayer, Session, VertexResult,
+    session::{blocking, is_older},
 };
 use crate::{
     cache::{ActionResult, FoundAction, RECORD_VERSION, SaveJob, StepInfo},
@@ -323,7 +324,7 @@ impl Attempt {
                 .await
                 .into_iter()
                 .flatten()
-                .next();
+                .find(|found| !is_older(&found.result, session.graph.vertex(id).max_age));
         }
         let Some(FoundAction {
             result: mut record,

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::Semaphore;
@@ -25,7 +25,7 @@ use crate::{
     cache::{ActionResult, EntryId, TieredStore},
     context,
     event::Totals,
-    graph::{BuildGraph, LocalContext, VertexId},
+    graph::{BuildGraph, LocalContext, Vertex, VertexId},
     key::{CacheKey, DefinitionKeys, KeyOptions},
     oci::layer::{ChainId, LayerPath},
 };
@@ -52,6 +52,8 @@ pub struct Session {
     distrusted: Mutex<HashSet<VertexId>>,
     /// Vertices whose definition hits proved to be made of other inputs than this build's.
     stale: Mutex<HashSet<VertexId>>,
+    /// For each vertex, whether what the cache has of it is too old.
+    expired: Vec<bool>,
     /// For each vertex, whether something that it copies from or mounts comes from steps
     /// that must be executed: its definition key says nothing about what they will give.
     unforeseen: Vec<bool>,
@@ -111,13 +113,15 @@ impl Session {
             origins.extend(found.tier.map(|tier| (found.result.key, tier)));
             hits.insert(found.result.key, found.result);
         }
+        let expired = expired(&graph, &keys, &hits);
         let bytes = LayerBytes::new(&engine, Arc::clone(&tiers), Arc::clone(&graph));
         Ok(Arc::new(Self {
             jobs: Semaphore::new(engine.options.jobs.max(1)),
             bytes,
             tiers,
             origins,
-            unforeseen: unforeseen(&graph),
+            unforeseen: unforeseen(&graph, &expired),
+            expired,
             graph,
             contexts,
             keys,
@@ -255,6 +259,7 @@ impl Session {
     /// Whether cached entries may stand for this vertex.
     pub(super) fn trusts(&self, id: VertexId) -> bool {
         !self.graph.vertex(id).no_cache
+            && !self.expired[id.0]
             && !self
                 .distrusted
                 .lock()
@@ -411,16 +416,37 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// For each vertex, whether the cache has a result of it that is older than it may be. What the cache
+/// doesn't have at all is executed anyhow.
+pub(super) fn expired(
+    graph: &BuildGraph,
+    keys: &DefinitionKeys,
+    hits: &HashMap<CacheKey, ActionResult>,
+) -> Vec<bool> {
+    let old = |(n, vertex): (usize, &Vertex)| {
+        let hit = hits.get(&keys.key(VertexId(n)));
+        hit.is_some_and(|hit| is_older(hit, vertex.max_age))
+    };
+    graph.vertices.iter().enumerate().map(old).collect()
+}
+
+/// Whether a result has reached the age from which it is not used any more.
+pub(super) fn is_older(result: &ActionResult, limit: Option<Duration>) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs());
+    limit.is_some_and(|limit| now.saturating_sub(result.created) >= limit.as_secs())
+}
+
 /// For each vertex, whether an input other than its root comes from steps that must not
 /// be taken from the cache. The root needs no such care: a hit names its chain.
-pub(super) fn unforeseen(graph: &BuildGraph) -> Vec<bool> {
+pub(super) fn unforeseen(graph: &BuildGraph, expired: &[bool]) -> Vec<bool> {
     let mut executed: Vec<bool> = Vec::with_capacity(graph.vertices.len());
     let mut unforeseen = Vec::with_capacity(graph.vertices.len());
-    for vertex in &graph.vertices {
+    for (vertex, expired) in graph.vertices.iter().zip(expired) {
         let inputs = vertex.op.inputs();
         let others = inputs.iter().filter(|id| vertex.op.root() != Some(**id));
         unforeseen.push(others.into_iter().any(|id| executed[id.0]));
-        executed.push(vertex.no_cache || inputs.iter().any(|id| executed[id.0]));
+        executed.push(vertex.no_cache || *expired || inputs.iter().any(|id| executed[id.0]));
     }
     unforeseen
 }

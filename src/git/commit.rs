@@ -28,7 +28,7 @@ impl Commit {
 
     /// The files of the commit in `repository`.
     pub fn files(&self, repository: &Repository) -> Result<Tree, GitError> {
-        Tree::new(repository.clone(), self.tree)
+        Tree::new(repository, self.tree, Some(self.id))
     }
 
     pub(super) fn decode(

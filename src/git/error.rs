@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::ObjectId;
+use super::{ObjectId, UnknownReason};
 use crate::{context::ContextError, fs::FsError};
 
 /// Why a repository can't be read.
@@ -93,6 +93,57 @@ pub enum GitError {
         /// The path.
         path: String,
     },
+    /// A path that is no directory of a tree.
+    #[error("`{path}` is not a directory in tree `{tree}`")]
+    NotADirectory {
+        /// From the root of the repository.
+        path: String,
+        /// The root tree.
+        tree: ObjectId,
+    },
+    /// A file whose content can't be told from its blob.
+    #[error("what a checkout writes to `{path}` can't be told: {reason}")]
+    Unknown {
+        /// From the root of the repository.
+        path: String,
+        /// Why not.
+        reason: UnknownReason,
+    },
+    /// The program `git` can't be started or waited for.
+    #[error("can't run the program `git`")]
+    Program {
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Fetching failed.
+    #[error("fetching from the remote `{remote}` failed: {said}")]
+    Fetch {
+        /// The remote.
+        remote: String,
+        /// What `git` said.
+        said: String,
+    },
+    /// Fetching took too long.
+    #[error("fetching from the remote `{remote}` took more than {seconds} s")]
+    TimedOut {
+        /// The remote.
+        remote: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// There is nothing to fetch from.
+    #[error("the Git repository `{}` has no remote that could be fetched from", path.display())]
+    NoRemote {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// A repository of another user, in which no program is started.
+    #[error("the Git repository `{}` belongs to another user", path.display())]
+    Untrusted {
+        /// The repository.
+        path: PathBuf,
+    },
     /// An ignore file that can't be read, or files on disk that can't.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -115,6 +166,13 @@ impl GitError {
             Self::Object { .. } => {
                 Some("`git fsck` tells what is damaged; a new clone mends it".to_owned())
             }
+            Self::Program { .. } => Some("install Git".to_owned()),
+            Self::Fetch { .. } | Self::TimedOut { .. } | Self::NoRemote { .. } => {
+                Some(whole.to_owned())
+            }
+            Self::Untrusted { .. } => Some(
+                "give it to the user who runs this, or fetch everything before".to_owned(),
+            ),
             Self::Unborn { .. } => Some("make a first commit".to_owned()),
             _ => None,
         }

@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 
 use gix::objs::TreeRefIter;
 
-use super::{GitError, ObjectId, Repository};
+use super::{GitError, ObjectId, Repository, fetch};
 
 /// An entry of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +71,16 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Reads tree `id`.
+    /// Reads tree `id`, which is fetched if need be.
     pub(super) fn read(repository: &Repository, id: ObjectId) -> Result<Arc<Self>, GitError> {
-        repository.object("tree", id, |data| Self::decode(id, data))?
+        let read = || repository.object("tree", id, |data| Self::decode(id, data));
+        match read() {
+            Err(GitError::Missing { .. }) if repository.settings().is_some() => {
+                fetch::objects([(repository, id)].into_iter())?;
+                read()?
+            }
+            result => result?,
+        }
     }
 
     /// Decodes the tree object `data`, whose name is `id`.

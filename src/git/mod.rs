@@ -19,19 +19,32 @@
 //! `docs/internals/storage-format.md` has the format.
 
 mod at_hand;
+mod attributes;
 pub mod base;
 mod changes;
+mod checkout;
 mod commit;
+mod content;
+mod conversion;
 mod error;
+mod fetch;
 mod listing;
+mod memo;
 mod object_id;
+mod program;
 mod repository;
 pub mod resolve;
+mod scan;
 mod tree;
 
 pub use changes::{Change, ChangeKind, ChangedPaths};
 pub use commit::Commit;
 pub use error::GitError;
 pub use object_id::{ObjectId, ParseObjectIdError};
+pub use program::FetchSettings;
 pub use repository::{Repository, Surroundings};
+pub use scan::{ContentIdentity, ScanOptions, ScannedTree, Unknown, UnknownReason, scan};
 pub use tree::{Tree, TreeEntry, TreeEntryKind};
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use gix::{
     sec::{Permission, Trust, trust::Mapping},
 };
 
-use super::{ChangedPaths, Commit, GitError, ObjectId};
+use super::{ChangedPaths, Commit, FetchSettings, GitError, ObjectId};
 use crate::{fs, oci::layer::LayerPath};
 
 /// Bytes of memory for decoded objects, for each thread that reads.
@@ -21,10 +21,15 @@ const OBJECT_CACHE: usize = 4 << 20;
 
 /// A Git repository that is open for reading. Clones share what they hold.
 #[derive(Clone)]
-pub struct Repository(Arc<Shared>);
+pub struct Repository {
+    shared: Arc<Shared>,
+    settings: Option<Arc<FetchSettings>>,
+}
 
 struct Shared {
     store: gix::ThreadSafeRepository,
+    /// Whose configuration counts.
+    surroundings: Surroundings,
     /// Whether this user owns it.
     trusted: bool,
     /// The work tree, or the repository itself if it is bare; symlinks followed.
@@ -45,7 +50,7 @@ pub enum Surroundings {
 
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Repository({})", self.0.store.git_dir().display())
+        write!(f, "Repository({})", self.shared.store.git_dir().display())
     }
 }
 
@@ -77,19 +82,53 @@ impl Repository {
                 });
             }
         };
+        Self::of(store, surroundings).map(Some)
+    }
+
+    fn of(store: gix::ThreadSafeRepository, surroundings: Surroundings) -> Result<Self, GitError> {
         let top = fs::canonicalize(store.work_dir().unwrap_or(store.git_dir()))?;
         let trusted = store.to_thread_local().git_dir_trust() == Trust::Full;
-        Ok(Some(Self(Arc::new(Shared {
-            store,
-            trusted,
-            top,
-            free: Mutex::default(),
-        }))))
+        Ok(Self {
+            shared: Arc::new(Shared {
+                store,
+                surroundings,
+                trusted,
+                top,
+                free: Mutex::default(),
+            }),
+            settings: None,
+        })
+    }
+
+    /// The repository, with leave to fetch what is not at hand.
+    #[must_use]
+    pub fn fetching(mut self, settings: FetchSettings) -> Self {
+        self.settings = Some(Arc::new(settings));
+        self
+    }
+
+    /// The repository that is at `place` itself, not above; none if there is none.
+    pub(super) fn module_at(&self, place: &Path) -> Result<Option<Self>, GitError> {
+        let surroundings = self.shared.surroundings;
+        let options = Options::default().permissions(permissions(surroundings));
+        if !fs::exists(place.join(".git")) && !fs::exists(place.join("HEAD")) {
+            return Ok(None);
+        }
+        let store = gix::ThreadSafeRepository::open_opts(place, options);
+        let store = store.map_err(|source| GitError::Open {
+            path: place.to_owned(),
+            source: Box::new(source),
+        })?;
+        let module = Self::of(store, surroundings)?;
+        Ok(Some(Self {
+            settings: self.settings.clone(),
+            ..module
+        }))
     }
 
     /// The directory of the work tree; none in a bare repository.
     pub fn work_dir(&self) -> Option<&Path> {
-        self.0.store.work_dir().map(|_| &*self.0.top)
+        self.shared.store.work_dir().map(|_| &*self.shared.top)
     }
 
     /// Whether there is no work tree.
@@ -99,12 +138,47 @@ impl Repository {
 
     /// The directory with the repository's own files, for messages.
     pub fn git_dir(&self) -> &Path {
-        self.0.store.git_dir()
+        self.shared.store.git_dir()
+    }
+
+    /// The directory that all work trees share.
+    pub(super) fn common_dir(&self) -> PathBuf {
+        self.with(|repository| repository.common_dir().to_owned())
+    }
+
+    pub(super) fn settings(&self) -> Option<&FetchSettings> {
+        self.settings.as_deref()
+    }
+
+    /// Whether `other` is a clone of this value.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// A setting of the configuration.
+    pub(super) fn config_string(&self, key: &str) -> Option<String> {
+        self.with(|repository| {
+            let value = repository.config_snapshot().string(key)?;
+            Some(value.to_string())
+        })
+    }
+
+    /// A setting that is a truth value.
+    pub(super) fn config_boolean(&self, key: &str) -> Option<bool> {
+        self.with(|repository| repository.config_snapshot().boolean(key))
+    }
+
+    /// The names of the remotes.
+    pub(super) fn remotes(&self) -> Vec<String> {
+        self.with(|repository| {
+            let names = repository.remote_names();
+            names.iter().map(ToString::to_string).collect()
+        })
     }
 
     /// Whether this user owns the repository. If not, no program is started in it.
     pub fn is_trusted(&self) -> bool {
-        self.0.trusted
+        self.shared.trusted
     }
 
     /// Whether the history ends early.
@@ -130,7 +204,7 @@ impl Repository {
             existing.pop();
         };
         let whole = below.iter().rev().fold(whole, |at, name| at.join(name));
-        LayerPath::new(whole.strip_prefix(&self.0.top).ok()?).ok()
+        LayerPath::new(whole.strip_prefix(&self.shared.top).ok()?).ok()
     }
 
     /// The commit that `text` names: digits of its name, a reference, `HEAD^1` and the like;
@@ -281,10 +355,15 @@ impl Repository {
 
     /// Lends a handle to `work`.
     pub(super) fn with<T>(&self, work: impl FnOnce(&gix::Repository) -> T) -> T {
-        let free = || self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = || {
+            self.shared
+                .free
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         let taken = free().pop();
         let handle = taken.unwrap_or_else(|| {
-            let mut handle = self.0.store.to_thread_local();
+            let mut handle = self.shared.store.to_thread_local();
             handle.object_cache_size_if_unset(OBJECT_CACHE);
             handle
         });
@@ -293,7 +372,7 @@ impl Repository {
         result
     }
 
-    fn missing(&self, kind: &'static str, id: ObjectId) -> GitError {
+    pub(super) fn missing(&self, kind: &'static str, id: ObjectId) -> GitError {
         GitError::Missing {
             kind,
             id,

@@ -3,57 +3,66 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
 
 pub use super::listing::{TreeEntry, TreeEntryKind};
-use super::{GitError, ObjectId, Repository, listing::Listing};
+use super::{
+    GitError, ObjectId, Repository,
+    checkout::{Checkout, Dir, Node},
+};
 use crate::oci::layer::LayerPath;
 
 /// Symlinks that a path may lead through, as on Linux.
 const MAX_SYMLINKS: usize = 40;
 
-/// A root tree with the repository that it is read from.
+/// All that a checkout of a commit would hold, read from the repository.
+///
+/// Submodules belong to it where they are at hand: those that are checked out beside a work
+/// tree, in a bare repository those below its `modules`.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    repository: Repository,
     id: ObjectId,
-    root: Arc<Listing>,
+    pub(super) checkout: Arc<Checkout>,
 }
 
 impl Tree {
-    pub(super) fn new(repository: Repository, id: ObjectId) -> Result<Self, GitError> {
-        let root = Listing::read(&repository, id)?;
+    pub(super) fn new(
+        repository: &Repository,
+        id: ObjectId,
+        commit: Option<ObjectId>,
+    ) -> Result<Self, GitError> {
         Ok(Self {
-            repository,
             id,
-            root,
+            checkout: Checkout::new(repository.clone(), id, commit, None)?,
         })
     }
 
-    /// The name of the tree.
+    /// The name of the root tree.
     pub fn id(&self) -> ObjectId {
         self.id
     }
 
     /// Where it is read from.
     pub fn repository(&self) -> &Repository {
-        &self.repository
+        &self.checkout.repository
     }
 
     /// What stands at `path`, symlinks not followed; none if nothing does, and for the root.
     pub fn entry(&self, path: &LayerPath) -> Result<Option<TreeEntry>, GitError> {
-        let mut listing = Arc::clone(&self.root);
-        let mut found: Option<TreeEntry> = None;
-        for name in path.components() {
-            if let Some(entry) = found {
-                if entry.kind != TreeEntryKind::Directory {
-                    return Ok(None);
-                }
-                listing = Listing::read(&self.repository, entry.id)?;
+        Ok(self.find(path)?.map(|(_, entry)| entry))
+    }
+
+    /// The content of the file at `path`, as a checkout would write it, symlinks followed;
+    /// none if there is no file. An error if its content can't be told from its blob.
+    pub fn read(&self, path: &LayerPath) -> Result<Option<Vec<u8>>, GitError> {
+        let at = self.resolve(path)?;
+        let Some((dir, entry)) = self.find(&at)? else {
+            return Ok(None);
+        };
+        let name = at.file_name().unwrap_or_default();
+        match entry.kind {
+            TreeEntryKind::File | TreeEntryKind::Executable => {
+                super::scan::read_file(&dir, name, entry.id, path).map(Some)
             }
-            found = listing.get(name.as_bytes());
-            if found.is_none() {
-                return Ok(None);
-            }
+            _ => Ok(None),
         }
-        Ok(found)
     }
 
     /// The place that `path` means with all symlinks followed, whether or not something is
@@ -79,13 +88,10 @@ impl Tree {
                 _ => {}
             }
             let next = at.join(OsStr::from_bytes(&name));
-            match self.entry(&next)? {
-                Some(TreeEntry {
-                    kind: TreeEntryKind::Symlink,
-                    id,
-                }) => {
+            match self.find(&next)? {
+                Some((dir, entry)) if entry.kind == TreeEntryKind::Symlink => {
                     links += 1;
-                    let target = self.repository.blob(id)?;
+                    let target = super::fetch::blob(&dir.checkout.repository, entry.id)?;
                     if links > MAX_SYMLINKS || target.starts_with(b"/") {
                         return Err(error());
                     }
@@ -97,12 +103,39 @@ impl Tree {
         Ok(at)
     }
 
-    /// Whether `path`, symlinks followed, is a directory. The directory of a submodule is none.
+    /// Whether `path`, symlinks followed, is a directory or a submodule.
     pub fn is_dir(&self, path: &LayerPath) -> Result<bool, GitError> {
+        use TreeEntryKind::{Directory, Submodule};
         let at = self.resolve(path)?;
-        Ok(at.is_root()
-            || self
-                .entry(&at)?
-                .is_some_and(|entry| entry.kind == TreeEntryKind::Directory))
+        let entry = self.entry(&at)?;
+        Ok(at.is_root() || entry.is_some_and(|e| matches!(e.kind, Directory | Submodule)))
+    }
+
+    /// The directory at `path`, whose components are no symlinks; none if there is none.
+    pub(super) fn dir(&self, path: &LayerPath) -> Result<Option<Dir>, GitError> {
+        match self.find(path)? {
+            _ if path.is_root() => self.checkout.top().map(Some),
+            Some((dir, entry)) => dir.open(path.file_name().unwrap_or_default(), entry),
+            None => Ok(None),
+        }
+    }
+
+    /// The entry at `path` and the directory that it is in.
+    fn find(&self, path: &LayerPath) -> Result<Option<(Dir, TreeEntry)>, GitError> {
+        let mut dir = self.checkout.top()?;
+        let mut names = path.components().peekable();
+        while let Some(name) = names.next() {
+            let Some(Node::Entry(entry)) = dir.look(name) else {
+                return Ok(None);
+            };
+            if names.peek().is_none() {
+                return Ok(Some((dir, entry)));
+            }
+            match dir.open(name, entry)? {
+                Some(below) => dir = below,
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 }

@@ -22,7 +22,7 @@ pub use lower::{
 };
 pub use source::{GitSource, HttpSource, MissingSource, RemoteSource, SourceTable};
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     digest::Sha256Digest,
@@ -104,6 +104,8 @@ pub struct Vertex {
     pub location: Option<Location>,
     /// Whether cached results must not be used (`--no-cache`).
     pub no_cache: bool,
+    /// The age from which a cached result is not used any more.
+    pub max_age: Option<Duration>,
 }
 
 /// What a vertex does.

@@ -34,6 +34,7 @@ fn vertex(op: Op) -> Vertex {
         platform: Arc::new("linux/amd64".parse().unwrap()),
         location: None,
         no_cache: false,
+        max_age: None,
     }
 }
 

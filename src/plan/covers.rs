@@ -49,6 +49,23 @@ impl Covered {
         }
     }
 
+    /// Whether the copy takes anything at or below this absolute path, a file or a directory.
+    pub fn meets(&self, path: &Path) -> bool {
+        let Ok(place) = path.strip_prefix(&self.dir) else {
+            return false;
+        };
+        // With exceptions, something below what is ignored may be seen.
+        let hidden = self
+            .ignore
+            .as_ref()
+            .is_some_and(|ignore| ignore.is_ignored(place) && !ignore.has_exceptions());
+        !hidden
+            && self
+                .sources
+                .iter()
+                .any(|source| source.has(place) || source.is_below(place))
+    }
+
     /// Whether the file at this absolute path is one of them, or would be if it were there.
     pub fn has(&self, path: &Path) -> bool {
         let Ok(path) = path.strip_prefix(&self.dir) else {
@@ -62,6 +79,21 @@ impl Covered {
 }
 
 impl Source {
+    /// Whether what it names may lie below the directory `path`.
+    fn is_below(&self, path: &Path) -> bool {
+        let Self::Pattern {
+            components,
+            pattern,
+            text,
+        } = self
+        else {
+            return true;
+        };
+        // A pattern may match in any directory.
+        path.components().count() < *components
+            && (pattern.is_some() || Path::new(text).starts_with(path))
+    }
+
     fn of(text: &str, parents: bool) -> Self {
         // Behind a pivot stands another kind of pattern: all below the pivot counts.
         let text = match text.split_once("/./") {

@@ -241,6 +241,7 @@ fn refresh_due(known: &Known<'_>, target: usize) -> Option<String> {
     let created = head
         .own_vertices(target)
         .into_iter()
+        .filter(|id| head.graph.vertex(*id).max_age.is_some())
         .filter_map(|id| hits.get(&head.keys.key(id)))
         .map(|hit| hit.created)
         .min()?;

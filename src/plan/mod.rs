@@ -22,6 +22,7 @@
 mod causes;
 pub mod covers;
 mod decide;
+pub mod files;
 pub mod gitlab;
 pub mod graph;
 pub mod lock;

@@ -24,8 +24,6 @@ pub struct TargetInfo {
     pub variant: String,
     /// The platform.
     pub platform: Platform,
-    /// The Dockerfile, as it is named in locations.
-    pub dockerfile: String,
     /// The targets that it is built on or copies from, by name.
     pub needs: Vec<String>,
     /// Names of the image.

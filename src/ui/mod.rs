@@ -18,7 +18,7 @@ mod tty;
 
 pub use progress::{Progress, ProgressMode};
 pub use report::{ReportOptions, report};
-pub use text::{bytes, harmless, millis};
+pub use text::{bytes, harmless, inert, millis};
 
 #[cfg(test)]
 mod tests;

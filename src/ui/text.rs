@@ -61,7 +61,7 @@ pub fn harmless(text: &str) -> String {
 
 /// `line` without commands that a CI runner obeys anywhere in a line: GitHub's and Azure's
 /// `##[…]`, `##vso[…]` and TeamCity's `##teamcity[…]` get a space between the hashes.
-pub(super) fn inert(line: &str) -> Cow<'_, str> {
+pub fn inert(line: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut copied = 0;
     for (at, _) in line.match_indices('[') {

@@ -13,6 +13,7 @@ use memobuild_ci::{
     config::{self, Config},
     dockerfile::lint::RULES,
     event::{BuildEvent, EVENT_VERSION},
+    git::base::BaseReason,
 };
 use serde_json::Value;
 
@@ -166,6 +167,21 @@ counts as not set. Values marked secret are never shown.
         let _ = writeln!(body, "| `{name}` | {meaning}{secret} | {default} |");
     }
     page("environment.md", &body);
+}
+
+#[test]
+fn reasons_for_bases() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/docs/reference/ci-platforms.md"
+    );
+    let page = std::fs::read_to_string(path).unwrap();
+    let rows = page.lines().skip_while(|line| *line != "## Reasons");
+    let told: Vec<_> = rows
+        .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let words: Vec<_> = BaseReason::ALL.map(BaseReason::word).into();
+    assert_eq!(told, words);
 }
 
 #[test]

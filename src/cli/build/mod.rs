@@ -8,11 +8,13 @@ mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use options::asked;
 pub(super) use secrets::secrets;
 
 use std::{
     error::Error as _,
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicI32, Ordering},
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     CliError, Context, ExitCode, cache, caches, call,
+    images::BaseImages,
     prepare::{self, Prepared},
 };
 use crate::{
@@ -39,6 +42,7 @@ use crate::{
     event::{BuildEvent, Events},
     export::{self, ExportError},
     fs,
+    plan::lock::{self, Lock},
     redact::Redactor,
     registry::{Registry, RegistryOptions},
     ui::{self, ProgressMode},
@@ -175,13 +179,14 @@ async fn build_until_done(
     saving: &CancellationToken,
 ) -> Result<(), CliError> {
     let registry = Arc::new(registry(context)?);
+    let bases = BaseImages::of_registry(Arc::clone(&registry), lock(context)?);
     let prepared = tokio::select! {
-        prepared = prepare::prepare(context, args, configuration, plan, &registry, events) => prepared?,
+        prepared = prepare::prepare(context, args, configuration, plan, &bases, events) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
     let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
-    let asked = options::asked(args, plan);
+    let asked = asked(args, plan);
     let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
     let mut options = options::options(context, args, &settings, &prepared, &caches)?;
     options.mount_limit = options::mount_limit(&cache_settings);
@@ -195,7 +200,7 @@ async fn build_until_done(
     let steps = prepared.graph.vertices.iter().filter(|v| v.op.is_step());
     events.send(BuildEvent::Planned {
         steps: steps.count(),
-        targets: prepared.targets.clone(),
+        targets: prepared.targets.iter().map(|t| t.name.clone()).collect(),
     });
     let (store, _temporary) = open_store(context, args, configuration, events)?;
     let lease = store.lease()?;
@@ -255,6 +260,11 @@ pub(super) fn registry(context: &Context) -> Result<Registry, CliError> {
         docker_config: context.env.docker_config(),
         ..RegistryOptions::default()
     })?)
+}
+
+/// What base images are pinned to, if the directory has a lock file.
+pub(super) fn lock(context: &Context) -> Result<Option<Lock>, CliError> {
+    Ok(Lock::load(&*context.files, Path::new(lock::FILE_NAME))?)
 }
 
 /// Keeps the store within the configured limits. What the build has just used is recent and
@@ -329,7 +339,7 @@ fn watch_signals(
 
 /// The local store. One that can't be used is replaced by a temporary one, which the second
 /// value removes: trouble with a cache costs hits, not the build.
-fn open_store(
+pub(super) fn open_store(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,

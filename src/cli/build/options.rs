@@ -35,7 +35,7 @@ const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
 const MOUNT_LIMIT: u64 = 512 << 20;
 
 /// What the options, and the bake targets that are built, say about caches.
-pub(super) fn asked<'a>(args: &'a BuildArgs, plan: Option<&'a Plan>) -> Asked<'a> {
+pub(in crate::cli) fn asked<'a>(args: &'a BuildArgs, plan: Option<&'a Plan>) -> Asked<'a> {
     let from = args.cache_from.iter();
     let from = from.map(|text| Named::read("--cache-from", text));
     let to = args.cache_to.iter();

@@ -52,7 +52,7 @@ pub(super) struct Caches {
 
 /// Who says something about caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Origin {
+pub(super) enum Origin {
     Flag(&'static str),
     Variable(&'static str),
     Setting(&'static str),
@@ -71,7 +71,7 @@ impl fmt::Display for Origin {
 
 /// Settings of caches that make no sense. Trouble with a cache is none of these.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) enum CachesError {
+pub(super) enum CachesError {
     #[error("{origin} names no cache")]
     Address {
         origin: Origin,
@@ -107,7 +107,7 @@ pub(in crate::cli) enum CachesError {
 
 impl CachesError {
     /// Whether the command line is wrong, and not what it stands in.
-    pub(in crate::cli) fn is_usage(&self) -> bool {
+    pub(super) fn is_usage(&self) -> bool {
         match self {
             Self::Address { origin, .. }
             | Self::Named { origin, .. }
@@ -121,7 +121,7 @@ impl CachesError {
         }
     }
 
-    pub(in crate::cli) fn hint(&self) -> Option<String> {
+    pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { source, .. } => Some(source.hint().to_owned()),
             Self::Open { source, .. } => source.hint(),

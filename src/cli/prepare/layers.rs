@@ -12,10 +12,7 @@ use crate::{
     cli::{CliError, Context, build::BuildArgs, output},
     config::{Config, Selection, TargetConfig},
     export::{ImageJob, Output},
-    graph::{
-        BuildGraph,
-        lower::{LowerWarning, NoCache},
-    },
+    graph::{BuildGraph, lower::NoCache},
 };
 
 /// The recipes and images of a configuration.
@@ -52,6 +49,7 @@ pub(super) fn from_config(
             parent: target.parent.clone().map(|p| (target.base_arg.clone(), p)),
             links: Vec::new(),
             own: Some(target.name.clone()),
+            refresh: target.refresh,
             settings: settings_of(args, target, settings),
         });
         if !target.requested {
@@ -102,20 +100,5 @@ fn config_job(
         annotations: output::annotations(&args.annotation)?,
         multi_platform: words::multi_platform(&words::build_args(context, args)?)?,
         epoch,
-    })
-}
-
-/// Says that `refresh` does nothing yet, where the configuration has one.
-pub(super) fn no_refresh(config: &Config) -> Option<LowerWarning> {
-    let targets = config.targets(&Selection::default()).ok()?;
-    let target = targets.iter().find(|target| target.refresh.is_some())?;
-    Some(LowerWarning {
-        rule: "Refresh",
-        message: format!(
-            "`refresh` of layer `{}` has no effect yet",
-            target.name.layer
-        ),
-        location: None,
-        hint: Some("build with `--no-cache` when the layer should be made anew".to_owned()),
     })
 }

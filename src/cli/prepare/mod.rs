@@ -15,12 +15,13 @@ mod words;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
-use super::{CliError, Context, build::BuildArgs, config, images};
+use super::{CliError, Context, build::BuildArgs, config, images::BaseImages};
 use crate::{
     bake::Plan,
-    config::{Config, TargetName},
+    config::{Config, DEFAULT_VARIANT, TargetName},
     dockerfile::Dockerfile,
     event::Events,
     export::ImageJob,
@@ -29,7 +30,7 @@ use crate::{
         lower::{LowerInput, LowerWarning, NamedContext, Parent, lower, needed_images},
     },
     oci::Platform,
-    registry::Registry,
+    plan::TargetInfo,
     remote::Sources,
 };
 use settings::Settings;
@@ -46,8 +47,8 @@ pub(super) struct Prepared {
     pub(super) agents: Vec<String>,
     /// Proxy variables for steps.
     pub(super) proxies: BTreeMap<String, String>,
-    /// Names of the targets, for the plan.
-    pub(super) targets: Vec<String>,
+    /// The targets, as the graph has them.
+    pub(super) targets: Vec<TargetInfo>,
     /// Keeps what was fetched as long as the build runs.
     pub(super) sources: Arc<Sources>,
 }
@@ -68,7 +69,48 @@ pub(super) struct Recipe {
     links: Vec<(String, TargetName)>,
     /// Under what others find its result.
     pub(super) own: Option<TargetName>,
+    /// The age from which it is built anew.
+    refresh: Option<Duration>,
     settings: Settings,
+}
+
+impl Recipe {
+    /// What a plan says about it. Which images it is part of is told by [`name_images`].
+    fn info(&self, all: &[Self]) -> TargetInfo {
+        let parents = self.parent.iter().chain(&self.links).map(|(_, name)| name);
+        let needs = parents.filter_map(|wanted| {
+            let is_it = |recipe: &&Self| recipe.own.as_ref() == Some(wanted);
+            Some(all.iter().find(is_it)?.name.clone())
+        });
+        TargetInfo {
+            name: self.name.clone(),
+            layer: match &self.own {
+                Some(own) => own.layer.clone(),
+                None => "image".to_owned(),
+            },
+            variant: match &self.own {
+                Some(own) => own.variant.clone(),
+                None => DEFAULT_VARIANT.to_owned(),
+            },
+            platform: self.platform.clone(),
+            needs: needs.collect(),
+            tags: Vec::new(),
+            requested: false,
+            refresh: self.refresh,
+        }
+    }
+}
+
+/// Tells the targets which images they are part of: those are the ones that were asked for.
+fn name_images(targets: &mut [TargetInfo], jobs: &[ImageJob]) {
+    for job in jobs {
+        for number in &job.targets {
+            if let Some(target) = targets.get_mut(*number) {
+                target.requested = true;
+                target.tags.extend(job.tags.iter().cloned());
+            }
+        }
+    }
 }
 
 /// Reads, parses and lowers everything that the command asks for: the targets of `plan`, if there
@@ -78,7 +120,7 @@ pub(super) async fn prepare(
     args: &BuildArgs,
     configuration: Option<&Config>,
     plan: Option<&Plan>,
-    registry: &Registry,
+    bases: &BaseImages,
     events: &Events,
 ) -> Result<Prepared, CliError> {
     let Asked {
@@ -91,7 +133,7 @@ pub(super) async fn prepare(
         sources,
     } = read(context, args, configuration, plan, events).await?;
     let references = parent_references(&recipes, configuration);
-    let mut images = base_images(&recipes, &references, registry).await?;
+    let mut images = base_images(&recipes, &references, bases).await?;
     // What ADD fetches is known once the Dockerfiles are lowered, and is then there for
     // the next try.
     let mut fetched = SourceTable::new();
@@ -112,10 +154,11 @@ pub(super) async fn prepare(
             &references,
             &mut images,
             &fetched,
-            registry,
+            bases,
         );
         let missing = lowering.await?;
         if missing.is_empty() {
+            name_images(&mut prepared.targets, &jobs);
             prepared.jobs = jobs;
             return Ok(prepared);
         }
@@ -145,7 +188,6 @@ pub(super) async fn read(
 ) -> Result<Asked, CliError> {
     let mut graph = BuildGraph::default();
     let mut warnings: Vec<LowerWarning> = Vec::new();
-    warnings.extend(configuration.and_then(layers::no_refresh));
     let (secrets, agents) = match plan {
         Some(plan) => (bake::secrets(plan)?, bake::agents(plan)?),
         None => (args.secret.clone(), args.ssh.clone()),
@@ -177,7 +219,7 @@ pub(super) async fn read(
 async fn base_images(
     recipes: &[Recipe],
     references: &HashMap<TargetName, String>,
-    registry: &Registry,
+    bases: &BaseImages,
 ) -> Result<ImageTable, CliError> {
     let mut images = ImageTable::new();
     loop {
@@ -195,7 +237,7 @@ async fn base_images(
         if wanted.is_empty() {
             return Ok(images);
         }
-        images.extend(images::resolve(registry, wanted).await?);
+        images.extend(bases.resolve(wanted).await?);
     }
 }
 
@@ -207,7 +249,7 @@ async fn lower_all(
     references: &HashMap<TargetName, String>,
     images: &mut ImageTable,
     fetched: &SourceTable,
-    registry: &Registry,
+    bases: &BaseImages,
 ) -> Result<Vec<MissingSource>, CliError> {
     let mut missing_sources: Vec<MissingSource> = Vec::new();
     let mut results: HashMap<TargetName, Parent> = HashMap::new();
@@ -223,7 +265,7 @@ async fn lower_all(
             if missing.is_empty() {
                 break;
             }
-            images.extend(images::resolve(registry, missing).await?);
+            images.extend(bases.resolve(missing).await?);
         }
         let lowered = lower(&mut prepared.graph, &input, images)?;
         for new in lowered.missing {
@@ -248,7 +290,7 @@ async fn lower_all(
             }
         }
         prepared.proxies.extend(lowered.proxies);
-        prepared.targets.push(recipe.name.clone());
+        prepared.targets.push(recipe.info(recipes));
     }
     for warning in &unused {
         let same = |w: &&LowerWarning| w.message == warning.message;
@@ -317,6 +359,7 @@ pub(super) fn input<'r>(
         hosts: settings.hosts.clone(),
         steps: settings.steps.clone(),
         no_cache: settings.no_cache.clone(),
+        refresh: recipe.refresh,
         epoch: settings.epoch,
         target_name: recipe.name.clone(),
         name_prefix: recipe.prefix.clone(),

@@ -58,6 +58,7 @@ pub(super) async fn from_arguments(
             parent: None,
             links: Vec::new(),
             own: None,
+            refresh: None,
             settings: settings.clone(),
         });
     }

@@ -15,7 +15,7 @@ use crate::{
         BuildError, Engine, LayerBytes, ResultLayer, VertexResult,
         bytes::read_index,
         files::{Contents, Source, plan},
-        session::{Inputs, blocking, unforeseen},
+        session::{Inputs, blocking, is_older, unforeseen},
     },
     graph::{BuildGraph, ExecOp, FileAction, FileOp, Op, VertexId},
     key::{
@@ -98,7 +98,7 @@ pub async fn forecast(
     ));
     let looker = Looker {
         bytes: LayerBytes::new(&engine, Arc::clone(&tiers), Arc::clone(&graph)),
-        unforeseen: unforeseen(&graph),
+        unforeseen: unforeseen(&graph, &vec![false; graph.vertices.len()]),
         engine: &engine,
         graph: &graph,
         inputs: &inputs,
@@ -247,6 +247,11 @@ impl Looker<'_> {
                 tier: refused.tier,
                 why: refused.why,
             };
+        }
+        let found = state.peeked.found.as_ref();
+        if found.is_some_and(|found| is_older(&found.result, vertex.max_age)) {
+            state.standing = Standing::Policy;
+            return Ok(state);
         }
         if self.unforeseen[id.0] {
             state.standing = Standing::Unforeseen;

@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     cache::EntryId,
-    engine::{Session, attempt::Attempt, session::blocking},
+    engine::{
+        Session,
+        attempt::Attempt,
+        session::{blocking, is_older},
+    },
     event::{BuildEvent, StepId},
     graph::VertexId,
 };
@@ -97,6 +101,7 @@ impl Session {
             _ if self.graph.vertex(id).no_cache => Standing::Policy,
             _ if self.is_unforeseen(id) => Standing::Unforeseen,
             None => Standing::Nothing,
+            Some(hit) if is_older(hit, self.graph.vertex(id).max_age) => Standing::Policy,
             Some(hit) if !self.trusts(id) || !self.bytes.at_hand(hit.layer.as_ref()) => {
                 Standing::Lost
             }

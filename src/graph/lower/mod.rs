@@ -48,7 +48,7 @@ pub use outline::{Needed, Outline, OutlineArg};
 pub use rules::looks_secret;
 pub use warning::LowerWarning;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     device::{AllowedDevices, DeviceRegistry},
@@ -92,6 +92,8 @@ pub struct LowerInput<'a> {
     pub steps: StepSettings,
     /// `--no-cache` and `--no-cache-filter`.
     pub no_cache: NoCache,
+    /// The age from which results of RUN are not used any more.
+    pub refresh: Option<Duration>,
     /// `SOURCE_DATE_EPOCH`, if the user gave one: seconds since 1970.
     pub epoch: Option<i64>,
     /// Name of the target, for people: `ml (cpu, linux/amd64)`.
@@ -120,6 +122,7 @@ impl<'a> LowerInput<'a> {
             hosts: Vec::new(),
             steps: StepSettings::default(),
             no_cache: NoCache::None,
+            refresh: None,
             epoch: None,
             target_name: String::new(),
             name_prefix: String::new(),

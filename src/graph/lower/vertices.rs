@@ -88,6 +88,7 @@ impl<'a> Lowering<'a> {
             platform,
             location: has_line.then(|| self.plan.location(span)),
             no_cache: false,
+            max_age: None,
         };
         Ok(self.add(vertex))
     }
@@ -114,6 +115,11 @@ impl<'a> Lowering<'a> {
         let text = replaced(text, one_line);
         let text = replaced(text, crate::redact::url_credentials);
         let planned = &self.plan.stages[state.index];
+        // Copying gives the same at any time.
+        let max_age = match &op {
+            Op::Exec(_) => self.plan.input.refresh,
+            _ => None,
+        };
         let vertex = Vertex {
             op,
             name: cut(self.name(state, state.step, &text)),
@@ -129,6 +135,7 @@ impl<'a> Lowering<'a> {
                     .iter()
                     .any(|s| s.eq_ignore_ascii_case(&planned.label)),
             },
+            max_age,
         };
         self.add(vertex)
     }
@@ -144,6 +151,7 @@ impl<'a> Lowering<'a> {
             platform: Arc::clone(&state.platform),
             location: Some(self.plan.location(span)),
             no_cache: false,
+            max_age: None,
         };
         self.add(vertex)
     }
@@ -178,6 +186,7 @@ impl<'a> Lowering<'a> {
             let v = graph.vertex(id);
             v.op == vertex.op
                 && v.no_cache == vertex.no_cache
+                && v.max_age == vertex.max_age
                 && (!is_step || v.platform == vertex.platform)
         });
         if id == next {

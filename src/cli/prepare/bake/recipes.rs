@@ -252,6 +252,7 @@ fn recipe(plan: &Plan, name: &str, platform: Platform, base: &Base) -> Result<Re
         parent: None,
         links,
         own: Some(own(name, &platform)),
+        refresh: None,
         platform,
         settings: base.settings.clone(),
     })

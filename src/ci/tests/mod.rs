@@ -1,5 +1,9 @@
 //! Builds on each platform, as its variables describe them.
 
+mod bases;
+mod history;
+mod platforms;
+
 use super::*;
 
 /// The scopes that a build reads, what it writes and whether it saves, on one line.
