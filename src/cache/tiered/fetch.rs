@@ -158,7 +158,11 @@ impl TieredStore {
                 Err(error) => break Some(CacheError::from_io("read", digest, error)),
             };
             if piece.is_empty() {
-                break None;
+                // What is kept is not hashed again: it must be all that the reader has verified.
+                break (received < size).then(|| CacheError::Corrupt {
+                    subject: digest.into(),
+                    what: format!("it has {received} of {size} bytes"),
+                });
             }
             let n = piece.len() as u64;
             received += n;
