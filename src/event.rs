@@ -166,7 +166,7 @@ pub enum BuildEvent {
         /// Display name.
         name: String,
     },
-    /// Bytes are being fetched or written outside of a step (pull, export).
+    /// Bytes are being fetched, written or sent outside of a step (pull, export, push).
     Transfer {
         /// Identity of the transfer: same text, same bar.
         what: String,

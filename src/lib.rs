@@ -29,7 +29,7 @@
 //! | the outside | [`registry`], [`cache`], [`remote`], [`context`], [`git`] |
 //! | running a step | [`userns`], [`snapshot`], [`ssh`], [`sandbox`] |
 //! | operations | [`engine`], [`export`], [`plan`] |
-//! | faces | [`ci`], [`ui`], [`server`] |
+//! | faces | [`ci`], [`ui`], [`server`], [`simulate`] |
 //! | command line | [`cli`] |
 //!
 //! # Files on disk
@@ -72,6 +72,7 @@ pub mod plan;
 
 pub mod ci;
 pub mod server;
+pub mod simulate;
 pub mod ui;
 
 pub mod cli;

@@ -270,6 +270,29 @@ fn many_targets_take_time_in_proportion() {
     );
 }
 
+#[test]
+fn documents_of_a_compose_file_are_merged_in_their_order() {
+    let plan = composed(&[
+        (
+            "compose.yaml",
+            "# nothing yet\n---\nservices:\n  a: {build: {context: one, args: {X: '1', Y: '1'}}}\n---\n\
+             services:\n  a: {build: {context: two, args: {Y: '2'}}}\n  b: {extends: {service: e, file: other.yaml}}\n...\n",
+        ),
+        ("other.yaml", "x-nothing: 1\n---\nservices: {e: {build: {target: t}}}\n"),
+    ])
+    .unwrap();
+    let a = &plan.targets["a"];
+    assert_eq!(a.context.as_deref(), Some("two"));
+    assert_eq!((a.args["X"].as_str(), a.args["Y"].as_str()), ("1", "2"));
+    assert_eq!(plan.targets["b"].target.as_deref(), Some("t"));
+    let error = composed(&[(
+        "compose.yaml",
+        "services: {}\n---\nservices:\n  a: {build: {context: [x]}}\n",
+    )]);
+    let place = error.unwrap_err().place();
+    assert_eq!(place.as_deref(), Some("compose.yaml:4:24"));
+}
+
 /// The plan of `compose.yaml` among these files.
 fn composed(files: &[(&str, &str)]) -> Result<Plan, BakeError> {
     let text = |name: &str| {

@@ -10,11 +10,14 @@ use std::{
 };
 
 use super::{
-    CacheError, Tier,
+    ActionResult, CacheError, Tier,
     guard::{GuardLimits, TierMeter, TierTrouble, chain, guard},
     rate::Rate,
 };
-use crate::{digest::Sha256Digest, event::Events};
+use crate::{digest::Sha256Digest, event::Events, key::CacheKey};
+
+/// Characters of a step that are shown.
+const SHOWN: usize = 200;
 
 /// A tier and the way to it.
 #[derive(Debug)]
@@ -89,9 +92,31 @@ impl Line {
         self.state.no_writes.load(Ordering::SeqCst)
     }
 
+    /// Says that an entry that the tier gave for `key` is not relied on; what it states of its producer is for the
+    /// audit log alone, as anybody could have written it.
+    pub(super) fn refused(&self, key: CacheKey, entry: &ActionResult, why: &str) {
+        let producer = &entry.producer;
+        tracing::info!(
+            target: "audit",
+            tier = self.name(),
+            %key,
+            scope = %entry.scope,
+            step = shown(&entry.step.instruction),
+            repository = producer.repository.as_deref(),
+            run = producer.run.as_deref(),
+            reason = why,
+            "refused an entry"
+        );
+        let (name, step) = (self.name(), shown(&entry.step.instruction));
+        let text = format!("an entry of the cache `{name}` for `{step}` counts as a miss: {why}");
+        self.events.warn(text, None);
+    }
+
     /// Says that what the tier has for a blob is wrong: who saves it doesn't ask then whether it is there.
     pub(super) fn wrong_blob(&self, digest: Sha256Digest, error: &CacheError) {
         lock(&self.wrong).insert(digest);
+        let (tier, reason) = (self.name(), chain(error));
+        tracing::info!(target: "audit", tier, %digest, reason, "refused a blob");
         self.trouble(Act::Read, error);
     }
 
@@ -125,6 +150,12 @@ impl Line {
             None,
         );
     }
+}
+
+/// The beginning of a text that is shown to people.
+fn shown(text: &str) -> &str {
+    let end = text.char_indices().nth(SHOWN);
+    &text[..end.map_or(text.len(), |(at, _)| at)]
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

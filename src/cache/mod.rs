@@ -52,7 +52,9 @@ pub use gc::{
 };
 pub use memory::MemoryStore;
 pub use oci::{EntryError, RegistryCache};
-pub use record::{ActionResult, Producer, RECORD_VERSION, RecordError, Signature, StepInfo};
+pub use record::{
+    ActionResult, MAX_ENTRY, Producer, RECORD_VERSION, RecordError, Signature, StepInfo,
+};
 pub use save::{SaveJob, SaveReport, Saver};
 pub use scope::{EntryId, Scope, ScopeError, SearchOrder, Trust};
 pub use tier::{Access, Tier, TierAddress, TierAddressError, TierKind};

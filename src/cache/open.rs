@@ -11,7 +11,11 @@ use super::{
     actions_service::ActionsStore,
     http::{HttpCache, HttpOpenError, HttpOptions},
 };
-use crate::{oci::reference::ParseReferenceError, redact::SecretBytes, registry::Registry};
+use crate::{
+    oci::reference::ParseReferenceError,
+    redact::SecretBytes,
+    registry::{Authorities, Registry},
+};
 
 /// What tiers are opened with, whichever kinds they are.
 #[derive(Debug, Clone)]
@@ -22,6 +26,8 @@ pub struct TierOptions {
     pub token: Option<SecretBytes>,
     /// The client for registries, with the user's credentials.
     pub registry: Arc<Registry>,
+    /// Certificate authorities to trust besides the system's.
+    pub authorities: Authorities,
     /// The environment variables by which storage services and CI runners hand out addresses and
     /// credentials, by their names. No tier reads the environment itself.
     pub services: BTreeMap<&'static str, SecretBytes>,
@@ -122,7 +128,11 @@ pub fn open(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenEr
         }
         #[cfg(feature = "object-storage")]
         TierKind::S3 | TierKind::Gcs | TierKind::Azure | TierKind::Directory => {
-            let store = super::object::ObjectStore::open(address, &options.services)?;
+            let store = super::object::ObjectStore::open_trusting(
+                address,
+                &options.services,
+                &options.authorities,
+            )?;
             Ok(tier(address, options, Arc::new(store)))
         }
         #[cfg(not(feature = "object-storage"))]
@@ -151,6 +161,7 @@ where
 fn server(address: &TierAddress, options: &TierOptions) -> Result<Tier, OpenError> {
     let http = HttpOptions {
         token: options.token.clone(),
+        authorities: options.authorities.clone(),
         ..HttpOptions::default()
     };
     let cache = HttpCache::open(address, &http).map_err(|source| OpenError::Server {

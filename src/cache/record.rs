@@ -21,6 +21,10 @@ use crate::{
 /// Version of the JSON form of [`ActionResult`].
 pub const RECORD_VERSION: u32 = 1;
 
+/// Most bytes of the JSON form of an [`ActionResult`] that is relied on. Those of steps with ten thousand recipe
+/// parts are below 2 MiB.
+pub const MAX_ENTRY: usize = 8 << 20;
+
 /// The result of a step, kept under a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

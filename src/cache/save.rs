@@ -167,6 +167,11 @@ impl Saver {
         !self.shared.open_tiers(None).is_empty()
     }
 
+    /// Whether one of the tiers with these numbers is saved to.
+    pub fn reaches(&self, tiers: &Range<usize>) -> bool {
+        !self.shared.open_tiers(Some(tiers.clone())).is_empty()
+    }
+
     /// Signs the entries of a step, enters them into the journal and saves them in the
     /// background, where that is worth it. The step's blobs are in the local store.
     pub async fn save(&self, mut job: SaveJob) {

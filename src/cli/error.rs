@@ -89,6 +89,12 @@ pub(super) enum CliError {
     Bundle(Box<BundleError>),
     #[error("no entry of the cache has a key that starts with `{wanted}` or a step of that name")]
     NoEntry { wanted: String },
+    #[error("no target, step or key is called `{wanted}`")]
+    NothingToExplain {
+        wanted: String,
+        /// What there is.
+        known: Vec<String>,
+    },
     #[error("can't make a key")]
     Keygen(#[from] KeyError),
     #[error("the build was interrupted")]
@@ -215,7 +221,7 @@ impl CliError {
             Self::Caches(error) if error.is_usage() => ExitCode::Usage,
             Self::Caches(_) => ExitCode::InvalidConfiguration,
             Self::Bundle(error) => bundle(error),
-            Self::NoEntry { .. } => ExitCode::NotFound,
+            Self::NoEntry { .. } | Self::NothingToExplain { .. } => ExitCode::NotFound,
             Self::Cache(CacheError::Corrupt { .. }) => ExitCode::Integrity,
             Self::Lock(LockError::Fs(error)) => file(error),
             Self::Config(_) | Self::Env(_) | Self::Lock(_) => ExitCode::InvalidConfiguration,
@@ -267,6 +273,7 @@ impl CliError {
             Self::NoDockerfile { .. } => Some("name the Dockerfile with `-f`".to_owned()),
             Self::Ssh(error) => error.hint(),
             Self::Caches(error) => error.hint(),
+            Self::NothingToExplain { known, .. } => Some(format!("there are {}", known.join(", "))),
             Self::NoEntry { .. } => Some("`memobuild-ci cache ls` lists them".to_owned()),
             Self::Lower(error) => error.hint().map(str::to_owned),
             Self::Export(error) => error.hint(),

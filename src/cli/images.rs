@@ -53,6 +53,11 @@ impl BaseImages {
         }
     }
 
+    /// Whether nothing is to be asked for over the network.
+    pub(super) fn asks_nobody(&self) -> bool {
+        self.registry.is_none()
+    }
+
     /// Resolves all references, side by side.
     pub(super) async fn resolve(
         &self,

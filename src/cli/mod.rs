@@ -14,11 +14,13 @@ mod config;
 mod doctor;
 mod error;
 pub mod exit;
+mod explain;
 mod images;
 mod output;
 mod plan;
 mod prepare;
 mod serve;
+mod simulate;
 
 use std::{
     ffi::OsString,
@@ -32,6 +34,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::env::{ColorChoice, Env},
+    event::Events,
     fs::{Disk, Files},
     sandbox, snapshot, ui, userns,
 };
@@ -81,10 +84,14 @@ enum When {
 enum Command {
     /// Build images from the layer targets of `memobuild.yml`, or from one Dockerfile
     Build(Box<build::BuildArgs>),
+    /// Say why steps would run, and who made what is in the cache; executes nothing
+    Explain(Box<explain::ExplainArgs>),
     /// Tell which targets a change affects and what is to be done about each
     Plan(Box<plan::PlanArgs>),
     /// Show the steps of a build and what they need
     Graph(Box<plan::GraphArgs>),
+    /// Play a CI pipeline here: an event of a platform, or the last commits of the repository
+    Simulate(Box<simulate::SimulateArgs>),
     /// List, check or clean the local cache
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -108,6 +115,19 @@ struct Context {
     color: bool,
     /// What is built from: Dockerfiles, ignore files, the configuration.
     files: Arc<dyn Files>,
+    /// What is otherwise than it is where the environment is a simulated one.
+    simulation: Option<Arc<simulate::Simulation>>,
+}
+
+impl Context {
+    /// The events of a command, shown in this way.
+    fn events(&self, mode: ui::ProgressMode) -> Events {
+        let shown = ui::Progress::new(mode, self.color, Box::new(io::stderr()));
+        Events::new(match &self.simulation {
+            Some(simulation) => simulation.also_told(shown),
+            None => shown,
+        })
+    }
 }
 
 /// Runs a hidden subcommand, which the program starts itself with; gives the arguments back
@@ -179,6 +199,7 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
         env,
         color,
         files: Arc::new(Disk),
+        simulation: None,
     };
     let log_lines = match &cli.command {
         Command::Build(args) => build::progress_mode(&context, args).log_lines(),
@@ -186,8 +207,10 @@ pub fn run(args: Vec<OsString>) -> ProcessCode {
     };
     let result = enter_directory(&context).and_then(|()| match cli.command {
         Command::Build(args) => build::run(&context, &args),
+        Command::Explain(args) => explain::run(&context, *args),
         Command::Plan(args) => plan::run(&context, &args),
         Command::Graph(args) => plan::graph(&context, &args),
+        Command::Simulate(args) => simulate::run(&context, &args),
         Command::Cache(command) => cache::run(&context, &command),
         Command::Config(command) => config::run(&context, &command),
         Command::Serve(args) => serve::run(&args),

@@ -52,6 +52,9 @@ pub(super) struct ServeArgs {
     /// Never collect what was written less than this ago, so that uploads can be finished
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     grace: String,
+    /// Let each token make at most so many namespaces
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    max_namespaces: usize,
     /// Answer at most so many requests at once; others are asked to come back
     #[arg(long, value_name = "NUMBER", default_value_t = 512)]
     max_requests: usize,
@@ -114,6 +117,7 @@ fn options(args: &ServeArgs) -> Result<ServerOptions, CliError> {
         options.require_signature.push(pattern);
     }
     options.audit_log = args.audit_log.clone();
+    options.namespaces = args.max_namespaces;
     options.requests = args.max_requests.max(1);
     options.connections = args.max_connections.max(1);
     if let Some(text) = &args.max_size {

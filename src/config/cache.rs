@@ -45,6 +45,10 @@ pub(super) fn settings(cache: Option<&Cache>, root: &Path) -> Result<CacheSettin
             .unwrap_or_default(),
         save_timeout: cache.save_timeout.as_ref().map(duration).transpose()?,
         mounts,
+        ca_certificates: cache
+            .ca_certificates
+            .as_ref()
+            .map(|path| root.join(path.as_str())),
     })
 }
 
@@ -80,9 +84,17 @@ fn key(text: &str, root: &Path) -> TrustedKey {
     }
 }
 
-/// Whether the files of public keys are there. That of the private key may be missing: only some
+/// Whether the files of public keys and certificates are there. That of the private key may be missing: only some
 /// builds are given it.
 pub(super) fn files(cache: Option<&Cache>, settings: &CacheSettings) -> Result<(), Fault> {
+    if let (Some(path), Some(cache)) = (&settings.ca_certificates, cache)
+        && !path.is_file()
+    {
+        let text = cache.ca_certificates.as_ref();
+        let place = text.map(|text| text.place).unwrap_or_default();
+        let path = path.clone();
+        return Err(Fault::new(place, Problem::NoCertificates { path }));
+    }
     let mut files = settings.trust.keys.iter().filter_map(|key| match key {
         TrustedKey::File(path) => Some(path),
         TrustedKey::Text(_) => None,

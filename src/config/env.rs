@@ -8,11 +8,11 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
-use super::variables::SERVICES;
 pub use super::{
     platforms::ELSEWHERE,
     variables::{VARIABLES, Variable},
 };
+use super::{platforms::PLATFORMS, variables::SERVICES};
 use crate::redact::SecretBytes;
 
 /// A variable with a value that means nothing.
@@ -64,6 +64,30 @@ impl Env {
             let pair = pairs.iter().find(|(n, _)| *n == name);
             pair.map(|(_, value)| OsString::from(value))
         })
+    }
+
+    /// The environment of a job of a CI platform that sets `variables`: of this one what says nothing
+    /// about a platform, and those. Names that are not declared are ignored.
+    #[must_use]
+    pub fn on_platform(&self, variables: &BTreeMap<&'static str, String>) -> Self {
+        let own = |name: &str| {
+            self.0
+                .get(name)
+                .filter(|_| name != "CI" && !PLATFORMS.iter().any(|v| v.name == name))
+        };
+        Self::from_lookup(|name| match variables.get(name) {
+            Some(value) => Some(value.into()),
+            None => own(name).cloned(),
+        })
+    }
+
+    /// The same with the variable `name`, which is declared, set to `value`.
+    #[must_use]
+    pub fn with(&self, name: &'static str, value: impl Into<OsString>) -> Self {
+        debug_assert!(VARIABLES.iter().any(|v| v.name == name), "{name}");
+        let mut all = self.clone();
+        all.0.insert(name, value.into());
+        all
     }
 
     fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
@@ -192,6 +216,11 @@ impl Env {
         self.text("MEMOBUILD_CACHE_SCOPE")
     }
 
+    /// Whether remote caches keep the directories of cache mounts, as `--cache-mounts` says it.
+    pub fn cache_mounts(&self) -> Option<&str> {
+        self.text("MEMOBUILD_CACHE_MOUNTS")
+    }
+
     /// The private key to sign with, or the path of its file.
     pub fn signing_key(&self) -> Option<SecretBytes> {
         self.secret("MEMOBUILD_SIGNING_KEY")
@@ -224,6 +253,12 @@ impl Env {
     /// The socket of the user's SSH agent.
     pub fn ssh_auth_sock(&self) -> Option<PathBuf> {
         self.path("SSH_AUTH_SOCK")
+    }
+
+    /// Files of certificate authorities to trust besides the system's.
+    pub fn ca_certificates(&self) -> Vec<PathBuf> {
+        let list = self.0.get("MEMOBUILD_CA_CERTIFICATES");
+        list.map_or_else(Vec::new, |list| std::env::split_paths(list).collect())
     }
 
     /// The PEM file that `SSL_CERT_FILE` names.
@@ -375,6 +410,18 @@ mod tests {
         assert_eq!(env.secrets(), ["http://u:hunter2@proxy:3128"]);
         assert_eq!(env.proxies().len(), 2);
         assert!(is_predefined_arg("no_proxy") && !is_predefined_arg("my_proxy"));
+    }
+
+    #[test]
+    fn a_job_of_another_platform_keeps_what_is_ours() {
+        let own = Env::from_pairs(&[
+            ("HOME", "/h"),
+            ("CI", "true"),
+            ("GITHUB_REF", "refs/heads/x"),
+        ]);
+        let job = own.on_platform(&BTreeMap::from([("GITLAB_CI", "true".to_owned())]));
+        assert_eq!(format!("{job:?}"), r#"{"GITLAB_CI", "HOME"}"#);
+        assert_eq!(job.with("HOME", "/other").home(), Some("/other".into()));
     }
 
     #[test]

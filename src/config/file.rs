@@ -142,8 +142,8 @@ pub(super) struct Layer {
     pub(super) args: Option<Entries<At<Scalar>>>,
     /// The stage to build. Default: the last one.
     pub(super) target: Option<At<String>>,
-    /// When the layer is built anew although nothing it is made from has changed. Has no
-    /// effect yet; a build warns.
+    /// When the layer's RUN steps are executed anew although nothing they are made from has
+    /// changed: once their results are so old. What is built on it follows where it gave something else.
     pub(super) refresh: Option<Refresh>,
 }
 
@@ -220,6 +220,9 @@ pub(super) struct Cache {
     pub(super) save_timeout: Option<At<String>>,
     /// The trees of `RUN --mount=type=cache`.
     pub(super) mounts: Option<Mounts>,
+    /// A PEM file, from the directory of `memobuild.yml`, with certificate authorities to trust besides the
+    /// system's, for remote caches, registries and URLs. `MEMOBUILD_CA_CERTIFICATES` adds to it.
+    pub(super) ca_certificates: Option<At<String>>,
 }
 
 /// A remote cache, and what builds may do with it.
@@ -262,7 +265,8 @@ pub(super) struct Trust {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Mounts {
     /// Whether a tree that is not on the machine is restored from the remote caches, and saved there by builds
-    /// that changed it. Everybody who reads the caches can read it. Default: `false`
+    /// that changed it. Everybody who reads the caches can read it. `--cache-mounts` and `MEMOBUILD_CACHE_MOUNTS` go
+    /// before it. Default: `false`
     pub(super) save: Option<bool>,
     /// The size above which a tree is neither saved nor restored, that of a tar of it: `2GB`. Default: `512MiB`
     pub(super) max_size: Option<At<String>>,

@@ -87,6 +87,8 @@ pub struct CacheSettings {
     pub save_timeout: Option<Duration>,
     /// The trees of cache mounts; none: they stay on the machine.
     pub mounts: Option<MountSettings>,
+    /// Certificate authorities that caches and registries are trusted by, besides the system's.
+    pub ca_certificates: Option<PathBuf>,
 }
 
 /// A remote cache.

@@ -106,6 +106,11 @@ const OWN: &[Variable] = &[
         "the trust scope that the build writes under: `protected`, `branch/<name>`, `pull/<number>` or `local`",
         "`cache.scope` of `memobuild.yml`, else what the CI platform says about the build",
     ),
+    variable(
+        "MEMOBUILD_CACHE_MOUNTS",
+        "whether remote caches keep the directories of cache mounts: `on`, `off`, or the size of the largest one to keep, such as `2GB`",
+        "`cache.mounts` of `memobuild.yml`, else `off`",
+    ),
     secret_variable(
         "MEMOBUILD_SIGNING_KEY",
         "the private key that signs what the build saves: Ed25519, PKCS#8, PEM, or the path of a file with it",
@@ -218,8 +223,13 @@ const OWN: &[Variable] = &[
     ),
     proxy("no_proxy", "as `NO_PROXY`, and goes before it"),
     variable(
+        "MEMOBUILD_CA_CERTIFICATES",
+        "PEM files, divided by `:`, with certificate authorities to trust besides the system's: for remote caches, registries and URLs; besides `cache.ca-certificates` of `memobuild.yml`",
+        "none",
+    ),
+    variable(
         "SSL_CERT_FILE",
-        "PEM file with the certificate authorities of the host, for registries and for `--ca-certificates host`",
+        "PEM file with the certificate authorities of the host in place of the system's, for all connections and for `--ca-certificates host`",
         "the system's bundle, such as `/etc/ssl/certs/ca-certificates.crt`",
     ),
     variable(

@@ -368,7 +368,8 @@ fn read_small(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn stamp(stat: &Stat) -> FileStamp {
+/// What identifies the file with this metadata, as long as it isn't changed.
+pub(crate) fn stamp(stat: &Stat) -> FileStamp {
     let ns = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
     FileStamp {
         size: u64::try_from(stat.st_size).unwrap_or(0),

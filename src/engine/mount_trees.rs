@@ -11,6 +11,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
+    ops::Range,
     path::PathBuf,
     sync::{Arc, PoisonError},
     time::Instant,
@@ -21,12 +22,15 @@ use super::{
     attempt::{Attempt, millis, unix_now},
     bytes::layer_error,
     exec::Runtime,
+    mount_dirs,
     mount_state::KnownTree,
     mounts::LOCK_POLL,
     session::blocking,
 };
 use crate::{
-    cache::{ActionResult, DiskStore, FoundAction, RECORD_VERSION, SaveJob, StepInfo},
+    cache::{
+        ActionResult, DiskStore, FoundAction, RECORD_VERSION, SaveJob, Saver, Scope, StepInfo,
+    },
     digest::{Blake3Digest, Sha256Digest},
     event::BuildEvent,
     fs::{self, FileLock},
@@ -117,10 +121,36 @@ struct PackedTree {
     ends: Vec<u64>,
 }
 
+/// What the tiers have of a cache mount.
+#[derive(Debug, Default)]
+struct Known {
+    diff_id: Option<DiffId>,
+    /// Numbers of the tiers before the one that has it, if one of them may be given it.
+    nearer: Option<Range<usize>>,
+}
+
+impl Known {
+    /// What was found. Nearer tiers are given only what is of the scope that this build writes: it
+    /// vouches for no other.
+    fn of(found: Option<FoundAction>, own: &Scope, saver: &Saver) -> Self {
+        let Some(FoundAction { result, tier }) = found else {
+            return Self::default();
+        };
+        let nearer = 0..tier.unwrap_or_default();
+        let wanted = result.scope == *own && saver.reaches(&nearer);
+        Self {
+            diff_id: result.layer.map(|layer| layer.diff_id),
+            nearer: wanted.then_some(nearer),
+        }
+    }
+}
+
 /// What came of packing a directory.
 #[derive(Debug)]
 enum Packed {
     Tree(PackedTree),
+    /// It is what a tier has, and wanted all the same.
+    Same(PackedTree),
     /// It is what the tiers have, or empty.
     Unchanged,
     /// Another build uses it.
@@ -284,7 +314,7 @@ fn unpack(
 
 impl Session {
     pub(super) fn mounts_dir(&self) -> PathBuf {
-        self.engine.store.dir().join("mounts")
+        mount_dirs::place(&self.engine.store)
     }
 
     /// Packs the cache mounts that steps of this build have used and gives those that have changed to
@@ -310,12 +340,12 @@ impl Session {
         let found = self.tiers.lookup_mounts(&keys).await;
         let mut packed = Vec::new();
         for (((name, mount), recipe), found) in used.into_iter().zip(recipes).zip(found) {
-            let known = found
-                .and_then(|found| found.result.layer)
-                .map(|layer| layer.diff_id);
+            let known = Known::of(found, self.engine.options.scopes.own(), saver);
+            let nearer = known.nearer.clone();
             let id = mount.identity.id.clone();
-            let tree = match self.pack(runtime, name, known, limit, deadline).await {
-                Ok(Packed::Tree(tree)) => tree,
+            let (tree, tiers) = match self.pack(runtime, name, known, limit, deadline).await {
+                Ok(Packed::Tree(tree)) => (tree, None),
+                Ok(Packed::Same(tree)) => (tree, nearer),
                 Ok(Packed::Unchanged) => continue,
                 Ok(Packed::TooLarge { bytes }) => {
                     let event = BuildEvent::MountTooLarge { id, bytes, limit };
@@ -340,7 +370,7 @@ impl Session {
             let job = SaveJob {
                 entries: vec![self.mount_entry(&recipe, mount.step, tree.layer)],
                 ends: tree.ends,
-                tiers: None,
+                tiers,
                 source: None,
             };
             saver.save_anyway(job).await;
@@ -371,12 +401,12 @@ impl Session {
         }
     }
 
-    /// Packs one directory into the local store, if it has changed. `known` is what the tiers have.
+    /// Packs one directory into the local store, if it is wanted in a tier. `known` is what the tiers have.
     async fn pack(
         &self,
         runtime: &Arc<Runtime>,
         name: String,
-        known: Option<DiffId>,
+        known: Known,
         limit: u64,
         deadline: Instant,
     ) -> Result<Packed, BuildError> {
@@ -397,23 +427,23 @@ impl Session {
                 return Ok(Packed::Unchanged);
             }
             let is = |known| KnownTree::read(&dir).is_some_and(|tree| tree.is(&size, known));
-            if known.is_some_and(is) {
+            if known.nearer.is_none() && known.diff_id.is_some_and(is) {
                 return Ok(Packed::Unchanged);
             }
             let hurry = || stop.is_cancelled() || Instant::now() >= deadline;
-            pack_tree(&runtime, &store, &dir, options, known, limit, &hurry)
+            pack_tree(&runtime, &store, &dir, options, &known, limit, &hurry)
         })
         .await
     }
 }
 
-/// Packs a directory into the local store, unless it is what is `known`. Fails once `hurry` says so.
+/// Packs a directory into the local store, unless all tiers have it. Fails once `hurry` says so.
 fn pack_tree(
     runtime: &Runtime,
     store: &DiskStore,
     dir: &std::path::Path,
     options: LayerOptions,
-    known: Option<DiffId>,
+    known: &Known,
     limit: u64,
     hurry: &dyn Fn() -> bool,
 ) -> Result<Packed, BuildError> {
@@ -436,7 +466,8 @@ fn pack_tree(
         .map_err(|error| layer_error(store, error))?;
     // At worst it is packed again.
     let _ = KnownTree::note(&runtime.snapshots, dir, built.diff_id);
-    if known == Some(built.diff_id) {
+    let same = known.diff_id == Some(built.diff_id);
+    if same && known.nearer.is_none() {
         return Ok(Packed::Unchanged);
     }
     if built.tar_size > limit {
@@ -444,11 +475,15 @@ fn pack_tree(
         return Ok(Packed::TooLarge { bytes });
     }
     out.commit(Some(built.digest))?;
-    Ok(Packed::Tree(PackedTree {
+    let tree = PackedTree {
         // Nobody looks at single files of it.
         layer: built.blob(None),
         ends: built.index.frame_ends(),
-    }))
+    };
+    Ok(match same {
+        true => Packed::Same(tree),
+        false => Packed::Tree(tree),
+    })
 }
 
 /// A tar that fails to be read beyond the limit: what a blob unpacks to is not known before.

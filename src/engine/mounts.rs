@@ -344,6 +344,10 @@ fn try_cache_dir(base: &Path, name: &str, mount: &MountOp) -> Result<Option<Cach
         (CacheSharing::Shared, None) => FileLock::try_shared(&lock_path)?,
         (CacheSharing::Locked | CacheSharing::Private, _) => FileLock::try_exclusive(&lock_path)?,
     };
+    if lock.is_some() {
+        // A use that can't be noted makes it look older than it is.
+        let _ = fs::touch(&lock_path);
+    }
     let private = match (sharing, &lock) {
         (CacheSharing::Shared | CacheSharing::Locked, None) => return Ok(None),
         (CacheSharing::Private, None) => Some(fs::temp_dir_in(base)?),

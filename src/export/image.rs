@@ -70,7 +70,7 @@ impl Image {
             Output::Push { .. } => {
                 let registry = session.engine().registry.clone();
                 let names = names.iter().filter_map(Name::reference);
-                Some(Push::new(registry, names))
+                Some(Push::new(registry, session.engine().events.clone(), names))
             }
             _ => None,
         };

@@ -9,7 +9,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -20,20 +21,26 @@ use crate::{
     cache::{TierAddress, TierKind},
     digest::Sha256Digest,
     engine::{BuildError, ResultLayer, Session},
+    event::{BuildEvent, Events},
+    fs,
     graph::{ImageOrigin, Op},
     oci::{Descriptor, Reference, Repository, layout::Archive},
-    registry::{Registry, RegistryError, Trouble, UploadSource},
+    registry::{Registry, RegistryError, Sent, Trouble, UploadSource},
 };
 
 /// Questions to a registry at a time.
 const QUESTIONS: usize = 16;
 /// Uploads at a time.
 const UPLOADS: usize = 4;
+/// Size in bytes from which an upload is told of, and how often.
+const WORTH_TELLING: u64 = 1 << 20;
+const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// Where an image is pushed to, and what is missing there.
 #[derive(Debug)]
 pub(super) struct Push {
     registry: Arc<Registry>,
+    events: Events,
     destinations: Vec<Destination>,
     /// Files of the layers that some destination lacks.
     files: BTreeMap<Sha256Digest, PathBuf>,
@@ -55,6 +62,7 @@ impl Push {
     /// A push under `names`.
     pub(super) fn new<'n>(
         registry: Arc<Registry>,
+        events: Events,
         names: impl IntoIterator<Item = &'n Reference>,
     ) -> Self {
         let mut destinations: Vec<Destination> = Vec::new();
@@ -75,6 +83,7 @@ impl Push {
         }
         Self {
             registry,
+            events,
             destinations,
             files: BTreeMap::new(),
             trouble: None,
@@ -241,7 +250,32 @@ impl Push {
         if !is_missing && let Some(_) = registry.blob_size(repository, &digest, true).await? {
             return Ok(());
         }
-        registry.push_blob(repository, &digest, &source).await
+        let size = match &source {
+            UploadSource::Bytes(bytes) => bytes.len() as u64,
+            UploadSource::File(file) => fs::size(file).unwrap_or_default(),
+        };
+        let sent = self.progress(format!("push {repository} {}", digest.short()), size);
+        registry
+            .push_blob_telling(repository, &digest, &source, &sent)
+            .await
+    }
+
+    /// Tells how far an upload of `size` bytes is, if that is worth it.
+    fn progress(&self, what: String, size: u64) -> Sent {
+        let events = self.events.clone();
+        let told = Mutex::new(Instant::now());
+        Arc::new(move |current| {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = current == size || told.elapsed() >= TELL_EVERY;
+            if size >= WORTH_TELLING && is_due {
+                *told = Instant::now();
+                events.send(BuildEvent::Transfer {
+                    what: what.clone(),
+                    current,
+                    total: Some(size),
+                });
+            }
+        })
     }
 
     async fn put(

@@ -122,6 +122,24 @@ pub fn create_dir_all(path: impl AsRef<Path>) -> Result<(), FsError> {
     std::fs::create_dir_all(&path).at("create directory", path)
 }
 
+/// Makes the directory at `path`, where nothing may be.
+pub fn create_dir(path: impl AsRef<Path>) -> Result<(), FsError> {
+    std::fs::create_dir(&path).at("create directory", path)
+}
+
+/// Makes the symlink `path`, where nothing may be, to `target`.
+pub fn symlink(target: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<(), FsError> {
+    std::os::unix::fs::symlink(target, &path).at("create symlink", path)
+}
+
+/// Writes a file with this mode, less the umask, where nothing may be.
+pub fn write_new(path: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(mode).open(&path);
+    let mut file = file.at("create", &path)?;
+    file.write_all(bytes).at("write", path)
+}
+
 /// Makes the directory at `path`, if it is missing, with this mode whatever the umask.
 /// The owner is set where the process may do that.
 pub fn create_dir_owned(

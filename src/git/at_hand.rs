@@ -44,6 +44,14 @@ impl History for Repository {
         self.has_commit(id).then_some(id)
     }
 
+    fn remote(&self) -> String {
+        let names = self.remotes();
+        match names.as_slice() {
+            [name] => name.clone(),
+            _ => "origin".to_owned(),
+        }
+    }
+
     fn default_branches(&self) -> Vec<String> {
         self.default_branch_candidates()
     }
@@ -63,11 +71,11 @@ impl History for Repository {
             false => self.commit_of(head)?.parents,
         };
         self.with(|repository| {
-            let failed = |source| GitError::Tags {
+            let unreadable = |source| GitError::Tags {
                 path: self.git_dir().to_owned(),
                 source: Box::new(source),
             };
-            let tags = tagged(repository).map_err(failed)?;
+            let tags = tagged(repository).map_err(unreadable)?;
             if tags.is_empty() {
                 return Ok(None);
             }
@@ -75,8 +83,8 @@ impl History for Repository {
                 .rev_walk(parents.iter().map(|id| id.0))
                 .sorting(Sorting::ByCommitTime(NewestFirst))
                 .all();
-            for commit in walk.map_err(failed)? {
-                let id = commit.map_err(failed)?.id;
+            for commit in walk.map_err(unreadable)? {
+                let id = commit.map_err(unreadable)?.id;
                 if tags.contains(&ObjectId(id)) {
                     return Ok(Some(ObjectId(id)));
                 }
@@ -89,17 +97,30 @@ impl History for Repository {
         Repository::is_shallow(self)
     }
 
-    fn fetch_commit(&self, _: ObjectId) -> Result<(), NotFetched> {
-        Err(NotFetched::Off)
+    fn fetch_commit(&self, id: ObjectId) -> Result<(), NotFetched> {
+        self.may_fetch()?;
+        self.ensure_commit(id).map(drop).map_err(failed)
     }
 
-    fn fetch_branch(&self, _: &str) -> Result<(), NotFetched> {
-        Err(NotFetched::Off)
+    fn fetch_branch(&self, name: &str) -> Result<(), NotFetched> {
+        self.may_fetch()?;
+        Repository::fetch_branch(self, name).map_err(failed)
     }
 
-    fn fetch_merge_base(&self, _: ObjectId, _: ObjectId) -> Result<(), NotFetched> {
-        Err(NotFetched::Off)
+    fn fetch_merge_base(&self, one: ObjectId, other: ObjectId) -> Result<(), NotFetched> {
+        self.may_fetch()?;
+        self.ensure_merge_base(one, other).map(drop).map_err(failed)
     }
+}
+
+impl Repository {
+    fn may_fetch(&self) -> Result<(), NotFetched> {
+        self.settings().map(drop).ok_or(NotFetched::Off)
+    }
+}
+
+fn failed(error: GitError) -> NotFetched {
+    NotFetched::Failed(error.to_string())
 }
 
 /// What the tags of the repository lead to; a tag that leads nowhere is none.

@@ -18,7 +18,11 @@ use super::{
     GitError, Repository, UnknownReason,
     conversion::{Conversion, Encoding, LineEndings},
 };
-use crate::{fs, oci::layer::LayerPath};
+use crate::{
+    digest::{Blake3Digest, KeyEncoder},
+    fs,
+    oci::layer::LayerPath,
+};
 
 /// The attributes that decide what a checkout writes, in the order of [`States`].
 const NAMES: [&str; 6] = [
@@ -51,6 +55,8 @@ pub(super) struct Attributes {
     /// `info/attributes`, stronger than all.
     info: Search,
     names: MetadataCollection,
+    /// Over all that was read so far, for [`digest`](Self::digest).
+    read: Blake3Digest,
     /// Whether any line may change what is written.
     matters: bool,
     settings: Settings,
@@ -81,6 +87,7 @@ impl Attributes {
                 search: Search::default(),
                 info: Search::default(),
                 names: MetadataCollection::default(),
+                read: Blake3Digest::of(b""),
                 matters: auto_crlf,
                 settings: Settings {
                     auto_crlf,
@@ -100,6 +107,7 @@ impl Attributes {
             let info = repository.common_dir().join("info/attributes");
             if let Ok(bytes) = fs::read(info) {
                 let bytes = usable(&bytes);
+                this.note(&bytes);
                 this.matters |= this.settings.may_matter(&bytes);
                 // Bytes in memory have no way to fail.
                 let _ = this.info.add_patterns_buffer(
@@ -126,6 +134,7 @@ impl Attributes {
             return;
         }
         let bytes = usable(bytes);
+        self.note(&bytes);
         self.matters |= self.settings.may_matter(&bytes);
         // The places are names only: patterns count from the directory of a source below a root.
         let root = std::path::Path::new("/");
@@ -142,6 +151,22 @@ impl Attributes {
             &mut self.names,
             macros,
         );
+    }
+
+    /// Adds what was read to the digest.
+    fn note(&mut self, bytes: &[u8]) {
+        self.read = KeyEncoder::new("memobuild-ci 2026-11-21 git attributes v1")
+            .field("before", self.read.as_bytes())
+            .field("bytes", bytes)
+            .finish();
+    }
+
+    /// The digest of all that these attributes are made of.
+    pub(super) fn digest(&self) -> Blake3Digest {
+        KeyEncoder::new("memobuild-ci 2026-11-21 git attributes v1")
+            .field("read", self.read.as_bytes())
+            .field("settings", format!("{:?}", self.settings))
+            .finish()
     }
 
     /// What is done to the file at `path`, relative to the repository's root.

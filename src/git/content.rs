@@ -1,6 +1,6 @@
 //! What files hold after a checkout: from the memo, or read from blobs on all processors.
 
-use std::{collections::HashMap, fs::File, io::Read as _, path::Path};
+use std::{fs::File, io::Read as _, path::Path};
 
 use rayon::prelude::*;
 
@@ -8,7 +8,7 @@ use super::{
     GitError, ObjectId, Repository, UnknownReason,
     conversion::{self, Conversion},
     fetch,
-    memo::{Content, Memo},
+    memo::{ByName, Content, Memo},
 };
 use crate::{
     digest::{Blake3Digest, HashingReader},
@@ -32,7 +32,7 @@ pub(super) struct Wanted {
 /// Contents by blob and conversion.
 #[derive(Debug)]
 pub(super) struct Contents {
-    known: HashMap<(ObjectId, Conversion), Result<Content, UnknownReason>>,
+    known: Read,
     /// How many blobs were read, and the bytes that came of them.
     pub(super) read: usize,
     pub(super) read_bytes: u64,
@@ -53,8 +53,8 @@ pub(super) fn of<'w>(
     memo_dir: Option<&Path>,
 ) -> Result<Contents, GitError> {
     let memo = Memo::load(memo_dir);
-    let mut known = HashMap::new();
-    let mut unread: HashMap<(ObjectId, Conversion), &Wanted> = HashMap::new();
+    let mut known = Read::default();
+    let mut unread: ByName<&Wanted> = ByName::default();
     for wanted in wanted {
         let name = (wanted.id, wanted.conversion);
         if known.contains_key(&name) || unread.contains_key(&name) {
@@ -86,15 +86,19 @@ pub(super) fn of<'w>(
         .collect();
     // A memo only saves time.
     let _ = memo.append(&learnt);
-    let contents = Contents {
-        read: read.len(),
-        read_bytes: learnt.iter().map(|(_, _, (size, _))| size).sum(),
-        known: known.into_iter().chain(read).collect(),
-    };
-    Ok(contents)
+    let (count, bytes) = (
+        read.len(),
+        learnt.iter().map(|(_, _, (size, _))| size).sum(),
+    );
+    known.extend(read);
+    Ok(Contents {
+        known,
+        read: count,
+        read_bytes: bytes,
+    })
 }
 
-type Read = HashMap<(ObjectId, Conversion), Result<Content, UnknownReason>>;
+type Read = ByName<Result<Content, UnknownReason>>;
 
 /// Those of `wanted` that `read` lacks.
 fn absent<'w>(wanted: &[&'w Wanted], read: &Read) -> Vec<&'w Wanted> {

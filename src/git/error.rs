@@ -93,6 +93,15 @@ pub enum GitError {
         /// The path.
         path: String,
     },
+    /// Git's index can't be read.
+    #[error("can't read Git's index `{}`", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<gix::Error>,
+    },
     /// A path that is no directory of a tree.
     #[error("`{path}` is not a directory in tree `{tree}`")]
     NotADirectory {
@@ -138,12 +147,6 @@ pub enum GitError {
         /// The repository.
         path: PathBuf,
     },
-    /// A repository of another user, in which no program is started.
-    #[error("the Git repository `{}` belongs to another user", path.display())]
-    Untrusted {
-        /// The repository.
-        path: PathBuf,
-    },
     /// An ignore file that can't be read, or files on disk that can't.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -170,9 +173,6 @@ impl GitError {
             Self::Fetch { .. } | Self::TimedOut { .. } | Self::NoRemote { .. } => {
                 Some(whole.to_owned())
             }
-            Self::Untrusted { .. } => Some(
-                "give it to the user who runs this, or fetch everything before".to_owned(),
-            ),
             Self::Unborn { .. } => Some("make a first commit".to_owned()),
             _ => None,
         }

@@ -45,6 +45,24 @@ impl Repository {
         }
     }
 
+    /// Fetches the tip of a branch of the remote, as its tracking branch. `name` must be one
+    /// that Git allows.
+    pub(super) fn fetch_branch(&self, name: &str) -> Result<(), GitError> {
+        let remote = self.remote()?;
+        let Some(settings) = self.settings() else {
+            return Err(GitError::NoRemote {
+                path: self.git_dir().to_owned(),
+            });
+        };
+        let mut args = match self.is_shallow() {
+            true => vec!["--depth=1"],
+            false => Vec::new(),
+        };
+        args.extend(["--stdin", "--", &remote]);
+        let refspec = format!("+refs/heads/{name}:refs/remotes/{remote}/{name}\n");
+        program::fetch(self, settings, &remote, &args, &refspec)
+    }
+
     /// Fetches these objects from `remote`.
     fn fetch(&self, remote: &str, options: &[&str], ids: &[ObjectId]) -> Result<(), GitError> {
         let Some(settings) = self.settings() else {

@@ -40,12 +40,15 @@ pub(super) struct Memo {
     path: Option<PathBuf>,
     bytes: Vec<u8>,
     /// Where the row of a blob and conversion starts.
-    rows: HashMap<(ObjectId, Conversion), usize, BuildHasherDefault<NameHasher>>,
+    rows: ByName<usize>,
 }
+
+/// A map from blobs and conversions.
+pub(super) type ByName<T> = HashMap<(ObjectId, Conversion), T, BuildHasherDefault<NameHasher>>;
 
 /// Names of objects are hashes already.
 #[derive(Debug, Default)]
-struct NameHasher(u64);
+pub(super) struct NameHasher(u64);
 
 impl Hasher for NameHasher {
     fn finish(&self) -> u64 {
@@ -74,7 +77,7 @@ impl Memo {
         let mut memo = Self {
             path: Some(path),
             bytes,
-            rows: HashMap::default(),
+            rows: ByName::default(),
         };
         let mut start = MAGIC.len();
         memo.rows.reserve(memo.bytes.len() / ROW);

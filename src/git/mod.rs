@@ -10,8 +10,7 @@
 //! configuration names is ever started on the way: no hook, no filter driver, no `textconv`,
 //! no `fsmonitor`, no alias. What only such a program could tell is [`Unknown`] and is told
 //! as that. Variables such as `GIT_DIR` mean nothing here. A repository that belongs to
-//! another user may be read, but its configuration then counts for nothing that decides
-//! about programs or paths outside.
+//! another user may be read; its configuration then names no file outside that would be read.
 //!
 //! # Versions of formats
 //!
@@ -35,7 +34,10 @@ mod program;
 mod repository;
 pub mod resolve;
 mod scan;
+mod scan_inputs;
 mod tree;
+mod worktree;
+mod write_out;
 
 pub use changes::{Change, ChangeKind, ChangedPaths};
 pub use commit::Commit;
@@ -44,7 +46,10 @@ pub use object_id::{ObjectId, ParseObjectIdError};
 pub use program::FetchSettings;
 pub use repository::{Repository, Surroundings};
 pub use scan::{ContentIdentity, ScanOptions, ScannedTree, Unknown, UnknownReason, scan};
+pub use scan_inputs::scan_inputs;
 pub use tree::{Tree, TreeEntry, TreeEntryKind};
+pub use worktree::{WorktreeChange, WorktreeState, scan_worktree};
+pub use write_out::write_out;
 
 #[cfg(test)]
 mod tests;

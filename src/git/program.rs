@@ -5,7 +5,8 @@
 //! reads that configuration. What else a configuration can make `git fetch` start is turned
 //! off: hooks, `fsmonitor`, maintenance, submodules, remote helpers, other names for the
 //! program on the server, commands that list references. It asks nobody, and it is ended at
-//! a deadline. A repository of another user is left alone.
+//! a deadline. Whether the repository of another user is safe to work in is Git's own
+//! decision (`safe.directory`).
 
 use std::{
     ffi::OsString,
@@ -67,11 +68,6 @@ pub(super) fn fetch(
     args: &[&str],
     input: &str,
 ) -> Result<(), GitError> {
-    if !repository.is_trusted() {
-        return Err(GitError::Untrusted {
-            path: repository.git_dir().to_owned(),
-        });
-    }
     let started = Instant::now();
     let mut stderr = temp()?;
     let mut stdin = temp()?;
@@ -92,7 +88,6 @@ pub(super) fn fetch(
     if !has_ssh {
         command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
     }
-    command.arg("--git-dir").arg(repository.git_dir());
     for setting in SETTINGS {
         command.args(["-c", setting]);
     }
@@ -107,7 +102,8 @@ pub(super) fn fetch(
             "--upload-pack=git-upload-pack",
         ])
         .args(args)
-        .current_dir(repository.git_dir())
+        // Not by `--git-dir`: that would say that the repository is safe, whoever owns it.
+        .current_dir(repository.work_dir().unwrap_or(repository.git_dir()))
         .stdin(stdin)
         .stdout(Stdio::null())
         .stderr(stderr.try_clone().at("copy", "a temporary file")?);

@@ -30,8 +30,6 @@ struct Shared {
     store: gix::ThreadSafeRepository,
     /// Whose configuration counts.
     surroundings: Surroundings,
-    /// Whether this user owns it.
-    trusted: bool,
     /// The work tree, or the repository itself if it is bare; symlinks followed.
     top: PathBuf,
     /// Handles that no thread uses now: they have caches.
@@ -87,12 +85,10 @@ impl Repository {
 
     fn of(store: gix::ThreadSafeRepository, surroundings: Surroundings) -> Result<Self, GitError> {
         let top = fs::canonicalize(store.work_dir().unwrap_or(store.git_dir()))?;
-        let trusted = store.to_thread_local().git_dir_trust() == Trust::Full;
         Ok(Self {
             shared: Arc::new(Shared {
                 store,
                 surroundings,
-                trusted,
                 top,
                 free: Mutex::default(),
             }),
@@ -171,14 +167,15 @@ impl Repository {
     /// The names of the remotes.
     pub(super) fn remotes(&self) -> Vec<String> {
         self.with(|repository| {
-            let names = repository.remote_names();
-            names.iter().map(ToString::to_string).collect()
+            let config = repository.config_snapshot();
+            let sections = config.plumbing().sections_by_name("remote");
+            let names = sections.into_iter().flatten();
+            let names = names.filter_map(|section| section.header().subsection_name());
+            let mut names: Vec<String> = names.map(ToString::to_string).collect();
+            names.sort();
+            names.dedup();
+            names
         })
-    }
-
-    /// Whether this user owns the repository. If not, no program is started in it.
-    pub fn is_trusted(&self) -> bool {
-        self.shared.trusted
     }
 
     /// Whether the history ends early.
@@ -310,6 +307,20 @@ impl Repository {
             });
             names
         })
+    }
+
+    /// The branch that is checked out, without `refs/heads/`; none if it is a commit alone.
+    pub fn branch(&self) -> Option<String> {
+        self.with(|repository| {
+            let name = repository.head_name().ok()??;
+            let name = name.as_bstr().to_string();
+            name.strip_prefix("refs/heads/").map(str::to_owned)
+        })
+    }
+
+    /// The address of the remote `origin`, as the configuration has it: it may hold a password.
+    pub fn remote_url(&self) -> Option<String> {
+        self.config_string("remote.origin.url")
     }
 
     /// What changed from commit `base` to commit `head`; with no base everything was added.

@@ -40,6 +40,8 @@ pub trait History {
     fn with_prefix(&self, digits: &str) -> Option<ObjectId>;
     /// The commit that a reference leads to, by its full name.
     fn reference(&self, name: &str) -> Option<ObjectId>;
+    /// The name of the remote that is fetched from.
+    fn remote(&self) -> String;
     /// Full names of references that may be the default branch, likeliest first.
     fn default_branches(&self) -> Vec<String>;
     /// The parents as the commit names them, whether or not they are at hand.
@@ -181,7 +183,7 @@ impl Search<'_> {
         let name = name.strip_prefix("refs/heads/").unwrap_or(name);
         let remote = self
             .history
-            .reference(&format!("refs/remotes/origin/{name}"));
+            .reference(&format!("refs/remotes/{}/{name}", self.history.remote()));
         remote.or_else(|| self.history.reference(&format!("refs/heads/{name}")))
     }
 
@@ -210,7 +212,8 @@ impl Search<'_> {
             Other::DefaultBranch => {
                 let names = self.history.default_branches();
                 let name = names.first().ok_or(WhyNot::NoDefault)?;
-                let short = ["refs/remotes/origin/", "refs/heads/"]
+                let remote = format!("refs/remotes/{}/", self.history.remote());
+                let short = [&*remote, "refs/heads/"]
                     .iter()
                     .find_map(|place| name.strip_prefix(place));
                 if short.is_some_and(own) {

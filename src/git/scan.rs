@@ -1,6 +1,6 @@
 //! A directory of a commit as a build context.
 //!
-//! [`scan()`] gives what [`context::scan`](crate::context::scan) gives for a directory on disk into
+//! [`scan()`] gives what [`context::scan`] gives for a directory on disk into
 //! which the commit was checked out: the same paths, modes, symlinks and digests of contents,
 //! so the same keys. The walk is the same code over another hierarchy.
 //!

@@ -8,6 +8,7 @@
 //! `docs/internals/cache-key-spec.md`.
 
 mod definition;
+mod difference;
 mod explain;
 mod listing;
 mod recipe;
@@ -15,7 +16,8 @@ mod recipe;
 mod tests;
 
 pub use definition::{DefinitionKeys, KeyOptions, exec_content_recipe, file_content_recipe};
-pub use explain::{Difference, KeyDiff, OldPart, OldValue, Topic, hidden_items};
+pub use difference::{Difference, Topic};
+pub use explain::{KeyDiff, OldPart, OldValue, hidden_items};
 pub use listing::{ChangedFile, FileChange, FileListing, Listed, ListedPath};
 pub use recipe::{KeyKind, KeyRecipe, RecipePart, RecipeValue};
 

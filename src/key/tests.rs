@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 use proptest::prelude::*;
 
 use super::{
-    CacheKey, DefinitionKeys, KeyKind, KeyOptions, KeyRecipe, exec_content_recipe,
-    file_content_recipe,
+    CacheKey, DefinitionKeys, Difference, KeyDiff, KeyKind, KeyOptions, KeyRecipe, OldPart,
+    OldValue, Topic, exec_content_recipe, file_content_recipe, hidden_items,
 };
 use crate::{
     device::Device,
@@ -571,6 +571,131 @@ fn a_changed_step_changes_the_keys_of_those_that_read_it() {
     }
     let named: Vec<_> = keys.into_iter().map(|key| ("step", key)).collect();
     all_differ(&named);
+}
+
+fn recipe_of(op: Op, options: KeyOptions) -> KeyRecipe {
+    let select = |_, _| Ok::<_, Infallible>(files("files"));
+    let Ok(keys) = DefinitionKeys::compute(&graph(op), options, select);
+    keys.recipe_of(STEP).clone()
+}
+
+fn old(recipe: &KeyRecipe) -> Vec<OldPart> {
+    recipe.stored().iter().map(OldPart::from).collect()
+}
+
+/// The differences between two recipes, from what is stored of the first.
+fn differences(before: &KeyRecipe, after: &KeyRecipe) -> Vec<Difference> {
+    KeyDiff::between(&old(before), after).differences
+}
+
+#[test]
+fn what_makes_another_key_makes_a_difference() {
+    let before = recipe_of(Op::Exec(exec()), OPTIONS);
+    for (name, change) in EXEC_CHANGES {
+        let mut op = exec();
+        change(&mut op);
+        let after = recipe_of(Op::Exec(op), OPTIONS);
+        let told = differences(&before, &after);
+        assert_eq!(told.is_empty(), *name == "nothing", "{name}: {told:?}");
+    }
+    let before = recipe_of(Op::File(copy()), OPTIONS);
+    for (name, change) in COPY_CHANGES {
+        let mut op = copy();
+        change(&mut op);
+        let after = recipe_of(Op::File(op), OPTIONS);
+        let told = differences(&before, &after);
+        assert_eq!(told.is_empty(), *name == "nothing", "{name}: {told:?}");
+    }
+}
+
+#[test]
+fn differences_name_what_they_are_about() {
+    let before = recipe_of(Op::Exec(exec()), OPTIONS);
+    let first = |change: fn(&mut ExecOp)| {
+        let mut op = exec();
+        change(&mut op);
+        differences(&before, &recipe_of(Op::Exec(op), OPTIONS))[0].to_string()
+    };
+    let told = [
+        first(|op| op.args[2] = "make all".to_owned()),
+        first(|op| op.args[0] = "/bin/bash".to_owned()),
+        first(|op| change_env(op, |env| env[1].1 = "clang".to_owned())),
+        first(|op| drop(op.mounts.pop())),
+        first(|op| *bind(op).1 = "/c".to_owned()),
+        first(|op| op.extras.devices.push(device("v.example/d=0"))),
+        first(|op| op.user = "app".to_owned()),
+        first(|op| op.cwd = "x".repeat(70)),
+    ];
+    assert_eq!(
+        told,
+        [
+            "the command changed (`make` -> `make all`)",
+            "the shell changed (`/bin/sh -c` -> `/bin/bash -c`)",
+            "environment variable `CC` changed (`gcc` -> `clang`)",
+            "mount `/tmp` removed (was `tmpfs`)",
+            "mount `/b source` changed (`/a` -> `/c`)",
+            "the devices added (`v.example/d=0`)",
+            "the user changed (`` -> `app`)",
+            &format!(
+                "the working directory changed (`/src` -> `{}…`)",
+                "x".repeat(60)
+            ),
+        ]
+    );
+}
+
+#[test]
+fn the_instruction_comes_before_what_it_stands_on() {
+    let mut op = exec();
+    (op.root, op.mtime, op.epoch) = (VertexId(2), 5, 5);
+    op.args[2] = "make all".to_owned();
+    let before = recipe_of(Op::Exec(exec()), OPTIONS);
+    let other = KeyOptions { normalise: false };
+    let told = differences(&before, &recipe_of(Op::Exec(op), other));
+    let topics: Vec<Topic> = told.iter().map(|difference| difference.topic).collect();
+    let wanted = [
+        Topic::Command,
+        Topic::Normalise,
+        Topic::Epoch,
+        Topic::Parent,
+        Topic::Time,
+    ];
+    assert_eq!(topics, wanted);
+}
+
+#[test]
+fn secrets_in_variables_are_compared_and_not_shown() {
+    let recipe = |token: &str| {
+        let mut op = exec();
+        change_env(&mut op, |env| env.extend(pairs([("API_TOKEN", token)])));
+        recipe_of(Op::Exec(op), OPTIONS)
+    };
+    let (one, two) = (recipe("first"), recipe("second"));
+    let mut kept = old(&one);
+    let env = kept.iter_mut().find(|part| part.name == "env").unwrap();
+    let OldValue::Text(text) = &env.value else {
+        panic!("{env:?}");
+    };
+    let items = hidden_items(text.as_bytes()).unwrap();
+    assert!(
+        items.iter().all(|item| !item.contains("first")),
+        "{items:?}"
+    );
+    env.value = OldValue::Items(items);
+    assert!(KeyDiff::between(&kept, &one).differences.is_empty());
+    for kept in [kept, old(&one)] {
+        let told = KeyDiff::between(&kept, &two).differences;
+        assert_eq!(told.len(), 1);
+        assert_eq!(
+            told[0].to_string(),
+            "environment variable `API_TOKEN` changed"
+        );
+        let shown = format!("{told:?}");
+        assert!(
+            !shown.contains("first") && !shown.contains("second"),
+            "{shown}"
+        );
+    }
 }
 
 fn word() -> impl Strategy<Value = String> {

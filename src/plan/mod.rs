@@ -27,12 +27,15 @@ pub mod gitlab;
 pub mod graph;
 pub mod lock;
 pub mod matrix;
+mod memo;
+pub mod remembered;
 mod side;
 mod solve;
 pub mod trailers;
 
 pub use causes::{Cause, CauseKind, ChangedFiles};
 pub use decide::{Decided, Forced, Known, decide};
+pub use memo::SelectionMemo;
 pub use side::{Hits, Selected, Side, TargetInfo, target_key};
 pub use solve::{Foreseen, Solution, foresee};
 

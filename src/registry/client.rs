@@ -6,7 +6,7 @@ use std::{
 };
 
 use reqwest::{
-    Certificate, Method, RequestBuilder, Response, StatusCode, Url,
+    Method, RequestBuilder, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use time::OffsetDateTime;
@@ -18,11 +18,10 @@ use super::{
     credentials::{Credentials, Keychain},
     error::{IntegrityError, RegistryError, Subject, is_quota, is_tls, message_in},
     retry::{Limits, Retry, retry_after},
-    transport::{Pulse, Setup, client_error, install_provider, is_safe},
+    transport::{Pulse, Setup, install_provider, is_safe},
 };
 use crate::{
     digest::Sha256Digest,
-    fs,
     oci::{Descriptor, Document, Repository, descriptor::media, reference::is_loopback},
 };
 
@@ -59,14 +58,9 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
         install_provider();
-        let mut authorities = Vec::new();
-        for path in &options.authorities {
-            let pem = fs::read(path).map_err(RegistryError::Authority)?;
-            authorities.extend(Certificate::from_pem_bundle(&pem).map_err(client_error)?);
-        }
         let setup = Setup {
             user_agent: options.user_agent,
-            authorities,
+            authorities: options.authorities,
             connect: options.limits.connect,
         };
         Ok(Self {

@@ -302,9 +302,6 @@ pub enum RegistryError {
     /// The HTTP client can't be set up, for instance for want of root certificates.
     #[error("can't set up the HTTP client")]
     Client(#[source] Arc<reqwest::Error>),
-    /// The certificate of an authority can't be read.
-    #[error("can't read the certificate of an authority")]
-    Authority(#[source] FsError),
 }
 
 /// `: message`, or nothing.
@@ -355,8 +352,7 @@ impl RegistryError {
             | Self::Repository(_)
             | Self::Write { .. }
             | Self::Read { .. }
-            | Self::Client(_)
-            | Self::Authority(_) => Trouble::Local,
+            | Self::Client(_) => Trouble::Local,
         }
     }
 

@@ -17,6 +17,7 @@
 //! no identity tokens and asks `/v2/` first.
 
 mod auth;
+mod authorities;
 mod blob;
 mod client;
 mod credentials;
@@ -26,10 +27,11 @@ mod retry;
 mod stream;
 mod transport;
 
+pub use authorities::{Authorities, AuthoritiesError};
 pub use credentials::{Credentials, CredentialsError};
 pub(crate) use error::is_tls;
 pub use error::{Act, IntegrityError, RegistryError, Subject, Trouble};
-pub use push::UploadSource;
+pub use push::{Sent, UploadSource};
 pub use retry::Limits;
 pub(crate) use retry::{backoff, pause_after, retry_after};
 pub use stream::BlobStream;
@@ -66,8 +68,8 @@ pub struct RegistryOptions {
     /// Where credential helpers are looked for, in the form of `PATH`; none: the
     /// `PATH` of the process.
     pub helper_path: Option<OsString>,
-    /// PEM files of certificate authorities to trust besides the system's.
-    pub authorities: Vec<PathBuf>,
+    /// Certificate authorities to trust besides the system's.
+    pub authorities: Authorities,
     /// The `User-Agent` header.
     pub user_agent: String,
     /// Times and counts.
@@ -79,7 +81,7 @@ impl Default for RegistryOptions {
         Self {
             docker_config: None,
             helper_path: None,
-            authorities: Vec::new(),
+            authorities: Authorities::default(),
             user_agent: concat!("memobuild-ci/", env!("CARGO_PKG_VERSION")).to_owned(),
             limits: Limits::default(),
         }
@@ -220,8 +222,21 @@ impl Registry {
         digest: &Sha256Digest,
         source: &UploadSource,
     ) -> Result<(), RegistryError> {
+        let sent: Sent = Arc::new(|_| {});
+        self.push_blob_telling(repository, digest, source, &sent)
+            .await
+    }
+
+    /// The same; `sent` is told how far it is.
+    pub async fn push_blob_telling(
+        &self,
+        repository: &Repository,
+        digest: &Sha256Digest,
+        source: &UploadSource,
+        sent: &Sent,
+    ) -> Result<(), RegistryError> {
         let mut operation = self.blob_operation(repository, Access::Push, digest);
-        push::blob(&mut operation, digest, source).await
+        push::blob(&mut operation, digest, source, sent).await
     }
 
     /// Has the registry take the blob `digest` over from the repository `from` of the same host.

@@ -8,7 +8,7 @@
 //!
 //! Registries refuse bytes of another digest, and manifests whose blobs they don't have.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -43,6 +43,10 @@ pub enum UploadSource {
     File(PathBuf),
 }
 
+/// Is told how many bytes of a blob have been handed to the network: fewer than before where a
+/// registry has to be sent some again.
+pub type Sent = Arc<dyn Fn(u64) + Send + Sync>;
+
 impl UploadSource {
     /// Size in bytes.
     fn size(&self) -> Result<u64, FsError> {
@@ -53,8 +57,14 @@ impl UploadSource {
     }
 
     /// The bytes from `from` to the end at `size` as a request's body.
-    fn body(&self, from: u64, size: u64, pulse: &Pulse) -> Body {
-        let pulse = pulse.clone();
+    fn body(&self, from: u64, size: u64, pulse: &Pulse, sent: &Sent) -> Body {
+        let (pulse, sent) = (pulse.clone(), Arc::clone(sent));
+        let mut done = from;
+        let mut beat = move |piece: &Bytes| {
+            pulse.beat();
+            done += piece.len() as u64;
+            sent(done);
+        };
         match self {
             Self::Bytes(bytes) => {
                 let at = usize::try_from(from).unwrap_or(usize::MAX);
@@ -64,7 +74,7 @@ impl UploadSource {
                     (!piece.is_empty()).then_some((piece, rest))
                 });
                 Body::wrap_stream(pieces.map(move |piece| {
-                    pulse.beat();
+                    beat(&piece);
                     Ok::<_, io::Error>(piece)
                 }))
             }
@@ -78,7 +88,7 @@ impl UploadSource {
                     Ok::<_, io::Error>(ReaderStream::with_capacity(rest, PIECE))
                 };
                 let pieces = stream::once(opened).try_flatten();
-                Body::wrap_stream(pieces.inspect_ok(move |_| pulse.beat()))
+                Body::wrap_stream(pieces.inspect_ok(beat))
             }
         }
     }
@@ -99,6 +109,7 @@ pub(super) async fn blob(
     operation: &mut Operation,
     digest: &Sha256Digest,
     source: &UploadSource,
+    sent: &Sent,
 ) -> Result<(), RegistryError> {
     let size = source.size().map_err(|source| RegistryError::Read {
         subject: operation.subject().clone(),
@@ -109,7 +120,7 @@ pub(super) async fn blob(
     loop {
         let was_continued = session.is_some();
         let result = {
-            let attempt = advance(operation, &mut session, digest, source, size);
+            let attempt = advance(operation, &mut session, digest, (source, size), sent);
             operation.attempt(attempt).await
         };
         let error = match result {
@@ -152,8 +163,8 @@ async fn advance(
     operation: &Operation,
     session: &mut Option<Session>,
     digest: &Sha256Digest,
-    source: &UploadSource,
-    size: u64,
+    (source, size): (&UploadSource, u64),
+    sent: &Sent,
 ) -> Result<(), RegistryError> {
     let session = match session {
         Some(session) => session,
@@ -168,7 +179,7 @@ async fn advance(
         request
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, size - from)
-            .body(source.body(from, size, &pulse))
+            .body(source.body(from, size, &pulse, sent))
     };
     if size > WHOLE_LIMIT && session.done < size {
         let from = session.done;

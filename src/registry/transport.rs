@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Certificate, Url, redirect};
+use reqwest::{Url, redirect};
 use tokio::time::Instant;
 
-use super::error::RegistryError;
+use super::authorities::Authorities;
 use crate::oci::reference::is_loopback;
 
 /// Redirects followed for one request.
@@ -18,7 +18,7 @@ const REDIRECT_LIMIT: usize = 10;
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) user_agent: String,
-    pub(super) authorities: Vec<Certificate>,
+    pub(super) authorities: Authorities,
     /// To open a connection.
     pub(super) connect: Duration,
 }
@@ -30,11 +30,8 @@ impl Setup {
         &self,
         stall: Option<Duration>,
     ) -> Result<reqwest::Client, reqwest::Error> {
-        let mut builder = self.builder(false, stall);
-        if !self.authorities.is_empty() {
-            builder = builder.tls_certs_merge(self.authorities.clone());
-        }
-        builder.build()
+        let builder = self.builder(false, stall);
+        self.authorities.trusted_by(builder).build()
     }
 
     /// For registries on this machine.
@@ -66,10 +63,6 @@ pub(crate) fn install_provider() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
     });
-}
-
-pub(super) fn client_error(error: reqwest::Error) -> RegistryError {
-    RegistryError::Client(Arc::new(error))
 }
 
 /// Follows redirects, but to plain http only from this machine to this machine.

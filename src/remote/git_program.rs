@@ -62,6 +62,11 @@ const SETTINGS: [&str; 19] = [
     "http.lowSpeedTime=60",
 ];
 
+/// How `git` calls `ssh` unless the user says otherwise: nobody is asked, and neither a server that
+/// says nothing at first nor one that falls silent is waited for.
+const SSH: &str = "ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 \
+    -o ServerAliveCountMax=4";
+
 /// A way to call `git` for one repository.
 #[derive(Debug)]
 pub(super) struct GitProgram {
@@ -153,7 +158,7 @@ impl GitProgram {
         }
         command.env("GIT_CONFIG_GLOBAL", self.config.path());
         if !self.env.iter().any(|(name, _)| name == "GIT_SSH_COMMAND") {
-            command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
+            command.env("GIT_SSH_COMMAND", SSH);
         }
         for setting in SETTINGS {
             command.args(["-c", setting]);

@@ -28,7 +28,7 @@ use crate::{
     fs::{self, IoContext as _},
     oci::reference::is_loopback,
     redact,
-    registry::{Limits, install_provider, is_tls, pause_after, retry_after},
+    registry::{Authorities, Limits, install_provider, is_tls, pause_after, retry_after},
 };
 
 /// Redirects followed for one request, as Go's client does.
@@ -54,16 +54,21 @@ pub(super) enum Answer {
 }
 
 impl HttpClient {
-    pub(super) fn new(limits: Limits, events: Events) -> Result<Self, RemoteError> {
+    pub(super) fn new(
+        limits: Limits,
+        authorities: &Authorities,
+        events: Events,
+    ) -> Result<Self, RemoteError> {
         install_provider();
         let builder = || {
-            reqwest::Client::builder()
+            let builder = reqwest::Client::builder()
                 .user_agent(concat!("memobuild-ci/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(limits.connect)
                 .read_timeout(limits.stall)
                 .redirect(redirect::Policy::limited(REDIRECT_LIMIT))
                 // Our own policy decides.
-                .retry(reqwest::retry::never())
+                .retry(reqwest::retry::never());
+            authorities.trusted_by(builder)
         };
         Ok(Self {
             remote: builder().build().map_err(RemoteError::Client)?,

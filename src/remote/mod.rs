@@ -38,7 +38,7 @@ use crate::{
     graph::{GitSource, HttpSource, RemoteSource},
     oci::layer::{self, ArchiveFormat},
     redact,
-    registry::{Limits, Trouble, pause_after},
+    registry::{Authorities, Limits, Trouble, pause_after},
 };
 use git_program::GitProgram;
 use http::{Answer, HttpClient};
@@ -55,6 +55,8 @@ pub struct SourceOptions {
     pub git_env: Vec<(OsString, OsString)>,
     /// What web servers with Git repositories are shown.
     pub git_auth: GitAuth,
+    /// Certificate authorities to trust besides the system's, but not by `git`.
+    pub authorities: Authorities,
     /// Times and counts.
     pub limits: Limits,
     /// Who is told of transfers and warnings.
@@ -362,7 +364,11 @@ impl Sources {
         if let Some(client) = self.http.get() {
             return Ok(client);
         }
-        let client = HttpClient::new(self.options.limits.clone(), self.options.events.clone())?;
+        let client = HttpClient::new(
+            self.options.limits.clone(),
+            &self.options.authorities,
+            self.options.events.clone(),
+        )?;
         Ok(self.http.get_or_init(|| client))
     }
 
@@ -389,7 +395,16 @@ impl Sources {
         let temp = &self.options.temp_dir;
         let auth = self.options.git_auth.setting(&source.remote);
         let git = GitProgram::new(what, self.options.git_env.clone(), &auth, temp).await?;
-        let resolved = git::resolve(&git, source, Path::new("/")).await?;
+        // A short answer: who hasn't given it by then won't.
+        let limit = self.options.limits.stall;
+        let resolving = git::resolve(&git, source, Path::new("/"));
+        let resolved = match tokio::time::timeout(limit, resolving).await {
+            Ok(resolved) => resolved?,
+            Err(_) => {
+                let what = what.to_owned();
+                return Err(RemoteError::Deadline { what, limit });
+            }
+        };
         let key = resolved.key(source);
         if let Some(used) = find(&store, key.clone()).await? {
             return Ok(used);

@@ -50,6 +50,11 @@ impl Failure {
         Self::new(StatusCode::FORBIDDEN, code::DENIED, message)
     }
 
+    /// What it says if it is a refusal.
+    pub(super) fn denial(&self) -> Option<&str> {
+        (self.status == StatusCode::FORBIDDEN).then_some(&self.detail.message)
+    }
+
     pub(super) fn too_large(what: &str, limit: u64) -> Self {
         let message = format!("{what} may have {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE, message)
@@ -101,6 +106,9 @@ impl From<StoreError> for Failure {
                 cause: Some(chain(&error)),
                 ..Self::new(status, code::FULL, message)
             };
+        }
+        if let StoreError::Namespaces { .. } = error {
+            return Self::denied(error.to_string());
         }
         Self::internal(chain(&error))
     }

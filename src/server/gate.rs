@@ -3,12 +3,15 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
+    body::{Body, HttpBody as _},
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures_util::StreamExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Shared,
@@ -131,10 +134,22 @@ async fn admit(server: &Shared, request: Request, next: Next) -> Response {
     if matches!(request.uri().path(), "/healthz" | "/readyz") {
         return next.run(request).await;
     }
-    let Ok(_turn) = server.turns.try_acquire() else {
+    let Ok(turn) = server.turns.clone().try_acquire_owned() else {
         return refuse_early(server, request, Failure::busy()).await;
     };
-    next.run(request).await
+    next.run(request).await.map(|body| held(body, turn))
+}
+
+/// A body that keeps its request's turn until it has been sent, or given up. One that is in memory as a whole
+/// has nothing left to do.
+fn held(body: Body, turn: OwnedSemaphorePermit) -> Body {
+    if body.size_hint().exact().is_some() {
+        return body;
+    }
+    let pieces = body.into_data_stream();
+    Body::from_stream(pieces.inspect(move |_| {
+        let _turn = &turn;
+    }))
 }
 
 /// Finds out who asks; for what lies in a namespace.
@@ -193,7 +208,10 @@ async fn authorize_in(
     let (store, name) = (server.store.clone(), asker.1.clone());
     let namespace = match store.known_namespace(&name) {
         Some(known) => Ok(known),
-        None => blocking(move || store.namespace(&name)).await,
+        None => {
+            let grant = asker.0.clone();
+            blocking(move || store.namespace(&name, grant.name())).await
+        }
     };
     match namespace {
         Ok(namespace) => {
@@ -208,7 +226,19 @@ async fn authorize_in(
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(failure) => refuse_early(server, request, failure).await,
+        Err(failure) => {
+            if let Some(reason) = failure.denial() {
+                server.audit.denied(&Refusal {
+                    token: Some(asker.0.name()),
+                    peer: peer(&request).to_string(),
+                    namespace: &asker.1,
+                    act: "make a namespace",
+                    reason,
+                    ..Refusal::default()
+                });
+            }
+            refuse_early(server, request, failure).await
+        }
     }
 }
 

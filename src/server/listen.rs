@@ -98,6 +98,7 @@ pub(super) async fn run(server: Server, stop: impl Future<Output = ()>) {
         connections.shutdown().await;
     }
     upkeep.shutdown().await;
+    shared.audit.close();
     let store = shared.store.clone();
     report(tokio::task::spawn_blocking(move || store.flush()).await);
 }
@@ -150,7 +151,10 @@ async fn keep_up(shared: Arc<Shared>, max_age: Option<Duration>) {
     loop {
         let store = shared.store.clone();
         let work = tokio::select! {
-            _ = flush.tick() => tokio::task::spawn_blocking(move || store.flush()),
+            _ = flush.tick() => {
+                shared.audit.tell_dropped(std::time::Instant::now());
+                tokio::task::spawn_blocking(move || store.flush())
+            }
             _ = clean.tick() => tokio::task::spawn_blocking(move || {
                 store.collect(&GcDemand {
                     namespace: None,

@@ -72,6 +72,8 @@ pub struct ServerOptions {
     pub max_age: Option<Duration>,
     /// What was written less than this ago is not collected.
     pub grace: Duration,
+    /// Namespaces that one token may make.
+    pub namespaces: usize,
     /// Requests at once; others are answered 429.
     pub requests: usize,
     /// Connections at once; others wait.
@@ -96,6 +98,7 @@ impl ServerOptions {
             quotas: Quotas::NONE,
             max_age: None,
             grace: Duration::from_secs(3600),
+            namespaces: 100,
             requests: 512,
             connections: 1024,
             pace: Pace::default(),
@@ -199,7 +202,7 @@ struct Shared {
     audit: Arc<Audit>,
     pace: Pace,
     requests: usize,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     lookups: Semaphore,
     stopping: AtomicBool,
 }
@@ -230,6 +233,7 @@ impl Server {
         let keyring = keyring(&options)?;
         let audit = Audit::open(options.audit_log.as_deref()).map_err(ServerError::Audit)?;
         let store = Store::open(&options.data, options.quotas, options.grace)?;
+        let store = store.with_namespaces(options.namespaces);
         let failed = |source| ServerError::Listen {
             address: options.listen,
             source,
@@ -248,7 +252,7 @@ impl Server {
                 audit: Arc::new(audit),
                 pace: options.pace,
                 requests: options.requests,
-                turns: Semaphore::new(options.requests),
+                turns: Arc::new(Semaphore::new(options.requests)),
                 lookups: Semaphore::new(processors),
                 stopping: AtomicBool::new(false),
             }),

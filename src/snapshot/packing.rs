@@ -42,6 +42,11 @@ impl Snapshots {
         self.access.measure(dir)
     }
 
+    /// Removes a directory with all that is in it, whoever it belongs to.
+    pub fn remove_tree(&self, dir: &Path) -> Result<(), SnapshotError> {
+        self.access.remove(dir)
+    }
+
     /// Sends all that is in a directory to `sink`, and the directory itself as the root, in
     /// canonical order. Nothing must change there meanwhile.
     pub fn pack(&self, dir: &Path, sink: &mut Sink<'_>) -> Result<DiffSummary, SnapshotError> {

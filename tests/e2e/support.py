@@ -29,7 +29,9 @@ IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
 # The program is tested as on a developer's machine, wherever the tests run: what a CI platform says
 # decides what a build saves. Tests of that set the variables themselves.
 for _name in list(os.environ):
-    _platform = _name == "CI" or _name.startswith(("CI_", "GITHUB_", "GITLAB_", "GITEA_", "FORGEJO_", "ACTIONS_", "RUNNER_"))
+    _platform = _name in ("CI", "DRONE", "TF_BUILD", "BUILDKITE", "CIRCLECI", "GOOGLE_CLOUD_BUILD", "TRAVIS")
+    _platform |= _name.startswith(("CI_", "GITHUB_", "GITLAB_", "GITEA_", "FORGEJO_", "ACTIONS_", "RUNNER_"))
+    _platform |= _name.startswith(("CODEBUILD_", "JENKINS_", "BITBUCKET_", "TEAMCITY_"))
     if _platform or _name.startswith(("MEMOBUILD_CACHE_", "MEMOBUILD_REMOTE_")):
         del os.environ[_name]
 _made = {}
@@ -105,9 +107,9 @@ class EndToEnd(unittest.TestCase):
     # The product.
 
     def command(self, *words, cache=None):
-        """The command line of `memobuild-ci`; `build` gets the test's cache and plain progress."""
+        """The command line of `memobuild-ci`; what builds or plans gets the test's cache and plain progress."""
         words = [str(word) for word in words]
-        if words[0] == "build":
+        if words[0] in ("build", "plan", "graph"):
             words[1:1] = ["--cache-dir", cache or self.cache, "--progress", "plain"]
         elif words[0] == "cache":
             words[2:2] = ["--cache-dir", cache or self.cache]

@@ -112,6 +112,28 @@ class ActionsClient(support.EndToEnd):
         steps = {entry["step"]["instruction"] for entry in json.loads(text)["entries"]}
         self.assertLessEqual({"COPY data /data", "RUN cat /data > /copy"}, steps)
 
+    def test_the_mode_of_the_job_is_kept_to_and_said_once(self):
+        service = self.serve()
+        environment = service.environment(2)
+        for mode, steps, objects, said in [
+            ("write-only", (2, 0), 2, "nothing is read from the cache"),
+            ("read", (0, 2), 2, "nothing is saved to the cache"),
+            ("none", (2, 0), 2, "no use is made of the cache"),
+            ("write", (0, 2), 2, None),
+        ]:
+            with self.subTest(mode):
+                shutil.rmtree(self.cache, ignore_errors=True)
+                variables = {**os.environ, **environment, "ACTIONS_CACHE_MODE": mode, "MEMOBUILD_REMOTE_URL": "gha://"}
+                before = len(service.requests)
+                image = self.build(self.files, env=variables, dest=self.path(f"image-{mode}"))
+                warnings = [line for line in image.result.stderr.splitlines() if "warning" in line]
+                self.assertEqual(self.steps(image.result), steps)
+                self.assertEqual(len(service.keys()), objects)
+                self.assertEqual(len(warnings), 1 if said else 0, warnings)
+                self.assertIn(said or "", "".join(warnings))
+                if mode == "none":
+                    self.assertEqual(len(service.requests), before)
+
     def test_a_taken_key_may_be_told_with_400(self):
         # Some servers of version 1 do; two runners that save at once get there.
         service = self.serve(taken=400)

@@ -22,7 +22,7 @@ RUN seq 30000 | cat /data - > /first
 # Faults of the whole cache, those first in which builds wait. They run side by side, so many at a time.
 FAULTS = ["silent", "trickle", "truncate", "429", "vanish", "refuse", "reset", "401", "403", "404", "500", "503", "corrupt", "garbage", "expire"]
 FAULTS += ["tls-unknown", "tls-expired"]
-AT_A_TIME = 8
+AT_A_TIME = 6
 # Those that may leave hits: what was read before them is good.
 SOME_HITS = {"404", "corrupt", "vanish", "truncate", "expire"}
 # What a dead cache may cost at most, in seconds.
@@ -39,7 +39,7 @@ class Builds(support.EndToEnd):
         self.context_path = self.context(DOCKERFILE, {"data": "some data\n" * 50})
 
     def timed(self, address=None, name="build", variables=None):
-        """A build on an empty machine: `(image, seconds)`."""
+        """A build on an empty machine: the image, and the seconds that it took besides its steps."""
         cache, dest = self.path(name, "cache"), self.path(name, "image")
         shutil.rmtree(self.path(name), ignore_errors=True)
         environment = {**os.environ, **(variables or {})}
@@ -48,7 +48,9 @@ class Builds(support.EndToEnd):
             environment["MEMOBUILD_REMOTE_URL"] = address
         start = time.monotonic()
         image = self.build(self.context_path, env=environment, cache=cache, dest=dest)
-        return image, time.monotonic() - start
+        took = time.monotonic() - start
+        # Steps wait for no cache, but for the processors that other builds have.
+        return image, took - sum(map(float, re.findall(r"^#\d+ ran in ([\d.]+)s", image.result.stderr, re.MULTILINE)))
 
     def warnings(self, image):
         return [line for line in image.result.stderr.splitlines() if re.search(r"\bwarning\b", line)]

@@ -45,7 +45,7 @@ class Pages(support.EndToEnd):
             "bin/memobuild-ci",
             f"""
             #!/bin/sh
-            if [ "$1" = build ]; then shift; exec {program} build {options} "$@"; fi
+            case $1 in build | plan | graph | explain | simulate) command=$1; shift; exec {program} $command {options} "$@" ;; esac
             exec {program} "$@"
             """,
             mode=0o755,
@@ -72,6 +72,14 @@ class Pages(support.EndToEnd):
     def test_outputs(self):
         self.assertIn("made\n", self.run_page(os.path.join(ROOT, "docs/guides/outputs.md")).stdout)
 
+    def test_simulate(self):
+        self.need("git")
+        result = self.run_page(os.path.join(ROOT, "docs/guides/simulate.md"))
+        self.assertIn("has_work=true", result.stdout)
+        self.assertIn("requirements/app.txt invalidates ml through `COPY requirements/ /requirements/` in Dockerfile.ml:2: once in 3 commits", result.stdout)
+        with open(self.path("page/report.html"), encoding="utf-8") as file:
+            self.assertIn("another framework", file.read())
+
     def test_cache_in_your_registry(self):
         registry = cache_servers.Registry(self)
         # Only our own program takes loopback for a place without TLS by itself.
@@ -89,6 +97,26 @@ class Pages(support.EndToEnd):
         ran = re.findall(r"(\d+) ran, (\d+) hits?", result.stderr)
         self.assertEqual(ran, [("3", "0"), ("0", "3")], result.stderr)
         self.assertIn('"org.opencontainers.image.title":"', result.stdout)
+
+    def test_github_actions_cache(self):
+        service = cache_servers.Actions(self)
+        result = self.run_page(os.path.join(ROOT, "docs/guides/github-actions-cache.md"), **service.variables())
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran, [1, 0], "the second runner starts empty and runs nothing")
+
+    def test_local_cache(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/local-cache.md"))
+        ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
+        self.assertEqual(ran, [2, 0, 0], "what was carried elsewhere is found there")
+        self.assertIn("sent 2 results, ", result.stdout)
+        self.assertIn("exported 5 entries, ", result.stdout)
+
+    def test_planning(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/planning.md"))
+        self.assertIn("0 to build, 0 to reuse, 2 to skip", result.stdout)
+        self.assertIn('matrix={"include":[{"name":"app-linux-amd64"', result.stdout)
+        self.assertIn("`COPY requirements.txt /requirements.txt` in docker/Dockerfile.ml:2: requirements.txt", result.stdout)
+        self.assertIn("flowchart TD", result.stdout)
 
     def test_bake(self):
         result = self.run_page(os.path.join(ROOT, "docs/guides/bake.md"))
@@ -115,6 +143,17 @@ class Pages(support.EndToEnd):
         result = self.run_page(os.path.join(ROOT, "docs/guides/layered-repositories.md"))
         ran = [int(number) for number in re.findall(r"steps?: (\d+) ran", result.stderr)]
         self.assertEqual(ran[:2], [4, 1], "a change in `src/` reaches one COPY")
+
+
+    def test_why_did_it_run(self):
+        result = self.run_page(os.path.join(ROOT, "docs/guides/why-did-it-run.md"))
+        file = r"file `src/b.txt` changed \(`blake3:\w{12}` -> `blake3:\w{12}`\)"
+        self.assertRegex(result.stdout, rf"run   \[3/4\] COPY src /app/: {file}\n")
+        self.assertRegex(result.stdout, r"hit +in the local cache, by its key\n")
+        self.assertIn("environment variable `MODE` changed (`fast` -> `slow`)", result.stdout)
+        self.assertRegex(result.stdout, rf"#3 miss: {file}\n")
+        with open(self.path("page", "why.json")) as why:
+            self.assertIsNone(json.load(why)["first_cause"], "it was built meanwhile")
 
 
 class All(unittest.TestCase):

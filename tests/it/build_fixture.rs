@@ -107,6 +107,13 @@ impl Project {
 
     /// The program, ready to `build`, with nothing of the tester's environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.program();
+        command.args(["build", "--progress=json"]).args(args);
+        command
+    }
+
+    /// The program, with nothing of the tester's environment.
+    pub(crate) fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_memobuild-ci"));
         command
             .env_clear()
@@ -114,8 +121,6 @@ impl Project {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("MEMOBUILD_CACHE_DIR", self.path("cache"))
             .current_dir(self.dir.path())
-            .args(["build", "--progress=json"])
-            .args(args)
             .stdin(Stdio::null());
         command
     }
@@ -353,7 +358,7 @@ fn base_image(platform: &str) -> Image {
     Image::new(Family::Oci, platform, &[&tar.finish()])
 }
 
-fn busybox_image() -> Image {
+pub(crate) fn busybox_image() -> Image {
     let mut tar = Tar::new();
     tar.dir("bin/");
     tar.file("bin/busybox", 0o755, &fs::read(BUSYBOX).unwrap());

@@ -9,6 +9,10 @@
     reason = "helpers of tests fail by panics and talk by printing, as tests do"
 )]
 
+// The service that the store's own tests have.
+#[path = "../../src/cache/actions_service/tests/service.rs"]
+mod actions_service;
+mod attack_backends;
 mod build;
 mod build_errors;
 mod build_fixture;
@@ -16,6 +20,7 @@ mod build_loss;
 mod build_run;
 mod cache_attacks;
 mod config;
+mod explain;
 mod language;
 mod mount_trees;
 #[cfg(feature = "object-storage")]
@@ -31,6 +36,7 @@ mod remote;
 mod sandbox;
 mod server;
 mod server_earlier;
+mod server_limits;
 mod snapshot;
 mod store_kill;
 mod store_trouble;

@@ -102,6 +102,46 @@ fn the_next_runner_finds_what_a_step_left() {
 }
 
 #[test]
+fn a_tree_from_a_far_tier_is_given_to_nearer_ones() {
+    let Some((far, mut lab)) = runnable() else {
+        return;
+    };
+    lab.write("data", "one");
+    lab.build(&step("B cp /data /m/kept"));
+    let near = LabTier::new("lab://near");
+    let read_only = LabTier::new("lab://read-only");
+    lab.wipe();
+    lab.tiers = vec![
+        read_only.tier(Access::READ),
+        near.tier(Access::FULL),
+        far.tier(Access::FULL),
+    ];
+    let second = lab.build(&step("B cp /m/kept /copied"));
+    assert_eq!(restored(&second.events), [("/m", "lab://one", "local")]);
+    assert_eq!(saved(&second.events), 1);
+    assert_eq!(
+        trees(&near, &Scope::local()),
+        trees(&far, &Scope::local()),
+        "it is as it came"
+    );
+    assert!(trees(&read_only, &Scope::local()).is_empty());
+    // The next one comes from near, and nobody lacks it.
+    lab.wipe();
+    let third = lab.build(&step("B cp /m/kept /copied; B true"));
+    assert_eq!(restored(&third.events), [("/m", "lab://near", "local")]);
+    assert_eq!(saved(&third.events), 0);
+    assert_eq!(trees(&far, &Scope::local()).len(), 1);
+    // What is of another scope stays where it is.
+    lab.wipe();
+    near.vanish_after(0);
+    let other = LabTier::new("lab://other");
+    lab.tiers = vec![other.tier(Access::FULL), far.tier(Access::FULL)];
+    lab.scopes = SearchOrder::new(Scope::pull("7"), [Scope::local()]);
+    lab.build(&step("B cp /m/kept /copied; B true 2"));
+    assert!(trees(&other, &Scope::local()).is_empty());
+}
+
+#[test]
 fn without_the_setting_nothing_is_asked_for() {
     let Some((tier, mut lab)) = runnable() else {
         return;

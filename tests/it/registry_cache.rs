@@ -363,6 +363,7 @@ async fn ranges_shorter_than_asked_for_are_corrupt() {
 #[test]
 fn a_tier_is_opened_by_its_address() {
     let options = TierOptions {
+        authorities: Default::default(),
         access: TierAccess::READ,
         token: None,
         registry: Arc::new(Registry::new(RegistryOptions::default()).unwrap()),

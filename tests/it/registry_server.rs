@@ -207,9 +207,18 @@ impl RegistryServer {
 
     /// Puts other bytes under a blob's digest.
     pub(crate) fn spoil_blob(&self, repository: &str, digest: &Sha256Digest) {
+        self.replace_blob(repository, digest, &b"not the blob's bytes"[..]);
+    }
+
+    /// Puts these bytes under a blob's digest.
+    pub(crate) fn replace_blob(
+        &self,
+        repository: &str,
+        digest: &Sha256Digest,
+        bytes: impl Into<Bytes>,
+    ) {
         let key = (repository.to_owned(), digest.to_string());
-        let wrong = Bytes::from_static(b"not the blob's bytes");
-        self.shared.store().blobs.insert(key, wrong);
+        self.shared.store().blobs.insert(key, bytes.into());
     }
 
     /// The tags of a repository with their manifests' media types and bytes.

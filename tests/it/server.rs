@@ -103,8 +103,13 @@ impl Served {
         )
     }
 
+    /// What was refused.
+    pub(crate) fn audit_log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("audit.log")).unwrap()
+    }
+
     /// All files that hold frames.
-    fn frames(&self) -> Vec<PathBuf> {
+    pub(crate) fn frames(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut dirs = vec![self.dir.path().join("data/frames")];
         while let Some(dir) = dirs.pop() {

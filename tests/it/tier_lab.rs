@@ -20,7 +20,10 @@ use memobuild_ci::{
     },
     digest::Sha256Digest,
     dockerfile,
-    engine::{BuildError, Engine, EngineOptions, Session},
+    engine::{
+        BuildError, Engine, EngineOptions, Session,
+        explain::{self, Forecast},
+    },
     event::{BuildEvent, Events, Outcome, Recorder, Totals},
     graph::{BuildGraph, ImageTable, LocalContext, LowerInput, lower},
     key::CacheKey,
@@ -419,6 +422,23 @@ impl Lab {
             panic!("{error}: {:?}\n{:?}", error, outcomes.events);
         }
         outcomes
+    }
+
+    /// What a build would do, and the warnings that it would give.
+    pub(crate) fn forecast(&self, text: &str) -> (Forecast, Vec<String>) {
+        let recorder = Arc::new(Recorder::default());
+        let engine = self.engine(Events::new(recorder.clone()), CancellationToken::new());
+        let graph = self.graph(text);
+        let forecast = explain::forecast(engine, graph, None);
+        let forecast = self.runtime.block_on(forecast).unwrap();
+        let warnings = recorder
+            .events()
+            .into_iter()
+            .filter_map(|event| match event {
+                BuildEvent::Warning { message, .. } => Some(message),
+                _ => None,
+            });
+        (forecast, warnings.collect())
     }
 
     pub(crate) fn try_build(&self, text: &str) -> Outcomes {

@@ -21,7 +21,7 @@ use super::{
 };
 use reader::{Model, Reader, Secret};
 use service::Service;
-use yaml::Kind;
+use yaml::{Kind, Node};
 
 /// What compose files define.
 #[derive(Default)]
@@ -35,11 +35,12 @@ pub(super) struct Composed {
 
 /// Whether a text is a compose file.
 pub(super) fn is_compose(text: &str, _: &Inputs<'_>) -> bool {
-    yaml::read(text, 0).is_ok_and(|root| {
+    let defines = |root: &Node| {
         ["services", "secrets"]
             .iter()
             .any(|key| matches!(root.get(key).map(|node| &node.kind), Some(Kind::Map(_))))
-    })
+    };
+    yaml::read(text, 0).is_ok_and(|roots| roots.iter().any(defines))
 }
 
 /// Reads the files with these numbers.

@@ -317,9 +317,20 @@ impl<'a> Reader<'a> {
         (self.inputs.env)(name).or_else(|| self.dotenv.get(name).cloned())
     }
 
-    /// A file with its variables replaced, and without what it resets.
-    fn document(&mut self, text: &str, number: usize, dir: &str) -> Result<Document, Fault> {
-        let mut root = yaml::read(text, number)?;
+    /// The documents of a file with their variables replaced, and without what they reset.
+    fn documents(&mut self, text: &str, number: usize, dir: &str) -> Result<Vec<Document>, Fault> {
+        let roots = yaml::read(text, number)?.into_iter();
+        roots
+            .map(|root| self.document(root, (text, number), dir))
+            .collect()
+    }
+
+    fn document(
+        &mut self,
+        mut root: Node,
+        (text, number): (&str, usize),
+        dir: &str,
+    ) -> Result<Document, Fault> {
         let resets = root.take_tags();
         let mut unset = Vec::new();
         let mut replace = |text: &str| {
@@ -349,7 +360,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads a file over those before it. `chain` are the files that include it, itself last.
+    /// Reads a file over those before it, its documents one after the other. `chain` are the files that include it, itself last.
     fn add(
         &mut self,
         (text, number): (&str, usize),
@@ -357,13 +368,29 @@ impl<'a> Reader<'a> {
         chain: &mut Vec<String>,
         model: &mut Model,
     ) -> Result<(), Fault> {
-        let in_file = |wrong: Wrong| located(wrong, text, number);
-        let mut document = self.document(text, number, dir)?;
-        let root = &document.root;
-        if number != OTHER && !DEFINING.iter().any(|key| root.get(key).is_some()) {
+        let documents = self.documents(text, number, dir)?;
+        let defines = |root: &Node| DEFINING.iter().any(|key| root.get(key).is_some());
+        if number != OTHER
+            && let Some(first) = documents.first()
+            && !documents.iter().any(|document| defines(&document.root))
+        {
             let message = "the compose file has neither `services` nor `secrets`";
-            return Err(in_file(Wrong::at(root, message)));
+            return Err(located(Wrong::at(&first.root, message), text, number));
         }
+        for document in documents {
+            self.add_document(document, (text, number), chain, model)?;
+        }
+        Ok(())
+    }
+
+    fn add_document(
+        &mut self,
+        mut document: Document,
+        (text, number): (&str, usize),
+        chain: &mut Vec<String>,
+        model: &mut Model,
+    ) -> Result<(), Fault> {
+        let in_file = |wrong: Wrong| located(wrong, text, number);
         document.included = self.includes(&document, chain).map_err(in_file)?;
         for path in &document.resets {
             model.reset(path);
@@ -519,9 +546,20 @@ impl<'a> Reader<'a> {
             Some((file, written)) => {
                 let text = self.text(extends, &file)?;
                 let inside = |fault| nested(fault, extends, &file, &text);
-                let other = self.document(&text, OTHER, parent(&file)).map_err(inside)?;
+                let others = self
+                    .documents(&text, OTHER, parent(&file))
+                    .map_err(inside)?;
+                // The last one that has it, else the first, to say that it is missing.
+                let has = |other: &&Document| {
+                    let services = other.root.get("services");
+                    services.is_some_and(|services| services.get(&base).is_some())
+                };
+                let other = others.iter().rev().find(has).or(others.first());
+                let Some(other) = other else {
+                    return Err(Wrong::at(extends, format!("`{file}` is empty")));
+                };
                 let mut service = self
-                    .service(&other, &base, path)
+                    .service(other, &base, path)
                     .map_err(|wrong| inside(located(wrong, &text, OTHER)))?;
                 service.move_to(parent(&written));
                 service

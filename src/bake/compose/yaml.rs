@@ -143,13 +143,18 @@ pub(super) fn place(text: &str, file: usize, line: usize, column: usize) -> Plac
     }
 }
 
-/// Reads one document.
-pub(super) fn read(text: &str, file: usize) -> Result<Node, Fault> {
+/// Reads all documents of a file, one at least.
+pub(super) fn read(text: &str, file: usize) -> Result<Vec<Node>, Fault> {
     let options = serde_saphyr::options! {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    let read = serde_saphyr::from_multiple_with_options(text, options.clone());
+    let read = read.and_then(|documents: Vec<Node>| match documents.is_empty() {
+        true => Ok(vec![serde_saphyr::from_str_with_options(text, options)?]),
+        false => Ok(documents),
+    });
+    read.map_err(|error| {
         let error = error.without_snippet();
         let location = error.location();
         let number = |n: Option<u64>| n.and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
@@ -249,7 +254,7 @@ mod tests {
 
     /// The paths of tagged values, and what is left of the document.
     fn tags(text: &str) -> (Vec<String>, String) {
-        let mut node = read(text, 0).unwrap();
+        let mut node = read(text, 0).unwrap().remove(0);
         let paths = node.take_tags();
         let paths = paths.iter().map(|path| path.join("."));
         (paths.collect(), shown(&node))

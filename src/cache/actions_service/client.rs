@@ -23,7 +23,7 @@ use crate::{
     cache::{BlobSource, CacheError, Subject},
     digest::Sha256Digest,
     redact::SecretBytes,
-    registry::install_provider,
+    registry::{Authorities, install_provider},
 };
 
 /// How long to wait for a connection, and for the next bytes of an answer.
@@ -110,6 +110,7 @@ impl Client {
         base: Url,
         token: SecretBytes,
         protocol: Protocol,
+        authorities: &Authorities,
     ) -> Result<Self, CacheError> {
         install_provider();
         let mut http = reqwest::Client::builder()
@@ -121,11 +122,14 @@ impl Client {
         if is_loopback(&base) {
             http = http.no_proxy();
         }
-        let http = http.build().map_err(|source| CacheError::Broken {
-            act: "set up the client for",
-            subject: subject(),
-            source: Box::new(source),
-        })?;
+        let http = authorities
+            .trusted_by(http)
+            .build()
+            .map_err(|source| CacheError::Broken {
+                act: "set up the client for",
+                subject: subject(),
+                source: Box::new(source),
+            })?;
         Ok(Self {
             http,
             base,

@@ -137,10 +137,12 @@ impl Index {
         self.entries.values().flat_map(ActionResult::blobs)
     }
 
-    /// Whether `other` has all entries of this one.
-    pub(super) fn is_within(&self, other: &Self) -> bool {
+    /// Whether `other` has all entries of this one, and their blobs in packs that are not `gone`.
+    pub(super) fn is_within(&self, other: &Self, gone: &HashSet<String>) -> bool {
         let same = |(key, entry)| other.entries.get(key) == Some(entry);
-        self.entries.iter().all(same)
+        let lies = |place: Place| !gone.contains(&place.pack);
+        let has = |digest| self.place(&digest).is_none() || other.place(&digest).is_some_and(lies);
+        self.entries.iter().all(same) && self.named_blobs().all(has)
     }
 
     /// Both, with this one's where both have something, and without the packs in `gone` and what
@@ -284,7 +286,8 @@ mod tests {
     fn joining_keeps_both_and_prefers_the_newer() {
         let (one, two) = (index(1, "p"), index(2, "q"));
         let both = one.joined(&two, &HashSet::new());
-        assert!(one.is_within(&both) && two.is_within(&both));
+        let none = HashSet::new();
+        assert!(one.is_within(&both, &none) && two.is_within(&both, &none));
         assert_eq!(both.packs, ["p", "q"]);
         let mut newer = index(1, "r");
         let mut entry = newer.entries.values().next().unwrap().clone();
@@ -292,7 +295,12 @@ mod tests {
         newer.add_entry(entry.clone());
         let joined = newer.joined(&both, &HashSet::new());
         assert_eq!(joined.entry(&entry.key), Some(&entry));
-        assert!(!one.is_within(&joined));
+        assert!(!one.is_within(&joined, &none));
+        let gone = HashSet::from(["q".to_owned()]);
+        assert!(
+            !two.is_within(&both, &gone),
+            "what lay there is to be saved again"
+        );
         assert_eq!(joined.place(&entry.blobs()[0]), Some(place("r")));
     }
 

@@ -85,7 +85,7 @@ struct State {
     gathered_bytes: usize,
     /// Where this build's blobs lie.
     placed: HashMap<Sha256Digest, Place>,
-    /// Packs that are not there any more.
+    /// Packs that are not there any more, or hold wrong bytes.
     gone: HashSet<String>,
     /// Blobs whose bytes were not theirs.
     corrupt: Arc<Mutex<HashSet<Sha256Digest>>>,
@@ -103,9 +103,23 @@ impl State {
         if lock(&self.corrupt).contains(digest) {
             return None;
         }
+        self.stated_place(digest)
+    }
+
+    /// Where a blob lies, whether its bytes are right or not.
+    fn stated_place(&self, digest: &Sha256Digest) -> Option<Place> {
         let known = self.known.values().filter_map(|index| index.place(digest));
         let mut places = self.placed.get(digest).cloned().into_iter().chain(known);
         places.find(|place| !self.gone.contains(&place.pack))
+    }
+
+    /// Counts the pack as gone in which bytes of the blob were not its own: the blob comes anew.
+    fn give_up_wrong(&mut self, digest: &Sha256Digest) {
+        if lock(&self.corrupt).remove(digest)
+            && let Some(place) = self.stated_place(digest)
+        {
+            self.gone.insert(place.pack);
+        }
     }
 }
 
@@ -115,7 +129,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What `ACTIONS_CACHE_MODE` leaves of an access.
 fn allowed(mode: Option<&str>, access: Access) -> Access {
-    let (read, write) = match mode {
+    let mode = mode.map(|mode| mode.trim().to_ascii_lowercase());
+    let (read, write) = match mode.as_deref() {
         Some("none") => (false, false),
         Some("read") => (true, false),
         Some("write-only") => (false, true),
@@ -158,7 +173,7 @@ impl ActionsStore {
         // Paths are joined to it.
         let base = format!("{}/", base.trim_end_matches('/'));
         let base = Url::parse(&base).map_err(|_| missing("a valid address of the service"))?;
-        let client = Client::new(base, token.clone(), protocol);
+        let client = Client::new(base, token.clone(), protocol, &options.authorities);
         let client = client.map_err(|source| OpenError::Client {
             address: address.to_string(),
             source,
@@ -202,7 +217,7 @@ impl ActionsStore {
         let index = index.map_err(|error| unexpected("read from", error))?;
         Ok(index.unwrap_or_else(|error| {
             let key = found.key;
-            tracing::warn!(%scope, key, %error, "unreadable index of the cache service");
+            tracing::warn!(target: "audit", %scope, key, %error, "unreadable index of the cache service");
             Index::default()
         }))
     }
@@ -252,8 +267,10 @@ impl ActionsStore {
         {
             return Ok(name);
         }
-        // The name says what it holds. But a writer that was killed holds the name and nothing else.
-        if self.client.find(&pack_key(&name)).await?.is_none() {
+        // The name says what it holds. But a writer that was killed holds the name and nothing else, and one
+        // that lied something else.
+        let is_wrong = self.state().gone.contains(&name);
+        if is_wrong || self.client.find(&pack_key(&name)).await?.is_none() {
             name = format!("{name}-{:08x}", random()?);
             self.client.save(&pack_key(&name), source, size).await?;
         }
@@ -300,7 +317,7 @@ impl ActionsStore {
             let Some((mine, joined)) = self.joined(scope, &newest) else {
                 return Ok(());
             };
-            if mine.is_within(&newest) {
+            if mine.is_within(&newest, &self.state().gone) {
                 break;
             }
             let encoding = scope.clone();
@@ -502,7 +519,8 @@ impl BlobStore for ActionsStore {
             let read = spawn_blocking(move || checked(digest, &reading)).await;
             let (size, small) = read.map_err(|e| unexpected("write to", e))??;
             {
-                let state = self.state();
+                let mut state = self.state();
+                state.give_up_wrong(&digest);
                 if state.gathered.contains_key(&digest) || state.place(&digest).is_some() {
                     return Ok(());
                 }
@@ -511,14 +529,12 @@ impl BlobStore for ActionsStore {
                 let pack = self.save_pack(&digest, source, size).await?;
                 let mut state = self.state();
                 state.gone.remove(&pack);
-                lock(&state.corrupt).remove(&digest);
                 let offset = 0;
                 state.placed.insert(digest, Place { pack, offset, size });
                 return Ok(());
             };
             let is_full = {
                 let mut state = self.state();
-                lock(&state.corrupt).remove(&digest);
                 state.placed.remove(&digest);
                 state.gathered_bytes += bytes.len();
                 if let Some(before) = state.gathered.insert(digest, bytes) {

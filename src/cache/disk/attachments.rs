@@ -79,7 +79,7 @@ mod tests {
             max_bytes: Some(0),
             max_age: None,
             keep_recent: Duration::from_secs(3600),
-            scopes: Vec::new(),
+            ..GcPolicy::default()
         };
         store.gc(&policy, &()).unwrap();
         assert!(store.contains(&note).unwrap());

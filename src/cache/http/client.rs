@@ -2,11 +2,11 @@
 //!
 //! Nothing is tried again here, but the rest of a download that broke.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
-    Certificate, Method, RequestBuilder, Response, StatusCode, Url,
+    Method, RequestBuilder, Response, StatusCode, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     redirect,
 };
@@ -18,10 +18,9 @@ use super::wire::{
 };
 use crate::{
     cache::{CacheError, Cause, Later, Subject, TierAddress},
-    fs::{self, FsError},
     oci::reference::is_loopback,
     redact::SecretBytes,
-    registry::{install_provider, retry_after},
+    registry::{Authorities, install_provider, retry_after},
 };
 
 /// Most bytes of an error document that are read.
@@ -35,8 +34,8 @@ const IDLE: Duration = Duration::from_secs(20);
 pub struct HttpOptions {
     /// The token; none where the server wants none.
     pub token: Option<SecretBytes>,
-    /// Files with certificates to trust besides the system's.
-    pub authorities: Vec<PathBuf>,
+    /// Certificate authorities to trust besides the system's.
+    pub authorities: Authorities,
     /// How long a connection may take.
     pub connect: Duration,
     /// How long a server may be silent.
@@ -47,7 +46,7 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             token: None,
-            authorities: Vec::new(),
+            authorities: Authorities::default(),
             connect: Duration::from_secs(5),
             stall: Duration::from_secs(30),
         }
@@ -94,15 +93,6 @@ pub enum HttpOpenError {
     Token {
         /// The address.
         address: String,
-    },
-    /// A file of certificates can't be read.
-    #[error("the certificates for `{address}` can't be read")]
-    Authority {
-        /// The address.
-        address: String,
-        /// Why.
-        #[source]
-        source: FsError,
     },
     /// The HTTP client can't be made.
     #[error("the client for `{address}` can't be made")]
@@ -208,21 +198,10 @@ impl Client {
         if is_local {
             builder = builder.no_proxy();
         }
-        if address.scheme == "http" {
-            builder = builder.tls_certs_only([]);
-        } else {
-            let mut authorities = Vec::new();
-            for path in &options.authorities {
-                let pem = fs::read(path).map_err(|source| HttpOpenError::Authority {
-                    address: name.clone(),
-                    source,
-                })?;
-                authorities.extend(Certificate::from_pem_bundle(&pem).map_err(failed)?);
-            }
-            if !authorities.is_empty() {
-                builder = builder.tls_certs_merge(authorities);
-            }
-        }
+        builder = match address.scheme.as_str() {
+            "http" => builder.tls_certs_only([]),
+            _ => options.authorities.trusted_by(builder),
+        };
         let authorization = options.token.as_ref().map(|token| {
             let text = std::str::from_utf8(token.expose()).ok();
             let value =

@@ -84,7 +84,7 @@ impl HttpCache {
                 match ActionResult::decode_in(scopes, *key, text.as_bytes()) {
                     Ok(entry) => Some(entry),
                     Err(error) => {
-                        tracing::warn!(%key, %error, "an unreadable entry is a miss");
+                        tracing::warn!(target: "audit", %key, %error, "an unreadable entry is a miss");
                         None
                     }
                 }

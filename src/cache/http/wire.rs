@@ -28,7 +28,7 @@ pub const MAX_FRAME: u64 = 16 << 20;
 pub const MAX_JSON: usize = 8 << 20;
 
 /// Most bytes of an entry.
-pub const MAX_ENTRY: usize = 8 << 20;
+pub const MAX_ENTRY: usize = crate::cache::MAX_ENTRY;
 
 /// Most scopes in one look-up.
 pub const MAX_SCOPES: usize = 32;

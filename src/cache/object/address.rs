@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     cache::{CacheError, Subject, TierAddress, TierKind, open::OpenError},
-    registry::install_provider,
+    registry::{Authorities, install_provider},
 };
 
 /// How long to wait for a connection, and for the next bytes of an answer.
@@ -38,7 +38,11 @@ pub(super) enum Place {
 }
 
 /// The place that `address` names.
-pub(super) fn place(address: &TierAddress, services: &Services) -> Result<Place, OpenError> {
+pub(super) fn place(
+    address: &TierAddress,
+    services: &Services,
+    authorities: &Authorities,
+) -> Result<Place, OpenError> {
     let known: &[&str] = match address.kind {
         TierKind::S3 => &["region", "endpoint", "path-style", "anonymous"],
         TierKind::Gcs => &["endpoint", "anonymous"],
@@ -50,9 +54,9 @@ pub(super) fn place(address: &TierAddress, services: &Services) -> Result<Place,
         return Err(setting(address, name, "is unknown"));
     }
     let operator = match address.kind {
-        TierKind::S3 => s3(address, services)?,
-        TierKind::Gcs => gcs(address, services)?,
-        TierKind::Azure => azure(address, services)?,
+        TierKind::S3 => s3(address, services, authorities)?,
+        TierKind::Gcs => gcs(address, services, authorities)?,
+        TierKind::Azure => azure(address, services, authorities)?,
         _ => {
             let dir = PathBuf::from(&address.place);
             return match dir.is_absolute() {
@@ -67,7 +71,11 @@ pub(super) fn place(address: &TierAddress, services: &Services) -> Result<Place,
     Ok(Place::Bucket(operator))
 }
 
-fn s3(address: &TierAddress, services: &Services) -> Result<Operator, OpenError> {
+fn s3(
+    address: &TierAddress,
+    services: &Services,
+    authorities: &Authorities,
+) -> Result<Operator, OpenError> {
     let (bucket, prefix) = split(address);
     let endpoint = endpoint(
         address,
@@ -100,10 +108,19 @@ fn s3(address: &TierAddress, services: &Services) -> Result<Operator, OpenError>
     if flag(address, "anonymous")?.unwrap_or(false) {
         builder = builder.skip_signature();
     }
-    connected(address, endpoint.as_deref(), Operator::new(builder))
+    connected(
+        address,
+        endpoint.as_deref(),
+        authorities,
+        Operator::new(builder),
+    )
 }
 
-fn gcs(address: &TierAddress, services: &Services) -> Result<Operator, OpenError> {
+fn gcs(
+    address: &TierAddress,
+    services: &Services,
+    authorities: &Authorities,
+) -> Result<Operator, OpenError> {
     let (bucket, prefix) = split(address);
     let endpoint = endpoint(address, services, &[])?;
     let mut builder = services::Gcs::default()
@@ -118,10 +135,19 @@ fn gcs(address: &TierAddress, services: &Services) -> Result<Operator, OpenError
     if flag(address, "anonymous")?.unwrap_or(false) {
         builder = builder.skip_signature();
     }
-    connected(address, endpoint.as_deref(), Operator::new(builder))
+    connected(
+        address,
+        endpoint.as_deref(),
+        authorities,
+        Operator::new(builder),
+    )
 }
 
-fn azure(address: &TierAddress, services: &Services) -> Result<Operator, OpenError> {
+fn azure(
+    address: &TierAddress,
+    services: &Services,
+    authorities: &Authorities,
+) -> Result<Operator, OpenError> {
     let (container, prefix) = split(address);
     let account = address
         .setting("account")
@@ -141,13 +167,19 @@ fn azure(address: &TierAddress, services: &Services) -> Result<Operator, OpenErr
     if flag(address, "anonymous")?.unwrap_or(false) {
         builder = builder.skip_signature();
     }
-    connected(address, Some(&endpoint), Operator::new(builder))
+    connected(
+        address,
+        Some(&endpoint),
+        authorities,
+        Operator::new(builder),
+    )
 }
 
 /// The operator with an HTTP client of ours.
 fn connected(
     address: &TierAddress,
     endpoint: Option<&str>,
+    authorities: &Authorities,
     operator: opendal::Result<Operator>,
 ) -> Result<Operator, OpenError> {
     let subject = || Subject::Url(address.to_string());
@@ -166,7 +198,7 @@ fn connected(
     if endpoint.is_some_and(is_loopback) {
         client = client.no_proxy();
     }
-    let client = client.build().map_err(|source| {
+    let client = authorities.trusted_by(client).build().map_err(|source| {
         broken(CacheError::Broken {
             act: "set up the client for",
             subject: subject(),
@@ -261,7 +293,12 @@ mod tests {
         let services = variables
             .iter()
             .map(|(name, value)| (*name, SecretBytes::from(value.as_bytes().to_vec())));
-        place(&address.parse().unwrap(), &services.collect()).map_err(|e| e.to_string())
+        place(
+            &address.parse().unwrap(),
+            &services.collect(),
+            &Authorities::default(),
+        )
+        .map_err(|e| e.to_string())
     }
 
     #[test]

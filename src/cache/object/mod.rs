@@ -41,15 +41,13 @@ use self::{
     failure::{is_absent, sorted},
 };
 use super::{
-    ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, Scope, Subject,
-    TierAddress, VerifyingReader, open::OpenError,
+    ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, MAX_ENTRY,
+    Scope, Subject, TierAddress, VerifyingReader, open::OpenError,
 };
-use crate::{digest::Sha256Digest, fs, key::CacheKey};
+use crate::{digest::Sha256Digest, fs, key::CacheKey, registry::Authorities};
 
 /// Requests in flight for one call.
 const PARALLEL: usize = 32;
-/// Largest entry that is read, in bytes. Those of steps with ten thousand recipe parts are below 2 MiB.
-const LARGEST_ENTRY: usize = 8 << 20;
 /// Size of a part of an upload in bytes. Services allow 10,000 parts.
 const PART: usize = 8 << 20;
 /// Parts of an upload in flight.
@@ -80,9 +78,18 @@ impl fmt::Debug for ObjectStore {
 impl ObjectStore {
     /// The store at `address`, with the credentials that `services` lead to. Nothing is contacted.
     pub fn open(address: &TierAddress, services: &Services) -> Result<Self, OpenError> {
+        Self::open_trusting(address, services, &Authorities::default())
+    }
+
+    /// The same, with certificate authorities to trust besides the system's.
+    pub fn open_trusting(
+        address: &TierAddress,
+        services: &Services,
+        authorities: &Authorities,
+    ) -> Result<Self, OpenError> {
         Ok(Self {
             name: address.to_string(),
-            place: address::place(address, services)?,
+            place: address::place(address, services, authorities)?,
             reads: OnceLock::new(),
             writes: OnceLock::new(),
             corrupt: Arc::default(),
@@ -170,7 +177,7 @@ impl ObjectStore {
                 Ok(result) => return Ok(Found::Entry(Box::new(result))),
                 // As good as absent, in this scope.
                 Err(error) => {
-                    tracing::warn!(cache = %self.name, %key, %scope, %error, "unreadable entry");
+                    tracing::warn!(target: "audit", cache = %self.name, %key, %scope, %error, "unreadable entry");
                 }
             }
         }
@@ -217,8 +224,8 @@ async fn read_entry(operator: &Operator, path: &str) -> opendal::Result<Option<V
             for chunk in part {
                 bytes.extend_from_slice(&chunk);
             }
-            if bytes.len() > LARGEST_ENTRY {
-                tracing::warn!(path, "an entry is larger than any can be");
+            if bytes.len() > MAX_ENTRY {
+                tracing::warn!(target: "audit", path, "an entry is larger than any can be");
                 return Ok(None);
             }
         }

@@ -106,7 +106,7 @@ async fn an_unreadable_entry_is_a_miss_of_its_scope() {
     }
     let path = dir.path().join(layout::action(&protected, &first.key));
     let other = entry(&protected, 3).encode();
-    let large = vec![b' '; LARGEST_ENTRY + 1];
+    let large = vec![b' '; MAX_ENTRY + 1];
     for spoilt in [&b"{\"version\":1"[..], b"", &other, &first.encode(), &large] {
         fs::write_atomic(&path, spoilt).unwrap();
         let keys = [first.key, second.key];

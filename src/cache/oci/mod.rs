@@ -32,8 +32,8 @@ use tokio_util::io::StreamReader;
 pub use self::entry::EntryError;
 use self::entry::Found;
 use super::{
-    ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, Later, Scope,
-    Subject, VerifyingReader,
+    ActionCache, ActionResult, Blob, BlobSource, BlobStore, BoxFuture, CacheError, Later,
+    MAX_ENTRY, Scope, Subject, VerifyingReader,
 };
 use crate::{
     digest::Sha256Digest,
@@ -44,8 +44,6 @@ use crate::{
 
 /// Requests at a time.
 const PARALLEL: usize = 32;
-/// Largest entry in bytes that is fetched.
-const ENTRY_LIMIT: u64 = 64 << 20;
 
 /// A repository as a cache.
 #[derive(Debug)]
@@ -122,7 +120,7 @@ impl RegistryCache {
                 Err(error) => return Err(sorted("look up", key, error)),
             };
             let unreadable = |error: EntryError| {
-                tracing::debug!(%tag, %error, "a cache entry is unreadable and counts as a miss");
+                tracing::warn!(target: "audit", %tag, %error, "unreadable entry");
             };
             match entry::read(scope, key, &manifest.bytes) {
                 Ok(Found::Entry(entry)) => return Ok(Some(entry)),
@@ -144,7 +142,7 @@ impl RegistryCache {
         key: CacheKey,
         blob: &Descriptor,
     ) -> Result<Option<Result<ActionResult, EntryError>>, CacheError> {
-        if blob.size > ENTRY_LIMIT {
+        if blob.size > MAX_ENTRY as u64 {
             return Ok(Some(Err(EntryError::Inline)));
         }
         let Some(found) = self.get(blob.digest).await? else {

@@ -158,10 +158,10 @@ impl TieredStore {
                 Err(error) => break Some(CacheError::from_io("read", digest, error)),
             };
             if piece.is_empty() {
-                // What is kept is not hashed again: it must be all that the reader has verified.
+                // A reader says itself that bytes are wrong; that some are missing is seen here too.
                 break (received < size).then(|| CacheError::Corrupt {
                     subject: digest.into(),
-                    what: format!("it has {received} of {size} bytes"),
+                    what: format!("of {size} bytes it has {received}"),
                 });
             }
             let n = piece.len() as u64;

@@ -28,7 +28,8 @@ use std::{
 };
 
 use super::{
-    ActionResult, CacheError, DiskStore, SaveJob, Saver, Scope, SearchOrder, Tier, Vouching,
+    ActionResult, CacheError, DiskStore, MAX_ENTRY, SaveJob, Saver, Scope, SearchOrder, Tier,
+    Vouching,
     disk::blocking,
     line::{Act, Line},
 };
@@ -246,17 +247,10 @@ impl TieredStore {
             let result = result?;
             let bytes = result.encode().len() as u64;
             self.fetched.fetch_add(bytes, Ordering::Relaxed);
-            match self.check(*key, &result) {
+            match self.check(*key, &result, bytes) {
                 Ok(()) => (!self.is_gone(&result)).then_some(result),
                 Err(why) => {
-                    self.events.warn(
-                        format!(
-                            "an entry of the cache `{}` for `{}` counts as a miss: {why}",
-                            line.name(),
-                            result.step.instruction
-                        ),
-                        None,
-                    );
+                    line.refused(*key, &result, &why);
                     None
                 }
             }
@@ -265,7 +259,12 @@ impl TieredStore {
     }
 
     /// Whether an entry that a tier gave for `key` may be relied on.
-    fn check(&self, key: CacheKey, result: &ActionResult) -> Result<(), String> {
+    fn check(&self, key: CacheKey, result: &ActionResult, bytes: u64) -> Result<(), String> {
+        if bytes > MAX_ENTRY as u64 {
+            return Err(format!(
+                "it has {bytes} bytes, and none has more than {MAX_ENTRY}"
+            ));
+        }
         if result.key != key {
             return Err(format!("it says that its key is `{}`", result.key));
         }

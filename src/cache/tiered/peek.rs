@@ -62,7 +62,8 @@ impl TieredStore {
                     open.push(n);
                     continue;
                 };
-                match self.check(keys[n], &result) {
+                let bytes = result.encode().len() as u64;
+                match self.check(keys[n], &result, bytes) {
                     Ok(()) => {
                         self.note_offer(number, &result);
                         let tier = Some(number);

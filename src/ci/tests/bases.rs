@@ -716,6 +716,78 @@ fn builds_elsewhere() {
 }
 
 #[test]
+fn a_shallow_clone_is_given_what_it_lacks() {
+    let history = History::new();
+    let push = |before: &str| {
+        let payload = format!(r#"{{"before": "{before}", REPOSITORY}}"#);
+        let name = "refs/heads/feature";
+        let context = actions(&history, "push", name, "{F2}", &payload);
+        history.fetched(&context, "F2")
+    };
+    // One commit where two trees are compared.
+    assert_eq!(push("{F1}"), "push-before F1, 2 commits");
+    assert_eq!(push("{O}"), "push-before O, 2 commits");
+    // The tip of the default branch, and the history down to where both parted: by the
+    // first step that is all there is.
+    assert_eq!(push(ZERO), "new-branch B, 5 commits");
+    assert_eq!(push(GONE), "default-branch B, 5 commits");
+
+    let request = actions(
+        &history,
+        "pull_request",
+        "refs/pull/7/merge",
+        "{M}",
+        REQUEST,
+    );
+    assert_eq!(
+        history.fetched(&request, "M"),
+        "merge-commit-parent C, 2 commits"
+    );
+    assert_eq!(history.fetched(&request, "F2"), "pull-request B, 5 commits");
+
+    let tag = actions(&history, "push", "refs/tags/v2", "{C}", "{REPOSITORY}");
+    assert_eq!(history.fetched(&tag, "C"), "shallow: [NoTag], 1 commits");
+
+    let merge_request = [
+        ("GITLAB_CI", "true"),
+        ("CI_PIPELINE_SOURCE", "merge_request_event"),
+        ("CI_MERGE_REQUEST_IID", "7"),
+        ("CI_MERGE_REQUEST_DIFF_BASE_SHA", "{B}"),
+    ];
+    let merge_request = context(&history, &merge_request, "");
+    assert_eq!(
+        history.fetched(&merge_request, "F2"),
+        "pull-request B, 2 commits"
+    );
+}
+
+#[test]
+fn a_remote_that_is_gone_leaves_a_shallow_clone_without_base() {
+    let history = History::new();
+    let name = "refs/heads/feature";
+    let payload = r#"{"before": "{F1}", REPOSITORY}"#;
+    let context = actions(&history, "push", name, "{F2}", payload);
+    let clone = history.clone_at("F2", Some(1));
+    history.lose_origin();
+    let base = history.revision_in(&clone, &context);
+    assert_eq!(base.commit, None);
+    assert_eq!(base.reason, BaseReason::Shallow);
+    let why: Vec<_> = base
+        .tried
+        .iter()
+        .map(|tried| tried.why_not.to_string())
+        .collect();
+    assert!(
+        why[0].starts_with("the clone doesn't have it, and it can't be fetched: "),
+        "{why:?}"
+    );
+    assert_eq!(
+        base.hint.as_deref(),
+        Some("give the job all history: `fetch-depth: 0` for `actions/checkout`")
+    );
+}
+
+#[test]
 fn a_short_id_is_enough_where_the_commit_is_at_hand() {
     let history = History::new();
     let base = |id: &str| {

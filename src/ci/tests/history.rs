@@ -9,14 +9,20 @@
 //! other    O, without anything before it
 //! ```
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
 use crate::{
     ci::CiContext,
     git::{
-        Repository,
+        FetchSettings, Repository,
         base::{BaseRevision, WhyNot},
         resolve::resolve,
     },
@@ -113,26 +119,29 @@ impl History {
 
     /// A clone in which `name` is checked out, with `depth` commits of history if that is given.
     pub(super) fn clone_at(&self, name: &str, depth: Option<u32>) -> PathBuf {
-        let clone = format!("clone-{name}-{depth:?}");
-        let path = self.dir.path().join(&clone);
+        self.clone_as(&format!("clone-{name}-{depth:?}"), name, depth)
+    }
+
+    fn clone_as(&self, clone: &str, name: &str, depth: Option<u32>) -> PathBuf {
+        let path = self.dir.path().join(clone);
         if path.exists() {
             return path;
         }
         match depth {
             None => {
-                self.git("", &["clone", "-q", "--no-checkout", "origin", &clone]);
+                self.git("", &["clone", "-q", "--no-checkout", "origin", clone]);
                 // Merges lie on no branch.
-                self.git(&clone, &["fetch", "-q", "origin", self.id(name)]);
+                self.git(clone, &["fetch", "-q", "origin", self.id(name)]);
             }
             Some(depth) => {
                 let address = format!("file://{}/origin", self.dir.path().display());
                 let depth = format!("--depth={depth}");
-                self.git("", &["init", "-q", &clone]);
-                self.git(&clone, &["remote", "add", "origin", &address]);
-                self.git(&clone, &["fetch", "-q", &depth, "origin", self.id(name)]);
+                self.git("", &["init", "-q", clone]);
+                self.git(clone, &["remote", "add", "origin", &address]);
+                self.git(clone, &["fetch", "-q", &depth, "origin", self.id(name)]);
             }
         }
-        self.git(&clone, &["checkout", "-q", "--detach", self.id(name)]);
+        self.git(clone, &["checkout", "-q", "--detach", self.id(name)]);
         path
     }
 
@@ -152,6 +161,46 @@ impl History {
         let repository = Repository::discover(&dir).unwrap().unwrap();
         let head = repository.commit("HEAD").unwrap().id;
         resolve(&repository, head, &context.base)
+    }
+
+    /// As [`History::base`] in a new clone of one commit, for which may be fetched; and how many
+    /// commits it has then.
+    pub(super) fn fetched(&self, context: &CiContext, name: &str) -> String {
+        let clone = tempfile::tempdir_in(self.dir.path()).unwrap();
+        let path = self.clone_as(clone.path().join("clone").to_str().unwrap(), name, Some(1));
+        let told = self.told(&self.revision_in(&path, context));
+        let all = self.git(
+            path.to_str().unwrap(),
+            &[
+                "cat-file",
+                "--batch-all-objects",
+                "--batch-check=%(objecttype)",
+            ],
+        );
+        let commits = all.lines().filter(|kind| *kind == "commit").count();
+        format!("{told}, {commits} commits")
+    }
+
+    /// The base in a clone for which may be fetched.
+    pub(super) fn revision_in(&self, clone: &Path, context: &CiContext) -> BaseRevision {
+        let variable = |name: &str, value: &OsStr| (name.into(), value.to_owned());
+        let settings = FetchSettings {
+            env: vec![
+                variable("PATH", &std::env::var_os("PATH").unwrap()),
+                variable("HOME", self.dir.path().as_os_str()),
+            ],
+            timeout: Duration::from_secs(60),
+        };
+        let repository = Repository::discover(clone).unwrap().unwrap();
+        let repository = repository.fetching(settings);
+        let head = repository.commit("HEAD").unwrap().id;
+        resolve(&repository, head, &context.base)
+    }
+
+    /// Makes the place that clones come from vanish.
+    pub(super) fn lose_origin(&self) {
+        let dir = self.dir.path();
+        std::fs::rename(dir.join("origin"), dir.join("lost")).unwrap();
     }
 
     /// `reason name`, or the reason and why each candidate was none.

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::foreign::ForeignArgs;
 use crate::cli::CliError;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct BuildArgs {
     /// Build this directory's Dockerfile; without it (and without `-f`), build from `memobuild.yml`
     ///
@@ -131,6 +131,9 @@ pub(in crate::cli) struct BuildArgs {
     /// The trust scope to write under: `protected`, `branch/<name>`, `pull/<number>` or `local` [default: what the CI platform says about the build]
     #[arg(long, value_name = "SCOPE")]
     pub(in crate::cli) cache_scope: Option<String>,
+    /// Keep the directories of cache mounts in the remote caches: `on`, `off`, or up to which size each, for instance `2GB` (default: `MEMOBUILD_CACHE_MOUNTS`, `cache.mounts`, else `off`)
+    #[arg(long, value_name = "on|off|SIZE")]
+    pub(in crate::cli) cache_mounts: Option<String>,
     /// How long to wait at the end for results that are still being saved [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub(in crate::cli) cache_save_timeout: Option<String>,

@@ -7,7 +7,7 @@ use crate::{cli::CliError, event::Events};
 
 /// Options that are accepted; each that is given ends in a warning, or in an error where its value
 /// asks for something.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(in crate::cli) struct ForeignArgs {
     #[arg(long, hide = true, value_name = "NAME")]
     builder: Option<String>,

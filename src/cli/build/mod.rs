@@ -3,18 +3,20 @@
 
 mod args;
 mod files;
+mod forecast;
 mod foreign;
 mod options;
 mod secrets;
 
 pub(super) use args::{BuildArgs, CompressionArg, ProgressArg};
+pub(super) use forecast::{Told, forecast};
 pub(super) use options::asked;
 pub(super) use secrets::secrets;
 
 use std::{
     error::Error as _,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicI32, Ordering},
@@ -36,7 +38,7 @@ use super::{
 use crate::{
     bake::{Plan, Target},
     cache::{DiskStore, GcPolicy},
-    config::Config,
+    config::{CacheSettings, Config},
     dockerfile::lint,
     engine::{BuildError, Engine, EngineOptions, Session},
     event::{BuildEvent, Events},
@@ -45,7 +47,7 @@ use crate::{
     plan::lock::{self, Lock},
     redact::Redactor,
     registry::{Registry, RegistryOptions},
-    ui::{self, ProgressMode},
+    ui::ProgressMode,
 };
 
 pub(super) fn run(context: &Context, args: &BuildArgs) -> Result<ExitCode, CliError> {
@@ -109,11 +111,7 @@ async fn build(
     configuration: Option<&Config>,
     plan: Option<&Plan>,
 ) -> Result<(), CliError> {
-    let events = Events::new(ui::Progress::new(
-        progress_mode(context, args),
-        context.color,
-        Box::new(io::stderr()),
-    ));
+    let events = context.events(progress_mode(context, args));
     let stop = CancellationToken::new();
     let mut watchers = JoinSet::new();
     let signalled = watch_signals(&mut watchers, &stop)?;
@@ -178,18 +176,18 @@ async fn build_until_done(
     stop: &CancellationToken,
     saving: &CancellationToken,
 ) -> Result<(), CliError> {
-    let registry = Arc::new(registry(context)?);
+    let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
+    let registry = Arc::new(registry(context, &cache_settings)?);
     let bases = BaseImages::of_registry(Arc::clone(&registry), lock(context)?);
     let prepared = tokio::select! {
         prepared = prepare::prepare(context, args, configuration, plan, &bases, events) => prepared?,
         () = stop.cancelled() => return Err(BuildError::Interrupted.into()),
     };
     let settings = configuration.map(|c| c.build.clone()).unwrap_or_default();
-    let cache_settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
     let asked = asked(args, plan);
     let caches = caches::caches(context, &asked, &cache_settings, &registry, events)?;
     let mut options = options::options(context, args, &settings, &prepared, &caches)?;
-    options.mount_limit = options::mount_limit(&cache_settings);
+    options.mount_limit = options::mount_limit(context, args, &cache_settings)?;
     let save_timeout = options::save_timeout(args, &cache_settings)?;
     warn(events, &prepared);
     args.foreign.warn(events);
@@ -255,8 +253,9 @@ fn redactor(context: &Context, options: &EngineOptions) -> Redactor {
 }
 
 /// The client for registries, with the user's credentials.
-pub(super) fn registry(context: &Context) -> Result<Registry, CliError> {
+pub(super) fn registry(context: &Context, settings: &CacheSettings) -> Result<Registry, CliError> {
     Ok(Registry::new(RegistryOptions {
+        authorities: caches::authorities(context, settings)?,
         docker_config: context.env.docker_config(),
         ..RegistryOptions::default()
     })?)
@@ -337,6 +336,21 @@ fn watch_signals(
     Ok(signalled)
 }
 
+/// Where the local store is.
+fn store_dir(
+    context: &Context,
+    args: &BuildArgs,
+    configuration: Option<&Config>,
+) -> Result<PathBuf, CliError> {
+    let configured = configuration.and_then(|c| c.cache.dir.clone());
+    let dir = match &args.cache_dir {
+        Some(dir) => dir.clone(),
+        None => context.env.cache_dir(configured),
+    };
+    // Steps are started in other directories.
+    Ok(fs::absolute(dir)?)
+}
+
 /// The local store. One that can't be used is replaced by a temporary one, which the second
 /// value removes: trouble with a cache costs hits, not the build.
 pub(super) fn open_store(
@@ -345,13 +359,7 @@ pub(super) fn open_store(
     configuration: Option<&Config>,
     events: &Events,
 ) -> Result<(DiskStore, Option<tempfile::TempDir>), CliError> {
-    let configured = configuration.and_then(|c| c.cache.dir.clone());
-    let dir = match &args.cache_dir {
-        Some(dir) => dir.clone(),
-        None => context.env.cache_dir(configured),
-    };
-    // Steps are started in other directories.
-    let dir = fs::absolute(dir)?;
+    let dir = store_dir(context, args, configuration)?;
     let trouble = match DiskStore::open(&dir) {
         Ok(store) if store.is_writable() => return Ok((store, None)),
         Ok(_) => "it can't be written".to_owned(),

@@ -68,9 +68,28 @@ pub(super) fn save_timeout(
 }
 
 /// Bytes up to which the trees of cache mounts are saved and restored, if they are.
-pub(super) fn mount_limit(settings: &CacheSettings) -> Option<u64> {
-    let mounts = settings.mounts.filter(|mounts| mounts.save);
-    mounts.map(|mounts| mounts.max_size.unwrap_or(MOUNT_LIMIT))
+pub(super) fn mount_limit(
+    context: &Context,
+    args: &BuildArgs,
+    settings: &CacheSettings,
+) -> Result<Option<u64>, CliError> {
+    let configured = settings.mounts.and_then(|mounts| mounts.max_size);
+    let limit = configured.unwrap_or(MOUNT_LIMIT);
+    let flag = args.cache_mounts.as_deref();
+    let flag = flag.map(|text| ("--cache-mounts ", text));
+    let variable = context.env.cache_mounts();
+    let variable = variable.map(|text| ("MEMOBUILD_CACHE_MOUNTS=", text));
+    match flag.or(variable) {
+        None => Ok(settings.mounts.filter(|m| m.save).map(|_| limit)),
+        Some((_, "on")) => Ok(Some(limit)),
+        Some((_, "off")) => Ok(None),
+        Some((who, text)) => units::parse_size(text).map(Some).map_err(|error| {
+            CliError::usage_hint(
+                format!("`{who}{text}`: {error}"),
+                "say `on`, `off` or the size of the largest one, such as `2GB`",
+            )
+        }),
+    }
 }
 
 pub(super) fn options(

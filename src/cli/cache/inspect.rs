@@ -139,7 +139,7 @@ fn statement(result: &ActionResult, keyring: &Keyring) -> String {
 }
 
 /// Seconds since 1970 as people write times.
-fn time(seconds: u64) -> String {
+pub(in crate::cli) fn time(seconds: u64) -> String {
     use time::{OffsetDateTime, format_description::well_known::Rfc3339};
     let time = i64::try_from(seconds).ok();
     let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());

@@ -5,6 +5,8 @@ mod inspect;
 mod keygen;
 mod push;
 
+pub(super) use inspect::time;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Subcommand;
@@ -13,7 +15,7 @@ use super::{CliError, Context, ExitCode, answer, caches, config};
 use crate::{
     cache::{CacheError, DerivedData, DerivedUse, DiskStore, GcPolicy, GcReport, Scope},
     config::units,
-    engine::snapshot_access,
+    engine::{MountDirs, snapshot_access},
     remote::SourceStore,
     sandbox::Sandbox,
     snapshot::Snapshots,
@@ -336,7 +338,7 @@ fn gc(
         "another process is collecting garbage; nothing was done\n".to_owned()
     } else {
         format!(
-            "removed {} entries, {} blobs, {} unpacked layers and sources: {} freed, {} kept\n",
+            "removed {} entries, {} blobs, {} unpacked layers, sources and cache mounts: {} freed, {} kept\n",
             report.actions,
             report.blobs,
             report.derived,
@@ -348,27 +350,35 @@ fn gc(
     Ok(ExitCode::Success)
 }
 
-/// Keeps the store within `policy`, with unpacked layers and fetched sources.
+/// Keeps the store within `policy`, with all that lies beside the blobs.
 pub(super) fn collect(store: &DiskStore, policy: &GcPolicy) -> Result<GcReport, CliError> {
+    let snapshots = unpacked(store)?;
     let derived = Derived {
-        snapshots: unpacked(store)?,
+        snapshots: snapshots.as_ref(),
+        mounts: snapshots
+            .as_ref()
+            .and_then(|snapshots| MountDirs::existing(store, snapshots)),
         sources: SourceStore::existing(store.dir()),
     };
     Ok(store.gc(policy, &derived)?)
 }
 
-/// All that lies beside the blobs and can be made again.
-struct Derived {
-    snapshots: Option<Snapshots>,
+/// All that lies beside the blobs: what can be made again, and cache mounts, which steps can do without.
+struct Derived<'s> {
+    snapshots: Option<&'s Snapshots>,
+    mounts: Option<MountDirs<'s>>,
     sources: Option<SourceStore>,
 }
 
-impl DerivedData for Derived {
+impl DerivedData for Derived<'_> {
     fn list(&self) -> Result<Vec<DerivedUse>, CacheError> {
-        let mut all = match &self.snapshots {
-            Some(snapshots) => DerivedData::list(snapshots)?,
-            None => Vec::new(),
-        };
+        let mut all = Vec::new();
+        if let Some(snapshots) = self.snapshots {
+            all.extend(DerivedData::list(snapshots)?);
+        }
+        if let Some(mounts) = &self.mounts {
+            all.extend(mounts.list()?);
+        }
         if let Some(sources) = &self.sources {
             all.extend(sources.list()?);
         }
@@ -376,9 +386,19 @@ impl DerivedData for Derived {
     }
 
     fn remove(&self, id: &str) -> Result<bool, CacheError> {
-        match (&self.sources, &self.snapshots) {
-            (Some(sources), _) if SourceStore::owns(id) => sources.remove(id),
-            (_, Some(snapshots)) => DerivedData::remove(snapshots, id),
+        match self {
+            Self {
+                sources: Some(sources),
+                ..
+            } if SourceStore::owns(id) => sources.remove(id),
+            Self {
+                mounts: Some(mounts),
+                ..
+            } if MountDirs::owns(id) => mounts.remove(id),
+            Self {
+                snapshots: Some(snapshots),
+                ..
+            } => DerivedData::remove(*snapshots, id),
             _ => Ok(false),
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn push(
         .build()
         .map_err(CliError::Runtime)?;
     let sent = runtime.block_on(async {
-        let registry = Arc::new(build::registry(context)?);
+        let registry = Arc::new(build::registry(context, settings)?);
         let to = args.to.iter();
         let asked = Asked {
             flags: to.map(|text| Named::written("--to", text)).collect(),

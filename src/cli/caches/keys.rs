@@ -1,4 +1,5 @@
-//! The key that signs a build's entries, and those whose signatures count.
+//! The key that signs a build's entries, those whose signatures count, and the certificate authorities
+//! that servers are trusted by.
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use crate::{
     cli::Context,
     config::{CacheSettings, SigningKey, TrustedKey, env},
     fs,
+    registry::Authorities,
 };
 
 /// The key that signs, if this build was given one, and what is odd about it.
@@ -117,4 +119,23 @@ pub(super) fn trusted(
         return Err(CachesError::NoKeys);
     }
     Ok(Keyring::new(keys, require))
+}
+
+/// The certificate authorities to trust besides the system's.
+pub(in crate::cli) fn authorities(
+    context: &Context,
+    settings: &CacheSettings,
+) -> Result<Authorities, CachesError> {
+    let setting = Origin::Setting("cache.ca-certificates");
+    let variable = Origin::Variable("MEMOBUILD_CA_CERTIFICATES");
+    let configured = settings.ca_certificates.iter().cloned();
+    let files = configured.map(|path| (setting, path));
+    let given = context.env.ca_certificates().into_iter();
+    let mut authorities = Authorities::default();
+    for (origin, path) in files.chain(given.map(|path| (variable, path))) {
+        authorities
+            .add(&path)
+            .map_err(|source| CachesError::Authorities { origin, source })?;
+    }
+    Ok(authorities)
 }

@@ -4,7 +4,7 @@
 mod keys;
 mod named;
 
-pub(super) use keys::keyring;
+pub(super) use keys::{authorities, keyring};
 pub(super) use named::Named;
 
 use std::{fmt, sync::Arc};
@@ -21,7 +21,7 @@ use crate::{
     config::{CacheSettings, Write},
     event::{BuildEvent, Events},
     fs::FsError,
-    registry::Registry,
+    registry::{Authorities, AuthoritiesError, Registry},
 };
 
 /// What the command line, and what it names, says about caches.
@@ -99,6 +99,11 @@ pub(super) enum CachesError {
     Key { origin: Origin, source: KeyError },
     #[error("{origin} names a key that can't be read")]
     KeyFile { origin: Origin, source: FsError },
+    #[error("{origin} names certificates that can't be used")]
+    Authorities {
+        origin: Origin,
+        source: AuthoritiesError,
+    },
     #[error("{origin} names a directory that can't be found out")]
     Directory { origin: Origin, source: FsError },
     #[error("`cache.trust.require` demands signatures, and no public key is known")]
@@ -116,6 +121,7 @@ impl CachesError {
             | Self::Open { origin, .. }
             | Self::Key { origin, .. }
             | Self::Directory { origin, .. }
+            | Self::Authorities { origin, .. }
             | Self::KeyFile { origin, .. } => matches!(origin, Origin::Flag(_)),
             Self::NoKeys => false,
         }
@@ -133,6 +139,7 @@ impl CachesError {
             Self::Address { .. }
             | Self::Scope { .. }
             | Self::Directory { .. }
+            | Self::Authorities { .. }
             | Self::KeyFile { .. } => None,
         }
     }
@@ -175,7 +182,18 @@ pub(super) fn caches(
         true => Vec::new(),
         false => wanted(context, asked, settings, events)?,
     };
-    let tiers = tiers(context, &wanted, scopes.saves, registry, events)?;
+    let authorities = authorities(context, settings)?;
+    let tiers = tiers(
+        context,
+        &wanted,
+        scopes.saves,
+        (registry, &authorities),
+        events,
+    )?;
+    let tiers = match &context.simulation {
+        Some(simulation) => simulation.tiers(tiers)?,
+        None => tiers,
+    };
     if !tiers.is_empty() {
         events.send(BuildEvent::RemoteCaches {
             caches: tiers.iter().map(|tier| tier.name.clone()).collect(),
@@ -320,12 +338,29 @@ fn named(list: &[Named<'_>], events: &Events) -> Result<Vec<Wanted>, CliError> {
     Ok(all)
 }
 
+/// What to say where the job may do less with a tier than the build would.
+fn less_access(tier: &Tier, wanted: Access) -> Option<String> {
+    let what = match (
+        wanted.read && !tier.access.read,
+        wanted.write && !tier.access.write,
+    ) {
+        (false, false) => return None,
+        (true, false) => "nothing is read from",
+        (false, true) => "nothing is saved to",
+        (true, true) => "no use is made of",
+    };
+    let name = &tier.name;
+    Some(format!(
+        "{what} the cache `{name}`, as `ACTIONS_CACHE_MODE` says"
+    ))
+}
+
 /// Opens the tiers. One that lacks something on this machine is left out with a warning.
 fn tiers(
     context: &Context,
     wanted: &[Wanted],
     saves: bool,
-    registry: &Arc<Registry>,
+    (registry, authorities): (&Arc<Registry>, &Authorities),
     events: &Events,
 ) -> Result<Vec<Tier>, CachesError> {
     let mut tiers = Vec::new();
@@ -345,11 +380,19 @@ fn tiers(
             access,
             token: context.env.token(),
             registry: Arc::clone(registry),
+            authorities: authorities.clone(),
             services: context.env.services(),
             temp_dir: context.env.temp_dir(),
         };
         match open::open(&want.address, &options) {
-            Ok(tier) => tiers.push(tier),
+            Ok(tier) => {
+                if let Some(notice) = less_access(&tier, access) {
+                    events.warn(notice, None);
+                }
+                if tier.access.read || tier.access.write {
+                    tiers.push(tier);
+                }
+            }
             Err(error @ (OpenError::Missing { .. } | OpenError::Client { .. })) => {
                 let cause = std::error::Error::source(&error);
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();

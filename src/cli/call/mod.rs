@@ -130,7 +130,8 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CliError> {
     let asked = prepare::read(context, args, configuration, None, &Events::silent()).await;
     if call.method == Method::Check {
-        let registry = build::registry(context)?;
+        let settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
+        let registry = build::registry(context, &settings)?;
         let report = match asked {
             Ok(asked) => check::check(asked, configuration, &registry, None).await,
             Err(error) => {

@@ -75,7 +75,8 @@ impl TargetCalls {
         configuration: Option<&Config>,
         plan: &Plan,
     ) -> Result<ExitCode, CliError> {
-        let registry = build::registry(context)?;
+        let settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
+        let registry = build::registry(context, &settings)?;
         let mut all = Report::default();
         let mut answers = BTreeMap::new();
         for (name, method) in &self.methods {

@@ -5,7 +5,12 @@ mod show;
 mod sides;
 mod touch;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -19,7 +24,7 @@ use crate::{
     ci::{self, CiContext},
     event::Events,
     fs,
-    git::Repository,
+    git::{FetchSettings, Repository},
     plan::{
         ChangedFiles, Forced, Known, Plan, Side, decide, gitlab,
         graph::Drawing,
@@ -27,10 +32,10 @@ use crate::{
         matrix,
         trailers::Asked,
     },
-    ui,
+    registry::Registry,
 };
 use revisions::{Base, Head, base, head, root};
-use sides::{Maker, Place};
+pub(super) use sides::{Maker, Place};
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
@@ -46,6 +51,9 @@ pub(super) struct PlanArgs {
     /// Don't ask the caches, nor the registries of base images: plan from Git alone
     #[arg(long, help_heading = "Planning")]
     no_cache_lookup: bool,
+    /// Don't fetch what a shallow or partial clone lacks
+    #[arg(long, help_heading = "Planning")]
+    no_fetch: bool,
     /// Build these layers or targets, whatever changed; `*` is all
     #[arg(
         long,
@@ -130,7 +138,10 @@ enum GraphFormat {
     Json,
 }
 
-fn on_runtime(act: impl Future<Output = Result<ExitCode, CliError>>) -> Result<ExitCode, CliError> {
+/// How long one fetch of what a clone lacks may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
+
+pub(super) fn on_runtime<T>(act: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -141,12 +152,7 @@ fn on_runtime(act: impl Future<Output = Result<ExitCode, CliError>>) -> Result<E
 }
 
 fn events(context: &Context, args: &BuildArgs) -> Events {
-    let mode = build::progress_mode(context, args);
-    Events::new(ui::Progress::new(
-        mode,
-        context.color,
-        Box::new(std::io::stderr()),
-    ))
+    context.events(build::progress_mode(context, args))
 }
 
 /// `plan`.
@@ -163,7 +169,7 @@ pub(super) fn graph(context: &Context, args: &GraphArgs) -> Result<ExitCode, Cli
         let lock = build::lock(context)?;
         let bases = match args.offline {
             true => BaseImages::stand_ins(lock),
-            false => BaseImages::of_registry(Arc::new(build::registry(context)?), lock),
+            false => BaseImages::of_registry(Arc::new(registry(context, &args.build)?), lock),
         };
         let maker = Maker::new(context, &args.build, &bases, &events);
         let side = maker.side("head", &Place::Disk).await?;
@@ -180,46 +186,88 @@ pub(super) fn graph(context: &Context, args: &GraphArgs) -> Result<ExitCode, Cli
     })
 }
 
+/// The client for registries. A configuration that can't be read is told of when it is read to be
+/// planned.
+fn registry(context: &Context, args: &BuildArgs) -> Result<Registry, CliError> {
+    let configuration = prepare::configuration(context, args).ok().flatten();
+    let settings = configuration.map(|configuration| configuration.cache);
+    build::registry(context, &settings.unwrap_or_default())
+}
+
 async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> {
-    let events = events(context, &args.build);
+    let plan = decided(context, args, &events(context, &args.build)).await?;
+    let format = match args.json {
+        true => Format::Json,
+        false => args.format,
+    };
+    answer(&written(&plan, format, &runners(args))?)?;
+    Ok(match args.exit_code && plan.has_work {
+        true => ExitCode::ChangesFound,
+        false => ExitCode::Success,
+    })
+}
+
+/// What is decided about the targets that `args` ask for.
+async fn decided(context: &Context, args: &PlanArgs, events: &Events) -> Result<Plan, CliError> {
     let ci = ci::detect(&context.env);
     for trouble in &ci.trouble {
         events.warn(trouble.to_string(), None);
     }
     let repository = Repository::discover(&fs::absolute(".")?)?;
+    let repository = match args.no_fetch {
+        true => repository,
+        false => repository.map(|repository| {
+            repository.fetching(FetchSettings {
+                env: context.env.for_git(),
+                timeout: FETCH_TIMEOUT,
+            })
+        }),
+    };
     let lock = build::lock(context)?;
     let registry = match args.no_cache_lookup {
         true => None,
-        false => Some(Arc::new(build::registry(context)?)),
+        false => Some(Arc::new(registry(context, &args.build)?)),
     };
     let pinned = lock.clone().filter(|_| !args.update_lock);
     let bases = match &registry {
         Some(registry) => BaseImages::of_registry(Arc::clone(registry), pinned),
         None => BaseImages::stand_ins(pinned),
     };
-    let mut maker = Maker::new(context, &args.build, &bases, &events);
+    let mut maker = Maker::new(context, &args.build, &bases, events);
+    maker.repository = repository
+        .as_ref()
+        .filter(|repository| !repository.is_bare());
     let head = head(args, repository.as_ref())?;
     maker.by_object_id = args.no_cache_lookup && matches!(head.place, Place::Commit(_));
     let side = maker.side("head", &head.place).await?;
     let moved = match (&registry, &lock) {
-        (Some(registry), Some(lock)) => moved(registry, lock, &bases, &events).await,
+        (Some(registry), Some(lock)) => moved(registry, lock, &bases, events).await,
         _ => Vec::new(),
     };
     if args.update_lock {
         update_lock(&bases)?;
     }
     let mut plan = if args.touch.is_empty() {
-        let known = base(args, &ci, repository.as_ref(), &head, &events)?;
+        let mut known = base(args, &ci, repository.as_ref(), &head, events)?;
         let before = match &known.place {
-            Some(place) => Some(maker.side("base", place).await?),
             None => None,
+            Some(place) => match maker.side("base", place).await {
+                Ok(side) => Some(side),
+                // What was wrong there, or is of another version, says nothing about the head.
+                Err(error) => {
+                    let shown = error.shown();
+                    known.told = format!("the base can't be read: {shown}");
+                    events.warn(format!("{}; all counts as changed", known.told), None);
+                    None
+                }
+            },
         };
         let hits = match &registry {
             Some(registry) => Some(maker.look_up(&side, registry).await?),
             None => None,
         };
         let changed = changed(repository.as_ref(), &known, &head)?;
-        let forced = forced(args, &ci, &side, &head, &events)?;
+        let forced = forced(args, &ci, &side, &head, events)?;
         let decided = decide(&Known {
             head: &side,
             base: before.as_ref().ok_or_else(|| known.told.clone()),
@@ -241,11 +289,7 @@ async fn plan(context: &Context, args: &PlanArgs) -> Result<ExitCode, CliError> 
             None,
         );
     }
-    answer(&written(args, &plan)?)?;
-    Ok(match args.exit_code && plan.has_work {
-        true => ExitCode::ChangesFound,
-        false => ExitCode::Success,
-    })
+    Ok(plan)
 }
 
 /// The paths that differ, to name them.
@@ -259,10 +303,9 @@ fn changed(
     };
     let top = root(Some(repository))?;
     let changes = repository.changes(Some(from), to)?;
-    Ok(changes
-        .iter()
-        .map(|change| top.join(change.path.as_path()))
-        .collect())
+    let committed = changes.iter().map(|change| &change.path);
+    let paths = committed.chain(&head.changed);
+    Ok(paths.map(|path| top.join(path.as_path())).collect())
 }
 
 /// What options, the commit's message and labels ask for.
@@ -367,27 +410,32 @@ fn update_lock(bases: &BaseImages) -> Result<(), CliError> {
     Ok(())
 }
 
-fn written(args: &PlanArgs, plan: &Plan) -> Result<String, CliError> {
+/// The labels of runners by platform.
+fn runners(args: &PlanArgs) -> BTreeMap<String, String> {
     let mut runners = BTreeMap::new();
     for text in &args.runner {
         let (platform, label) = text.split_once('=').unwrap_or(("*", text));
         runners.insert(platform.to_owned(), label.to_owned());
     }
+    runners
+}
+
+fn written(
+    plan: &Plan,
+    format: Format,
+    runners: &BTreeMap<String, String>,
+) -> Result<String, CliError> {
     let too_many = |error: matrix::TooManyJobs| {
         CliError::usage_hint(
             error.to_string(),
             "choose targets with `--target` or `--variant`, or let one job build several",
         )
     };
-    let format = match args.json {
-        true => Format::Json,
-        false => args.format,
-    };
     Ok(match format {
         Format::Table => show::table(plan),
         Format::Json => format!("{}\n", serde_json::to_string_pretty(plan)?),
         Format::Github => {
-            let matrix = matrix::matrix(plan, &runners).map_err(too_many)?;
+            let matrix = matrix::matrix(plan, runners).map_err(too_many)?;
             format!(
                 "has_work={}\nplan_digest={}\nmatrix={}\n",
                 !matrix.include.is_empty(),
@@ -397,10 +445,56 @@ fn written(args: &PlanArgs, plan: &Plan) -> Result<String, CliError> {
         }
         Format::Gitlab => {
             let with = gitlab::Pipeline {
-                runners,
+                runners: runners.clone(),
                 ..gitlab::Pipeline::default()
             };
             gitlab::pipeline(plan, &with).map_err(too_many)?
         }
+    })
+}
+
+/// A plan with the forms that platforms take.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    /// For people.
+    pub(super) table: String,
+    /// `plan --json`.
+    pub(super) json: String,
+    /// `plan --format github`.
+    pub(super) github: String,
+    /// `plan --format gitlab`.
+    pub(super) gitlab: String,
+}
+
+/// What `plan` with these options of `build` decides, for the commit `head` if that is given.
+pub(super) async fn planned(
+    context: &Context,
+    build: BuildArgs,
+    head: Option<String>,
+) -> Result<Planned, CliError> {
+    let args = PlanArgs {
+        base: None,
+        head,
+        touch: Vec::new(),
+        no_cache_lookup: false,
+        no_fetch: false,
+        rebuild: Vec::new(),
+        skip: Vec::new(),
+        update_lock: false,
+        format: Format::Table,
+        json: false,
+        runner: Vec::new(),
+        exit_code: false,
+        build,
+    };
+    let plan = decided(context, &args, &events(context, &args.build)).await?;
+    let runners = runners(&args);
+    let form = |format| written(&plan, format, &runners);
+    Ok(Planned {
+        table: form(Format::Table)?,
+        json: form(Format::Json)?,
+        github: form(Format::Github)?,
+        gitlab: form(Format::Gitlab)?,
+        plan,
     })
 }

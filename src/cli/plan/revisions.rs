@@ -9,10 +9,11 @@ use crate::{
     event::Events,
     fs,
     git::{
-        Commit, Repository,
+        Commit, Repository, WorktreeChange, WorktreeState,
         base::{BaseReason, BaseRequest},
         resolve::resolve,
     },
+    oci::layer::LayerPath,
     plan::Revision,
 };
 
@@ -21,6 +22,8 @@ pub(super) struct Head {
     pub(super) place: Place,
     pub(super) commit: Option<Commit>,
     pub(super) revision: Revision,
+    /// The paths in which the working directory differs from the commit.
+    pub(super) changed: Vec<LayerPath>,
 }
 
 pub(super) fn head(args: &PlanArgs, repository: Option<&Repository>) -> Result<Head, CliError> {
@@ -35,6 +38,7 @@ pub(super) fn head(args: &PlanArgs, repository: Option<&Repository>) -> Result<H
                 dirty: false,
             },
             commit: Some(commit),
+            changed: Vec::new(),
         })
     };
     match (&args.head, repository) {
@@ -43,6 +47,13 @@ pub(super) fn head(args: &PlanArgs, repository: Option<&Repository>) -> Result<H
         (None, repository) => {
             // A repository without commits has files all the same.
             let commit = repository.and_then(|repository| repository.commit("HEAD").ok());
+            let state = match (repository, &commit) {
+                (Some(repository), Some(commit)) => {
+                    repository.worktree_state(commit, &LayerPath::ROOT)?
+                }
+                _ => WorktreeState::new(),
+            };
+            let is_dirty = |change: &WorktreeChange| *change != WorktreeChange::Ignored;
             Ok(Head {
                 place: Place::Disk,
                 revision: Revision {
@@ -51,8 +62,9 @@ pub(super) fn head(args: &PlanArgs, repository: Option<&Repository>) -> Result<H
                         Some(_) => "checked-out".to_owned(),
                         None => "no-repository".to_owned(),
                     },
-                    dirty: false,
+                    dirty: state.values().any(is_dirty),
                 },
+                changed: state.into_keys().collect(),
                 commit,
             })
         }

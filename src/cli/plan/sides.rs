@@ -7,23 +7,29 @@ use crate::{
     cache::TieredStore,
     cli::{CliError, build::BuildArgs, caches, images::BaseImages},
     context::{self, ScannedContext},
+    digest::{Blake3Digest, KeyEncoder},
     engine::{
         BuildError,
-        contexts::{context_copies, scan_context, selection_key},
+        contexts::{context_copies, prefixes, scan_context, selection_key},
     },
     event::Events,
     fs::{self, Disk, Files},
-    git::{self, ContentIdentity, ScanOptions, Tree, Unknown},
+    git::{self, ContentIdentity, Repository, ScanOptions, Tree, Unknown},
     graph::{BuildGraph, CopyAction, LocalContext, VertexId},
-    key::KeyOptions,
+    key::{CacheKey, KeyOptions},
     oci::layer::LayerPath,
-    plan::{Hits, Selected, Side, covers::Covered, files::CommitFiles},
+    plan::{
+        Hits, Selected, SelectionMemo, Side,
+        covers::Covered,
+        files::CommitFiles,
+        remembered::{self, Remembered},
+    },
     registry::Registry,
 };
 
 /// Where a side's files are.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(in crate::cli) enum Place {
     /// In the working directory.
     Disk,
     /// In a commit.
@@ -31,18 +37,22 @@ pub(super) enum Place {
 }
 
 /// Makes sides of one command.
-pub(super) struct Maker<'c> {
+pub(in crate::cli) struct Maker<'c> {
     context: &'c Context,
     args: &'c BuildArgs,
     bases: &'c BaseImages,
     events: &'c Events,
+    /// What the working directory is the work tree of: files that are as in the commit needn't be read.
+    pub(super) repository: Option<&'c Repository>,
     /// Whether files of commits are told apart by their names in Git alone. Keys are then good for
     /// comparisons, and nothing is found in a cache under them.
-    pub(super) by_object_id: bool,
+    pub(in crate::cli) by_object_id: bool,
+    /// What sides of other commits were found to copy, where they are told apart so.
+    pub(in crate::cli) memo: Option<&'c SelectionMemo>,
 }
 
 impl<'c> Maker<'c> {
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         context: &'c Context,
         args: &'c BuildArgs,
         bases: &'c BaseImages,
@@ -53,12 +63,14 @@ impl<'c> Maker<'c> {
             args,
             bases,
             events,
+            repository: None,
             by_object_id: false,
+            memo: None,
         }
     }
 
     /// What would be built from the files in `place`.
-    pub(super) async fn side(&self, name: &str, place: &Place) -> Result<Side, CliError> {
+    pub(in crate::cli) async fn side(&self, name: &str, place: &Place) -> Result<Side, CliError> {
         let files = match place {
             Place::Disk => None,
             Place::Commit(tree) => Some(CommitFiles::new(Tree::clone(tree), &fs::absolute(".")?)),
@@ -72,6 +84,7 @@ impl<'c> Maker<'c> {
             env: self.context.env.clone(),
             color: self.context.color,
             files: seen,
+            simulation: self.context.simulation.clone(),
         };
         let configuration = prepare::configuration(&context, self.args)?;
         let source = prepare::bake::source(self.args, configuration.as_ref());
@@ -116,33 +129,116 @@ impl<'c> Maker<'c> {
                 .push((id, action, copy));
         }
         let mut found = HashMap::new();
+        let mut remembered = Remembered::load(&memo_dir);
         for (context, rows) in by_context {
             let local = &graph.contexts[context];
-            let copies: Vec<&CopyAction> = rows.iter().map(|(_, _, copy)| *copy).collect();
-            let mut unknown = Vec::new();
-            let source = scan_context(local, &copies, |local, prefixes| {
-                self.scan(local, prefixes, files, &memo_dir, &mut unknown)
-            })?;
-            for (id, action, copy) in rows {
-                let key = selection_key(&source, copy).map_err(|error| error.to_string());
-                let covered = Covered::of(local, copy);
-                let untold = unknown
-                    .iter()
-                    .find(|u| covered.meets(&local.dir.join(u.path.as_path())));
-                found.insert(
-                    (id, action),
-                    match untold {
-                        Some(unknown) => Err(format!(
-                            "`{}`: {}",
-                            unknown.path.as_path().display(),
-                            unknown.reason
-                        )),
-                        None => key,
-                    },
-                );
+            if local.dir.starts_with(prepare::NOT_FETCHED) {
+                for (id, action, copy) in rows {
+                    found.insert((id, action), Ok(not_fetched(local, copy)));
+                }
+                continue;
+            }
+            if let (Some(memo), Some(files)) = (self.memo, files) {
+                for (id, action, copy) in rows {
+                    let key = memo.get(files, (local, copy), || {
+                        let mut places = Vec::new();
+                        let keys =
+                            self.of_context(local, &[copy], Some(files), &memo_dir, &mut places)?;
+                        let key = keys.into_iter().next();
+                        let none = || Err("it was not looked at".to_owned());
+                        Ok::<_, CliError>((places, key.unwrap_or_else(none)))
+                    })?;
+                    found.insert((id, action), key);
+                }
+                continue;
+            }
+            let mut open = Vec::new();
+            for row in rows {
+                let question = self.question(local, row.2, files)?;
+                match question.and_then(|question| remembered.get(&question)) {
+                    Some(key) => {
+                        found.insert((row.0, row.1), Ok(key));
+                    }
+                    None => open.push((row, question)),
+                }
+            }
+            if open.is_empty() {
+                continue;
+            }
+            let copies: Vec<&CopyAction> = open.iter().map(|((_, _, copy), _)| *copy).collect();
+            let mut places = Vec::new();
+            let keys = self.of_context(local, &copies, files, &memo_dir, &mut places)?;
+            // Where symlinks led elsewhere, more counts than was asked for.
+            let asked: usize = copies.iter().map(|copy| copy.sources.len()).sum();
+            let as_asked = places.len() == asked;
+            for (((id, action, _), question), key) in open.into_iter().zip(keys) {
+                if let (Ok(key), Some(question), true) = (&key, question, as_asked) {
+                    remembered.learn(question, *key);
+                }
+                found.insert((id, action), key);
             }
         }
+        if let Err(error) = remembered.save() {
+            tracing::debug!(%error, "what was selected is not remembered");
+        }
         Ok(found)
+    }
+
+    /// What the selection of a copy is remembered by; none where it isn't.
+    fn question(
+        &self,
+        local: &LocalContext,
+        copy: &CopyAction,
+        files: Option<&CommitFiles>,
+    ) -> Result<Option<Blake3Digest>, CliError> {
+        let Some(files) = files else {
+            return Ok(None);
+        };
+        let Some(dir) = files.place(&local.dir) else {
+            return Ok(None);
+        };
+        let inputs = git::scan_inputs(files.tree(), &dir, &prefixes(copy))?;
+        Ok(inputs.map(|inputs| remembered::question(inputs, self.identity(), local, copy)))
+    }
+
+    fn identity(&self) -> ContentIdentity {
+        match self.by_object_id {
+            true => ContentIdentity::ObjectId,
+            false => ContentIdentity::Content,
+        }
+    }
+
+    /// The keys of what `copies` take of one context, in their order. Adds the places that were looked
+    /// at to `places`.
+    fn of_context(
+        &self,
+        local: &LocalContext,
+        copies: &[&CopyAction],
+        files: Option<&CommitFiles>,
+        memo_dir: &Path,
+        places: &mut Vec<LayerPath>,
+    ) -> Result<Vec<Selected>, CliError> {
+        let mut unknown = Vec::new();
+        let source = scan_context(local, copies, |local, prefixes| {
+            prefixes.clone_into(places);
+            self.scan(local, prefixes, files, memo_dir, &mut unknown)
+        })?;
+        let key = |copy: &&CopyAction| {
+            let key = selection_key(&source, copy).map_err(|error| error.to_string());
+            let covered = Covered::of(local, copy);
+            let untold = unknown
+                .iter()
+                .find(|u| covered.meets(&local.dir.join(u.path.as_path())));
+            match untold {
+                Some(unknown) => Err(format!(
+                    "`{}`: {}",
+                    unknown.path.as_path().display(),
+                    unknown.reason
+                )),
+                None => key,
+            }
+        };
+        Ok(copies.iter().map(key).collect())
     }
 
     /// Scans a context where its files are. What can't be told of a commit is put into `unknown`.
@@ -158,21 +254,26 @@ impl<'c> Maker<'c> {
             && let Some(dir) = files.place(&local.dir)
         {
             let options = ScanOptions {
-                identity: match self.by_object_id {
-                    true => ContentIdentity::ObjectId,
-                    false => ContentIdentity::Content,
-                },
+                identity: self.identity(),
                 memo_dir: Some(memo_dir),
             };
             let scanned = git::scan(files.tree(), &dir, local, prefixes, options)?;
             *unknown = scanned.unknown;
             return Ok(scanned.context);
         }
+        if let Some(repository) = self.repository {
+            return Ok(git::scan_worktree(
+                repository,
+                local,
+                prefixes,
+                Some(memo_dir),
+            )?);
+        }
         Ok(context::scan(local, prefixes, Some(memo_dir)).map_err(BuildError::from)?)
     }
 
     /// The directory of the local store.
-    fn store_dir(&self) -> Result<std::path::PathBuf, CliError> {
+    pub(in crate::cli) fn store_dir(&self) -> Result<std::path::PathBuf, CliError> {
         let configured = prepare::configuration(self.context, self.args)
             .ok()
             .flatten();
@@ -219,4 +320,14 @@ impl<'c> Maker<'c> {
             .map(|found| (found.result.key, found.result))
             .collect())
     }
+}
+
+/// What stands for the files of a source that nobody fetched: they count as the same as long as their
+/// address is.
+fn not_fetched(local: &LocalContext, copy: &CopyAction) -> CacheKey {
+    let mut encoder = KeyEncoder::new("memobuild-ci 2026-11 source not fetched v1");
+    encoder
+        .field("source", local.dir.display().to_string())
+        .list("paths", &copy.sources);
+    CacheKey(encoder.finish())
 }

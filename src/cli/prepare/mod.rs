@@ -33,6 +33,7 @@ use crate::{
     plan::TargetInfo,
     remote::Sources,
 };
+pub(super) use remote::NOT_FETCHED;
 use settings::Settings;
 pub(super) use words::build_args;
 
@@ -161,6 +162,10 @@ pub(super) async fn prepare(
             name_images(&mut prepared.targets, &jobs);
             prepared.jobs = jobs;
             return Ok(prepared);
+        }
+        if bases.asks_nobody() {
+            remote::stand_in_for_missing(&missing, &mut graph, &mut fetched);
+            continue;
         }
         remote::fetch_missing(&missing, &recipes, &sources, &mut graph, &mut fetched).await?;
     }

@@ -16,8 +16,10 @@ use crate::{
     cli::{
         CliError, Context,
         build::{BuildArgs, secrets},
+        caches,
     },
     config::Config,
+    digest::Sha256Digest,
     dockerfile::{self, Dockerfile, Span, address::Address},
     event::Events,
     fs::{self, Disk, Files},
@@ -73,11 +75,13 @@ pub(super) fn sources(
     };
     let secrets = secrets(given)?;
     let git_auth = GitAuth::of(secrets.iter().map(|(id, value)| (&**id, value.expose())));
+    let settings = configuration.map(|c| c.cache.clone()).unwrap_or_default();
     Ok(Arc::new(Sources::new(SourceOptions {
         cache_dir: fs::absolute(dir)?,
         temp_dir: context.env.temp_dir(),
         git_env: context.env.for_git(),
         git_auth,
+        authorities: caches::authorities(context, &settings)?,
         limits: Limits::default(),
         events: events.clone(),
     })))
@@ -341,6 +345,27 @@ pub(super) async fn fetch_missing(
         table.insert(missing.source.clone(), graph.contexts.len() - 1);
     }
     Ok(())
+}
+
+/// Where directories of sources would be that nobody fetches. Nothing can be there.
+pub(in crate::cli) const NOT_FETCHED: &str = "/dev/null/not-fetched";
+
+/// Enters what lowering misses without fetching it: a place of its own for each source, whose content
+/// isn't known.
+pub(super) fn stand_in_for_missing(
+    missing: &[MissingSource],
+    graph: &mut BuildGraph,
+    table: &mut SourceTable,
+) {
+    for missing in missing {
+        let identity = Sha256Digest::of(format!("{:?}", missing.source).as_bytes());
+        graph.contexts.push(LocalContext {
+            name: missing.source.shown().into_owned(),
+            dir: Path::new(NOT_FETCHED).join(identity.to_string()),
+            ignore: String::new(),
+        });
+        table.insert(missing.source.clone(), graph.contexts.len() - 1);
+    }
 }
 
 /// The failure with the lines of the instruction.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    history::History,
+    history::{History, Place},
     inquiry::{CommitOf, Inquiry, Miss, Standing},
 };
 use crate::{
@@ -33,8 +33,8 @@ pub enum Verdict {
         entry: Box<ActionResult>,
         /// The tier that has it; none for the local store.
         tier: Option<String>,
-        /// Whether it is found by its content: its recipe or an input is new, and the inputs' content is known.
-        by_content: bool,
+        /// If it is found by its content only: why not by its key.
+        by_content: Option<Box<Miss>>,
         /// A step that is executed, and must give what it gave before for the hit to stand.
         provided: Option<VertexId>,
     },
@@ -137,7 +137,9 @@ pub async fn forecast(
                     .tier
                     .and_then(|n| tiers.tier_name(n))
                     .map(str::to_owned),
-                by_content: state.by_content,
+                by_content: state
+                    .by_content
+                    .then(|| Box::new(forecast.inquiry(commit_of).miss(id, state.standing))),
                 provided: state.provided,
             },
             _ => {
@@ -160,6 +162,16 @@ impl Forecast {
         commit_of: Option<CommitOf<'_>>,
     ) -> Miss {
         self.inquiry(commit_of).compare_with(id, entry)
+    }
+
+    /// The step that an entry is of, by its name, or by its place.
+    pub fn step_like(&self, entry: &ActionResult) -> Option<&Outlook> {
+        let name = |outlook: &Outlook| self.graph.vertex(outlook.id).name.as_str();
+        let same = |outlook: &&Outlook| name(outlook) == entry.step.name;
+        let place = Place::of(&entry.step.name);
+        let near = |outlook: &&Outlook| place.is_some() && Place::of(name(outlook)) == place;
+        let mut steps = self.steps.iter();
+        steps.clone().find(same).or_else(|| steps.find(near))
     }
 
     fn inquiry<'a>(&'a self, commit_of: Option<CommitOf<'a>>) -> Inquiry<'a> {

@@ -1,7 +1,10 @@
 //! What the local store knows of earlier builds: [`History`], and which entry of it a step is
 //! compared with.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
 
 use super::note::{self, StepNote};
 use crate::{
@@ -79,7 +82,13 @@ impl History {
     ) -> Option<(&ActionResult, Option<StepNote>)> {
         let key = keys.key(id);
         let root = graph.vertex(id).op.root().map(|root| keys.key(root));
-        let others = self.entries.iter().filter(|entry| entry.key != key);
+        let taken = instructions(graph);
+        let others = self.entries.iter().filter(|entry| {
+            // What is the same instruction as another step is that step's.
+            let own = entry.step.instruction == graph.vertex(id).instruction;
+            entry.key != key
+                && (own || !taken.contains(&labelled(&entry.step.name, &entry.step.instruction)))
+        });
         let mut ranked: Vec<_> = others
             .enumerate()
             .filter_map(|(age, entry)| {
@@ -107,6 +116,19 @@ impl History {
         let near = near.min_by_key(|(changed, noted, age, ..)| (*changed, *noted, *age));
         near.map(|(_, _, _, entry, note)| (entry, note))
     }
+}
+
+/// An instruction and the stage that it stands in.
+fn labelled<'a>(name: &'a str, instruction: &'a str) -> (&'a str, &'a str) {
+    (Place::of(name).map_or("", |place| place.label), instruction)
+}
+
+/// The instructions of all steps.
+fn instructions(graph: &BuildGraph) -> HashSet<(&str, &str)> {
+    let steps = graph.vertices.iter().filter(|vertex| vertex.op.is_step());
+    steps
+        .map(|vertex| labelled(&vertex.name, &vertex.instruction))
+        .collect()
 }
 
 /// How near an entry is to a step, 0 the nearest; none if they have nothing to do with each

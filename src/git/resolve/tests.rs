@@ -64,6 +64,10 @@ impl History for Clone {
         self.references.borrow().get(name).map(|digit| id(*digit))
     }
 
+    fn remote(&self) -> String {
+        "origin".to_owned()
+    }
+
     fn default_branches(&self) -> Vec<String> {
         Vec::new()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::git::{FetchSettings, GitError};
+use crate::git::{FetchSettings, GitError, resolve::History};
 
 fn settings() -> FetchSettings {
     FetchSettings {
@@ -78,6 +78,11 @@ fn a_shallow_clone_is_deepened_by_what_is_needed() {
     assert_eq!(repository.merge_base(head.id, side.id).unwrap(), None);
     let found = repository.ensure_merge_base(head.id, side.id).unwrap();
     assert_eq!(found, Some(commits[1].id));
+    let elsewhere = History::fetch_branch(&repository, "side");
+    assert_eq!(elsewhere, Ok(()));
+    let tip = repository.commit("refs/remotes/origin/side").unwrap();
+    assert_eq!(tip.id, side.id);
+    assert!(History::fetch_branch(&repository, "none").is_err());
     let nowhere = "1".repeat(40).parse().unwrap();
     let error = repository.ensure_commit(nowhere).unwrap_err();
     assert!(matches!(error, GitError::Fetch { .. }), "{error:?}");

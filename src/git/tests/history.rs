@@ -1,7 +1,7 @@
 //! Finding repositories, commits and what changed.
 
 use super::*;
-use crate::git::{ChangeKind, GitError};
+use crate::git::{ChangeKind, GitError, scan_inputs};
 
 fn changes(fixture: &Fixture, base: &Commit, head: &Commit) -> Vec<(String, ChangeKind)> {
     let changed = fixture.open().changes(Some(base), head).unwrap();
@@ -242,4 +242,52 @@ fn damage_and_absence_are_told_apart() {
     // Without its `HEAD` a directory is no repository.
     let found = Repository::discover_in(&fixture.path(), Surroundings::None);
     assert!(found.is_ok_and(|found| found.is_none()));
+}
+
+#[test]
+fn what_a_scan_depends_on_differs_whenever_the_scan_does() {
+    if !has_git() {
+        return;
+    }
+    let fixture = Fixture::new();
+    for path in ["src/deep/a.txt", "src/b.txt", "other.txt"] {
+        fixture.write(path, "one\n");
+    }
+    let inputs = || {
+        let commit = fixture.commit("a change");
+        let repository = fixture.open();
+        let tree = commit.files(&repository).unwrap();
+        scan_inputs(&tree, &layer_path("src"), &[layer_path("deep")]).unwrap()
+    };
+    let mut seen = vec![inputs().unwrap()];
+    fixture.write("other.txt", "two\n");
+    fixture.write("src/b.txt", "two\n");
+    assert_eq!(inputs(), Some(seen[0]), "nothing of it lies elsewhere");
+    let mut differs = |what: &str| {
+        let now = inputs().unwrap();
+        assert!(!seen.contains(&now), "{what}");
+        seen.push(now);
+    };
+    fixture.write("src/deep/a.txt", "two\n");
+    differs("content");
+    executable(&fixture.path().join("src/deep/a.txt"));
+    differs("mode");
+    fixture.write("src/deep/.gitattributes", "*.txt eol=crlf\n");
+    differs("attributes within");
+    fixture.write(".gitattributes", "*.txt text\n");
+    differs("attributes of the root");
+    fixture.write("src/.gitattributes", "*.txt ident\n");
+    differs("attributes of the context");
+    fixture.write(".git/info/attributes", "*.txt -text\n");
+    differs("attributes of the repository");
+    fixture.git(&["config", "core.autocrlf", "true"]);
+    differs("settings");
+    fixture.git(&["config", "--unset", "core.autocrlf"]);
+    std::fs::rename(
+        fixture.path().join("src/deep"),
+        fixture.path().join("src/there"),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink("there", fixture.path().join("src/deep")).unwrap();
+    assert_eq!(inputs(), None, "a symlink leads elsewhere");
 }

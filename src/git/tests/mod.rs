@@ -4,6 +4,7 @@ mod checkout;
 mod clones;
 mod history;
 mod memo;
+mod worktree;
 
 use std::{
     os::unix::fs::PermissionsExt as _,

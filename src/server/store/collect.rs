@@ -335,7 +335,9 @@ impl Store {
             let Some(namespace) = name.to_str() else {
                 continue;
             };
-            let namespace = self.namespace(namespace)?;
+            let Some(namespace) = self.existing_namespace(namespace)? else {
+                continue;
+            };
             let dir = frames.join(&name);
             for part in fs::names(&dir)? {
                 let part = dir.join(part);
@@ -380,9 +382,8 @@ impl Store {
 }
 
 impl Plan {
-    /// Reads the tables, in one transaction.
+    /// Reads the tables; the caller has begun a transaction.
     fn read(c: &Connection) -> rusqlite::Result<Self> {
-        let c = c.unchecked_transaction()?;
         let mut plan = Self::default();
         let mut frame_at = HashMap::new();
         let mut statement =

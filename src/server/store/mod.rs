@@ -38,6 +38,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rusqlite::OptionalExtension as _;
 use schema::{Database, lock};
 use space::Space;
 
@@ -80,6 +81,14 @@ pub enum StoreError {
         /// What this program knows.
         supported: usize,
     },
+    /// It would be one namespace too many.
+    #[error("token `{maker}` has made {most} namespaces, as many as it may")]
+    Namespaces {
+        /// The token's name.
+        maker: String,
+        /// How many it may make.
+        most: usize,
+    },
     /// Another server has it open.
     #[error("another process serves the store `{}`", path.display())]
     InUse {
@@ -97,7 +106,7 @@ impl StoreError {
             Self::Database { source, .. } => {
                 source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
             }
-            Self::Version { .. } | Self::InUse { .. } => false,
+            Self::Namespaces { .. } | Self::Version { .. } | Self::InUse { .. } => false,
         }
     }
 }
@@ -117,6 +126,8 @@ pub struct Store {
     space: Space,
     grace: Duration,
     namespaces: Mutex<HashMap<String, Namespace>>,
+    /// How many one token may make.
+    most_namespaces: usize,
     touched: Mutex<Touched>,
     collecting: Mutex<collect::LastTry>,
     _lock: FileLock,
@@ -172,6 +183,7 @@ impl Store {
             space,
             grace,
             namespaces: Mutex::default(),
+            most_namespaces: usize::MAX,
             touched: Mutex::default(),
             collecting: Mutex::default(),
             _lock: held,
@@ -180,24 +192,41 @@ impl Store {
         Ok(store)
     }
 
+    /// Lets each token make so many namespaces, and no more.
+    #[must_use]
+    pub fn with_namespaces(mut self, most: usize) -> Self {
+        self.most_namespaces = most;
+        self
+    }
+
     /// The namespace called `name`, if it was used before since the start; does not block.
     pub(super) fn known_namespace(&self, name: &str) -> Option<Namespace> {
         lock(&self.namespaces).get(name).cloned()
     }
 
-    /// The namespace called `name`, which is made if it is not there.
-    pub(super) fn namespace(&self, name: &str) -> Result<Namespace, StoreError> {
+    /// The namespace called `name`; if it is not there, it is made for the token called `maker`.
+    pub(super) fn namespace(&self, name: &str, maker: &str) -> Result<Namespace, StoreError> {
         if let Some(known) = self.known_namespace(name) {
             return Ok(known);
         }
+        let most = self.most_namespaces;
         let id = self.database.write("make a namespace in", |t| {
-            t.execute(
-                "INSERT INTO namespaces (name) VALUES (?1) ON CONFLICT DO NOTHING",
-                [name],
-            )?;
-            t.query_row("SELECT id FROM namespaces WHERE name = ?1", [name], |row| {
-                row.get(0)
-            })
+            let mut find = t.prepare("SELECT id FROM namespaces WHERE name = ?1")?;
+            let known = find.query_row([name], |row| row.get(0)).optional()?;
+            if let Some(id) = known {
+                return Ok(Some(id));
+            }
+            let made = "SELECT count(*) FROM namespaces WHERE maker = ?1";
+            if t.query_row(made, [maker], |row| row.get::<_, usize>(0))? >= most {
+                return Ok(None);
+            }
+            let insert = "INSERT INTO namespaces (name, maker) VALUES (?1, ?2)";
+            t.execute(insert, [name, maker])?;
+            Ok(Some(t.last_insert_rowid()))
+        })?;
+        let id = id.ok_or_else(|| StoreError::Namespaces {
+            maker: maker.to_owned(),
+            most,
         })?;
         let namespace = Namespace {
             id,
@@ -205,6 +234,16 @@ impl Store {
         };
         lock(&self.namespaces).insert(name.to_owned(), namespace.clone());
         Ok(namespace)
+    }
+
+    /// The namespace called `name`, if there is one.
+    pub(super) fn existing_namespace(&self, name: &str) -> Result<Option<Namespace>, StoreError> {
+        let id = self.database.read("look for a namespace in", |c| {
+            let mut find = c.prepare_cached("SELECT id FROM namespaces WHERE name = ?1")?;
+            find.query_row([name], |row| row.get(0)).optional()
+        })?;
+        let name = name.to_owned();
+        Ok(id.map(|id| Namespace { id, name }))
     }
 
     /// What the namespace holds.

@@ -19,7 +19,7 @@ use super::StoreError;
 pub(super) const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// What leads from each version to the next one; the first makes the tables.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
 CREATE TABLE namespaces (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE entries (
     id INTEGER PRIMARY KEY, namespace INTEGER NOT NULL, key BLOB NOT NULL, scope TEXT NOT NULL,
@@ -38,7 +38,7 @@ CREATE TABLE frames (
 CREATE TABLE pins (
     namespace INTEGER NOT NULL, id TEXT NOT NULL, key BLOB NOT NULL, scope TEXT NOT NULL,
     PRIMARY KEY (namespace, id, key, scope)) WITHOUT ROWID;
-"];
+", "ALTER TABLE namespaces ADD COLUMN maker TEXT NOT NULL DEFAULT '';"];
 
 /// How long to wait for a checkpoint.
 const BUSY: Duration = Duration::from_secs(10);
