@@ -76,7 +76,8 @@ impl Database {
         })
     }
 
-    /// Runs `work` on a connection of its own.
+    /// Runs `work` on a connection of its own, in one transaction: each statement by itself would lock and
+    /// unlock the database.
     pub(super) fn read<T>(
         &self,
         act: &'static str,
