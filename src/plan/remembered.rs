@@ -5,7 +5,7 @@
 //! `plan-selections` in the cache's `memo/`. Format, version 1: the magic `MBSEL01\n`; then rows of 72
 //! bytes in any order: 32 bytes BLAKE3 of the question, 32 bytes key of the selection, 8 bytes: the
 //! first of the BLAKE3 of the 64 before. A row whose check is wrong is no row. Writers append under a
-//! lock; one that finds the end amid a row cuts it off first. A file beyond [`MAX_BYTES`] is begun anew.
+//! lock; one that finds the end amid a row cuts it off first. A file beyond `MAX_BYTES` is begun anew.
 
 use std::{
     collections::HashMap,

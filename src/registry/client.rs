@@ -282,7 +282,9 @@ impl Operation {
         url: &Url,
         prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
-        self.ask(Method::GET, url, prepare).await
+        let http = self.client.http(&self.repository.host)?;
+        self.authenticated(url, || prepare(http.get(url.clone())))
+            .await
     }
 
     /// One request without a body, or with one that is sent in no time, with authentication; `prepare`
@@ -294,8 +296,11 @@ impl Operation {
         prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
         let http = self.client.http(&self.repository.host)?;
-        let request = || prepare(http.request(method.clone(), url.clone()));
-        self.authenticated(url, request).await
+        self.unless_stalled(&Pulse::new(), async {
+            let request = || prepare(http.request(method.clone(), url.clone()));
+            self.authenticated(url, request).await
+        })
+        .await
     }
 
     /// One request of any method, with authentication. `prepare` adds headers and a body, which
@@ -308,14 +313,28 @@ impl Operation {
         prepare: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
         let http = self.client.uploads(&self.repository.host)?;
-        let request = || prepare(http.request(method.clone(), url.clone()));
-        let stall = self.client.limits.stall;
+        self.unless_stalled(pulse, async {
+            let request = || prepare(http.request(method.clone(), url.clone()));
+            self.authenticated(url, request).await
+        })
+        .await
+    }
+
+    /// The answer, unless `pulse` stands still for too long before it comes.
+    async fn unless_stalled(
+        &self,
+        pulse: &Pulse,
+        answer: impl Future<Output = Result<Response, RegistryError>>,
+    ) -> Result<Response, RegistryError> {
+        let limit = self.client.limits.stall;
         tokio::select! {
-            answer = self.authenticated(url, request) => answer,
-            () = pulse.stalled(stall) => Err(RegistryError::Stalled {
+            // The HTTP client may notice the same at the same time, and knows less about it.
+            biased;
+            () = pulse.stalled(limit) => Err(RegistryError::Stalled {
                 subject: self.subject.clone(),
-                limit: stall,
+                limit,
             }),
+            answer = answer => answer,
         }
     }
 

@@ -126,6 +126,52 @@ fn what_the_registry_has_is_not_sent_again() {
 }
 
 #[test]
+fn a_tag_that_names_the_image_stays_as_it_is() {
+    let project = project(Access::Open);
+    let names = ["1", "2"].map(|tag| format!("{}/acme/app:{tag}", project.registry.host()));
+    for platforms in ["linux/amd64", "linux/amd64,linux/arm64"] {
+        let platform = format!("--platform={platforms}");
+        let requests = |names: &[&str]| {
+            project.registry.forget();
+            let mut args = vec![platform.as_str()];
+            args.extend(names.iter().flat_map(|name| ["-t", name]));
+            pushed(&project, &args);
+            let seen = project.registry.seen().into_iter().map(|seen| seen.line);
+            let seen = seen.filter(|line| line.contains("/acme/app/"));
+            seen.collect::<Vec<String>>()
+        };
+        // What another image is named so far.
+        requests(&[&names[0]]);
+        let before = tagged(&project, "acme/app", "1");
+        assert_eq!(
+            requests(&[&names[0]]),
+            ["HEAD /v2/acme/app/manifests/1"],
+            "{platforms}"
+        );
+        let [first, second] = names.each_ref().map(String::as_str);
+        let mut both = requests(&[first, second]);
+        both.sort();
+        assert_eq!(
+            both,
+            [
+                "HEAD /v2/acme/app/manifests/1",
+                "HEAD /v2/acme/app/manifests/2",
+                "PUT /v2/acme/app/manifests/2"
+            ],
+            "{platforms}"
+        );
+        assert_eq!(tagged(&project, "acme/app", "1"), before);
+        assert_eq!(tagged(&project, "acme/app", "2"), before);
+    }
+    project.write("ctx/a", "another text");
+    pushed(&project, &["-t", &names[0]]);
+    assert_ne!(
+        tagged(&project, "acme/app", "1"),
+        tagged(&project, "acme/app", "2")
+    );
+}
+
+#[test]
 fn several_platforms_are_an_index() {
     let project = project(Access::Open);
     let name = format!("{}/acme/app:1", project.registry.host());

@@ -77,7 +77,9 @@ impl Store {
     ) -> Result<Vec<Option<StoredEntry>>, StoreError> {
         let mut used = Vec::new();
         let entries = self.database.read("look up keys in", |c| {
-            let mut find = c.prepare_cached(
+            // Each statement by itself would lock and unlock the database.
+            let one = c.unchecked_transaction()?;
+            let mut find = one.prepare_cached(
                 "SELECT id, record, checksum FROM entries
                  WHERE namespace = ?1 AND key = ?2 AND scope = ?3",
             )?;
@@ -107,6 +109,8 @@ impl Store {
                 }
                 entries.push(entry);
             }
+            drop(find);
+            one.commit()?;
             Ok(entries)
         })?;
         let now = now_ms();

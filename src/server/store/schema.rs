@@ -76,8 +76,7 @@ impl Database {
         })
     }
 
-    /// Runs `work` on a connection of its own, in one transaction: each statement by itself would lock and
-    /// unlock the database.
+    /// Runs `work` on a connection of its own.
     pub(super) fn read<T>(
         &self,
         act: &'static str,
