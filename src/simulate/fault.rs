@@ -121,3 +121,52 @@ impl<S: ActionCache> ActionCache for FaultyCache<S> {
         Box::pin(self.before("save a result"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{MemoryStore, conformance::sample_action};
+
+    async fn asked(fault: Fault) -> (Result<usize, CacheError>, Result<Vec<u8>, CacheError>) {
+        let digest = Sha256Digest::of(b"layer");
+        let inner = Arc::new(MemoryStore::default());
+        let source = BlobSource::Bytes(Bytes::from_static(b"layer"));
+        BlobStore::put(&*inner, digest, source).await.unwrap();
+        let entry = sample_action(1, &[digest]);
+        ActionCache::put(&*inner, &entry).await.unwrap();
+        let cache = FaultyCache::new(Arc::clone(&inner), fault, "c");
+        let scopes = [entry.scope.clone()];
+        let keys = [entry.key];
+        let found = cache.lookup(&scopes, &keys).await;
+        let bytes = match cache.get(digest).await {
+            Ok(blob) => blob.unwrap().read_all(digest).await,
+            Err(error) => Err(error),
+        };
+        // Nothing is kept.
+        let other = Sha256Digest::of(b"other");
+        let source = BlobSource::Bytes(Bytes::from_static(b"other"));
+        let _ = BlobStore::put(&cache, other, source).await;
+        assert_eq!(inner.contains(&[other]).await.unwrap(), [false]);
+        (found.map(|found| found.iter().flatten().count()), bytes)
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_is_down_answers_nothing() {
+        let (found, bytes) = asked(Fault::Down).await;
+        assert!(matches!(found, Err(CacheError::Transient { .. })));
+        assert!(matches!(bytes, Err(CacheError::Transient { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_slow_cache_answers_rightly() {
+        let (found, bytes) = asked(Fault::Slow(Duration::from_millis(1))).await;
+        assert_eq!((found.unwrap(), bytes.unwrap()), (1, b"layer".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn corrupt_bytes_are_told_as_such() {
+        let (found, bytes) = asked(Fault::Corrupt).await;
+        assert_eq!(found.unwrap(), 1);
+        assert!(matches!(bytes, Err(CacheError::Corrupt { .. })));
+    }
+}

@@ -69,8 +69,8 @@ class Simulate(support.EndToEnd):
         for word in shlex.split(self.out("environment", out)):
             name, value = word.split("=", 1)
             env[name] = value
-        words = ["plan", "--json", "--cache-dir", cache, *self.system()]
-        return json.loads(self.memobuild(*words, cwd=self.repo, env=env).stdout)
+        words = ["plan", "--json", *self.system()]
+        return json.loads(self.memobuild(*words, cwd=self.repo, env=env, cache=cache).stdout)
 
     def test_the_plan_is_that_of_a_job(self):
         head, before = self.git("rev-parse", "HEAD"), self.git("rev-parse", "HEAD^")

@@ -37,6 +37,7 @@ pub(super) fn run(context: &Context, args: &SimulateArgs) -> Result<ExitCode, Cl
         None => fs::temp_dir_in(context.env.temp_dir())?.keep(),
     };
     fs::create_dir_all(&out)?;
+    let out = fs::canonicalize(out)?;
     describe(&mut event, &out)?;
 
     let timeline = Arc::new(Timeline::default());

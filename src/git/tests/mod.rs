@@ -5,6 +5,7 @@ mod clones;
 mod history;
 mod memo;
 mod worktree;
+mod write_out;
 
 use std::{
     os::unix::fs::PermissionsExt as _,
