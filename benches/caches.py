@@ -111,32 +111,42 @@ def shared(bench):
             changes += 1
             write(os.path.join(context, "src", "d0", "e0", "f0.py"), f"# Change {changes}.\n", "a")
 
-        def times(builder, build, case):
-            builder.wipe()
-            bench.note(case, "cold", builder.name, [build()])
+        def times(case, lanes):
+            """Takes turns, so that what else the machine does hits all alike."""
+            for builder, build in lanes:
+                builder.wipe()
+                bench.note(case, "cold", builder.name, [build()])
             for part, prepare in (("unchanged", lambda: None), ("one source file", change)):
-                measures = []
+                measures = [[] for _ in lanes]
                 for _ in range(bench.args.runs):
                     prepare()
-                    builder.wipe()
-                    measures.append(build())
-                bench.note(case, part, builder.name, measures)
-                if builder.name == "memobuild-ci":
-                    bench.tell(f"{case} {part}: {fetched(measures[-1])} fetched")
-
-        for builder in bench.builders:
-            if builder.name == "memobuild-ci":
-                for tier, address in servers.caches().items():
-                    times(builder, lambda a=address: builder.push(recipe, servers.registry, a), f"shared-{tier}")
-                # Nobody listens at this port.
-                for part, address in (("no cache", None), ("a dead cache", "http://127.0.0.1:9")):
-                    measures = []
-                    for _ in range(bench.args.runs):
+                    for taken, (builder, build) in zip(measures, lanes):
                         builder.wipe()
-                        measures.append(builder.push(recipe, servers.registry, address))
-                    bench.note("shared-none", part, builder.name, measures)
-            elif builder.name == "BuildKit":
-                times(builder, lambda: builder.push(recipe, servers.registry), "shared-registry")
+                        taken.append(build())
+                for taken, (builder, _) in zip(measures, lanes):
+                    bench.note(case, part, builder.name, taken)
+                    if builder.name == "memobuild-ci":
+                        bench.tell(f"{case} {part}: {fetched(taken[-1])} fetched")
+
+        ours = product(bench)
+        others = [builder for builder in bench.builders if builder.name == "BuildKit"]
+        caches = servers.caches() if ours else {"registry": None}
+        for tier, address in caches.items():
+            lanes = [(ours, lambda a=address: ours.push(recipe, servers.registry, a))] if ours else []
+            if tier == "registry":
+                lanes += [(builder, lambda b=builder: b.push(recipe, servers.registry)) for builder in others]
+            times(f"shared-{tier}", lanes)
+        if ours:
+            parts = {"no cache": None, "a dead cache": "http://127.0.0.1:9"}
+            measures = {part: [] for part in parts}
+            for _ in range(bench.args.runs):
+                # Nobody listens at that port.
+                for part, address in parts.items():
+                    ours.wipe()
+                    measures[part].append(ours.push(recipe, servers.registry, address))
+            for part, taken in measures.items():
+                bench.note("shared-none", part, ours.name, taken)
+        for builder in bench.builders:
             builder.wipe()
 
 
