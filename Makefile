@@ -6,7 +6,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RELEASE := $(TARGET)/release/memobuild-ci
 DEBUG := $(TARGET)/debug/memobuild-ci
 
-.PHONY: help demo test test-cargo e2e differential record record-bake bench bench-caches fuzz lint fmt rust
+.PHONY: help demo test test-cargo e2e differential record record-bake bench bench-caches bench-plan fuzz lint fmt rust
 
 help:
 	@echo 'make demo          build examples/layered-python three times and show what ran and what was a hit'
@@ -16,6 +16,7 @@ help:
 	@echo 'make fuzz          fuzz what parses foreign bytes, each target for a minute (TIME=seconds)'
 	@echo 'make bench         timings against buildah and BuildKit, as a Markdown table'
 	@echo 'make bench-caches  timings of shared caches and of the cache server'
+	@echo 'make bench-plan    timings of plan and of simulate --history, on a large repository'
 	@echo 'make lint          rustfmt, clippy, rustdoc, licences'
 
 rust:
@@ -77,6 +78,10 @@ bench-caches: rust
 	$(CARGO) bench --locked --bench server --no-run
 	MEMOBUILD_CI_BIN=$(RELEASE) python3 benches/run.py --builder memobuild-ci --builder BuildKit -k shared -k restore -k packages -k save -k soak $(BENCH)
 	$(CARGO) bench --locked --bench server
+
+bench-plan: rust
+	$(CARGO) build --release --locked
+	MEMOBUILD_CI_BIN=$(RELEASE) python3 benches/plan.py $(BENCH)
 
 # libFuzzer, on the stable toolchain; a finding is written to fuzz/findings/ and fails.
 fuzz: rust
