@@ -71,10 +71,7 @@ impl Checkout {
     ) -> Result<Arc<Self>, GitError> {
         let root = Listing::read(&repository, tree)?;
         let attributes = Arc::new(Attributes::outside(&repository)?);
-        let symlinks = repository.with(|repository| {
-            let config = repository.config_snapshot();
-            config.boolean("core.symlinks").unwrap_or(true)
-        });
+        let symlinks = makes_symlinks(&repository);
         Ok(Arc::new(Self {
             repository,
             commit,
@@ -264,4 +261,12 @@ impl Dir {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a checkout of the repository makes symlinks, not files that hold their targets.
+pub(super) fn makes_symlinks(repository: &Repository) -> bool {
+    repository.with(|repository| {
+        let config = repository.config_snapshot();
+        config.boolean("core.symlinks").unwrap_or(true)
+    })
 }

@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 
-use super::{GitError, Tree, attributes::Attributes, listing::TreeEntryKind};
+use super::{
+    GitError, Tree, attributes::Attributes, checkout::makes_symlinks, listing::TreeEntryKind,
+};
 use crate::{
     digest::{Blake3Digest, KeyEncoder},
     oci::layer::LayerPath,
@@ -11,16 +13,22 @@ use crate::{
 /// The digest of everything in a tree and around it that decides what [`scan()`](super::scan()) gives
 /// for `prefixes` of the directory `dir`: the names of the objects there, those of the files of
 /// attributes above them, and the repository's settings. The ignore file is not in it. None where a
-/// symlink leads elsewhere: only a scan can tell what it depends on then.
+/// symlink leads elsewhere, or a submodule with settings of its own may be: only a scan can tell what
+/// it depends on then.
 pub fn scan_inputs(
     tree: &Tree,
     dir: &LayerPath,
     prefixes: &[LayerPath],
 ) -> Result<Option<Blake3Digest>, GitError> {
+    let modules = LayerPath::ROOT.join(OsStr::new(".gitmodules"));
+    if tree.entry(&modules)?.is_some() {
+        return Ok(None);
+    }
     let outside = Attributes::outside(tree.repository())?.digest();
     let mut encoder = KeyEncoder::new("memobuild-ci 2026-11-21 inputs of a git scan v1");
     encoder
         .field("outside", outside.to_string())
+        .field("symlinks", makes_symlinks(tree.repository()).to_string())
         .field("dir", dir.as_bytes())
         .number("prefixes", prefixes.len() as u64);
     for prefix in prefixes {

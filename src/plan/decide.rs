@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Cause, Decision, Foreseen, PlannedTarget, Reason, Side, Solution, Steps,
+    Cause, Decision, Foreseen, PlannedTarget, Reason, Side, Solution,
     causes::{self, ChangedFiles},
     foresee,
     side::{Hits, target_key},
@@ -93,30 +93,15 @@ pub fn decide(known: &Known<'_>) -> Decided {
             verdict(known, n, &change, solution.as_ref(), forced_above);
         let root = head.graph.targets[n].root;
         let hit = known.hits.and_then(|hits| hits.get(&head.keys.key(root)));
-        targets.push(PlannedTarget {
-            name: info.name.clone(),
-            layer: info.layer.clone(),
-            variant: info.variant.clone(),
-            platform: info.platform.to_string(),
-            needs: info.needs.clone(),
-            tags: info.tags.clone(),
-            requested: info.requested,
-            decision,
-            reason,
-            detail,
-            changed: change.causes,
-            key: target_key(head, n).to_string(),
-            steps: Steps {
-                total: head.steps(n).count(),
-                run: solution.map(|solution| match decision {
-                    Decision::Build if matches!(reason, Reason::Forced | Reason::RefreshDue) => {
-                        solution.run.len().max(head.steps(n).count())
-                    }
-                    _ => solution.run.len(),
-                }),
-            },
-            producer: hit.filter(|_| decision == Decision::Reuse).map(producer),
+        let mut target = PlannedTarget::of(head, n, (decision, reason, detail));
+        let total = target.steps.total;
+        target.steps.run = solution.map(|solution| match (decision, reason) {
+            (Decision::Build, Reason::Forced | Reason::RefreshDue) => solution.run.len().max(total),
+            _ => solution.run.len(),
         });
+        target.changed = change.causes;
+        target.producer = hit.filter(|_| decision == Decision::Reuse).map(producer);
+        targets.push(target);
     }
     Decided {
         cache_lookup: known.hits.is_some(),

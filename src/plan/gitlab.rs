@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Plan, matrix};
+use super::{Plan, Reason, matrix};
 
 /// Most jobs that a pipeline should have.
 const MOST_JOBS: usize = 500;
@@ -52,6 +52,10 @@ pub fn pipeline(plan: &Plan, with: &Pipeline) -> Result<String, matrix::TooManyJ
             command.extend(["--variant".to_owned(), job.variant.clone()]);
         }
         command.extend(["--platform".to_owned(), job.platform.clone()]);
+        // What was asked for would otherwise be found in the cache.
+        if target.reason == Reason::Forced {
+            command.extend(["--no-cache-filter".to_owned(), job.target.clone()]);
+        }
         command.extend(with.arguments.iter().cloned());
         let mut body = Map::new();
         body.insert("stage".to_owned(), json!(stage(job.depth)));

@@ -253,6 +253,31 @@ impl Plan {
 }
 
 impl PlannedTarget {
+    /// A target of `side` with what is decided about it, and nothing yet of what differs.
+    pub fn of(side: &Side, target: usize, decided: (Decision, Reason, String)) -> Self {
+        let info = &side.targets[target];
+        let (decision, reason, detail) = decided;
+        Self {
+            name: info.name.clone(),
+            layer: info.layer.clone(),
+            variant: info.variant.clone(),
+            platform: info.platform.to_string(),
+            needs: info.needs.clone(),
+            tags: info.tags.clone(),
+            requested: info.requested,
+            decision,
+            reason,
+            detail,
+            changed: Vec::new(),
+            key: target_key(side, target).to_string(),
+            steps: Steps {
+                total: side.steps(target).count(),
+                run: None,
+            },
+            producer: None,
+        }
+    }
+
     /// Whether it is to be built or reused.
     pub fn is_work(&self) -> bool {
         self.decision != Decision::Skip

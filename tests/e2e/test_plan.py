@@ -209,6 +209,8 @@ class Planning(support.EndToEnd):
         self.commit("please [memobuild rebuild=base]")
         decided, _ = self.decided("--base", "HEAD", "--head", "HEAD")
         self.assertEqual(decided["base"], ("build", "forced"))
+        pipeline = json.loads(self.plan("--base", "HEAD", "--head", "HEAD", "--format", "gitlab").stdout)
+        self.assertIn("--no-cache-filter base", pipeline["base-linux-amd64"]["script"][0])
         result = self.plan("--rebuild", "nothing", exit=2)
         self.assertIn("there is no target `nothing`", result.stderr)
 

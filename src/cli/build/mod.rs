@@ -337,7 +337,7 @@ fn watch_signals(
 }
 
 /// Where the local store is.
-fn store_dir(
+pub(super) fn store_dir(
     context: &Context,
     args: &BuildArgs,
     configuration: Option<&Config>,

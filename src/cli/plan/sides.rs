@@ -273,17 +273,12 @@ impl<'c> Maker<'c> {
 
     /// The directory of the local store.
     pub(in crate::cli) fn store_dir(&self) -> Result<std::path::PathBuf, CliError> {
-        let configured = prepare::configuration(self.context, self.args)
-            .ok()
-            .flatten();
-        let dir = match &self.args.cache_dir {
-            Some(dir) => dir.clone(),
-            None => self
-                .context
-                .env
-                .cache_dir(configured.and_then(|c| c.cache.dir)),
-        };
-        Ok(fs::absolute(dir)?)
+        let configuration = prepare::configuration(self.context, self.args);
+        build::store_dir(
+            self.context,
+            self.args,
+            configuration.ok().flatten().as_ref(),
+        )
     }
 
     /// What the caches have of a side's steps.
@@ -296,7 +291,13 @@ impl<'c> Maker<'c> {
             .ok()
             .flatten();
         let settings = configuration.as_ref().map(|c| c.cache.clone());
-        let asked = build::asked(self.args, None);
+        // Targets of a bake file may name caches.
+        let source = prepare::bake::source(self.args, configuration.as_ref());
+        let plan = match &source {
+            Some(source) => Some(prepare::bake::plan(self.context, self.args, source, None)?),
+            None => None,
+        };
+        let asked = build::asked(self.args, plan.as_ref());
         let caches = caches::caches(
             self.context,
             &asked,

@@ -8,8 +8,8 @@ use crate::{
     fs,
     graph::{FileAction, Op, VertexId},
     plan::{
-        Cause, CauseKind, Decided, Decision, Plan, PlannedTarget, Reason, Revision, Side, Steps,
-        covers::Covered, target_key,
+        Cause, CauseKind, Decided, Decision, Plan, PlannedTarget, Reason, Revision, Side,
+        covers::Covered,
     },
 };
 
@@ -40,7 +40,7 @@ pub(super) fn plan(side: &Side, paths: &[PathBuf], head: Revision) -> Result<Pla
         }
     }
     let mut targets = Vec::new();
-    for (n, info) in side.targets.iter().enumerate() {
+    for n in 0..side.targets.len() {
         let vertices = side.vertices(n);
         let mut run: BTreeSet<VertexId> = BTreeSet::new();
         for id in &vertices {
@@ -61,29 +61,15 @@ pub(super) fn plan(side: &Side, paths: &[PathBuf], head: Revision) -> Result<Pla
             (false, Some(_)) => (Decision::Build, Reason::FilesChanged),
             (false, None) => (Decision::Build, Reason::SettingsChanged),
         };
-        targets.push(PlannedTarget {
-            name: info.name.clone(),
-            layer: info.layer.clone(),
-            variant: info.variant.clone(),
-            platform: info.platform.to_string(),
-            needs: info.needs.clone(),
-            tags: info.tags.clone(),
-            requested: info.requested,
-            decision,
-            reason,
-            detail: match (changed.first(), all.first()) {
-                (Some(cause), _) => cause.sentence(),
-                (None, Some(path)) => format!("what a change of {path} does can't be foreseen"),
-                (None, None) => "nothing that it is made of is touched".to_owned(),
-            },
-            changed,
-            key: target_key(side, n).to_string(),
-            steps: Steps {
-                total: side.steps(n).count(),
-                run: Some(steps.count()),
-            },
-            producer: None,
-        });
+        let detail = match (changed.first(), all.first()) {
+            (Some(cause), _) => cause.sentence(),
+            (None, Some(path)) => format!("what a change of {path} does can't be foreseen"),
+            (None, None) => "nothing that it is made of is touched".to_owned(),
+        };
+        let mut target = PlannedTarget::of(side, n, (decision, reason, detail));
+        target.steps.run = Some(steps.count());
+        target.changed = changed;
+        targets.push(target);
     }
     let base = Revision {
         commit: None,

@@ -283,6 +283,12 @@ fn what_a_scan_depends_on_differs_whenever_the_scan_does() {
     fixture.git(&["config", "core.autocrlf", "true"]);
     differs("settings");
     fixture.git(&["config", "--unset", "core.autocrlf"]);
+    fixture.git(&["config", "core.symlinks", "false"]);
+    differs("whether symlinks are made");
+    fixture.git(&["config", "--unset", "core.symlinks"]);
+    fixture.write(".gitmodules", "");
+    assert_eq!(inputs(), None, "a submodule has settings of its own");
+    std::fs::remove_file(fixture.path().join(".gitmodules")).unwrap();
     std::fs::rename(
         fixture.path().join("src/deep"),
         fixture.path().join("src/there"),
